@@ -1,0 +1,71 @@
+/*
+ * The sweep: a YAML file (docs/SWEEP.md has every key) read into one resolved form. All mistakes are collected, each as
+ * "file:line:column: what, expected what[, did you mean X]".
+ *
+ * The resolved sweep is JSON with every default written out, arms expanded (matrix) and in order, paths as given, selection applied. It is
+ * what is stored, hashed (SHA-256 of its compact dump), compared on --resume, and sent to the workers:
+ *   {"name", "seed", "data": {…}, "models": {M: {…}}, "arms": [{"name", "model", "baseline", …}], "baseline",
+ *    "grid": {"contexts": […], "samples": N, "repeats": N}, "generate": {…}, "measure": {…}}
+ */
+#ifndef PL_ORCHESTRATOR_SWEEP_H
+#define PL_ORCHESTRATOR_SWEEP_H
+
+#include "base/json.h"
+#include "base/status.h"
+#include "data/sample.h"
+#include "results/record.h"
+
+/* Run-time selection (CONTRACTS §1): --arms A,B --contexts N,… --samples N --set key=value. */
+struct pl_select {
+    const char *arms;        /* comma-separated, NULL: all; a baseline that a chosen arm needs must be chosen too */
+    const char *contexts;    /* comma-separated, NULL: all */
+    const char *samples;     /* NULL: the file's; a number or "all" */
+    const char *const *set;  /* [n_set] "a.b.c=YAML value", applied to the file's tree before checking */
+    size_t n_set;
+};
+
+struct pl_problems {
+    char **items; /* one line each, malloc'd */
+    size_t n, cap;
+};
+void pl_problems_add(struct pl_problems *p, const char *fmt, ...) PL_PRINTF(2, 3);
+void pl_problems_release(struct pl_problems *p);
+
+struct pl_sweep {
+    char *path;              /* as given */
+    char *text;              /* the file's bytes, NUL-terminated */
+    size_t text_len;
+    json_t *resolved;        /* see above */
+    char *resolved_text;     /* its compact dump */
+    char sha256[65];
+    /* Read off `resolved`: */
+    uint64_t seed;
+    uint32_t n_arms, n_contexts, repeats, tokens, batch;
+    uint32_t samples;        /* 0: all (until the samples are opened) */
+    int64_t *contexts;       /* [n_contexts] */
+    struct pl_samples *list; /* opened by pl_sweep_open_samples */
+};
+
+/* Reads, checks and resolves. On mistakes PL_ESWEEP with all of them in `problems` (err says how many). */
+PL_MUST_CHECK enum pl_status pl_sweep_load(const char *path, const struct pl_select *sel,
+                                           struct pl_sweep **out, struct pl_problems *problems,
+                                           struct pl_err *err);
+/* From a stored resolved sweep (resume, workers). */
+PL_MUST_CHECK enum pl_status pl_sweep_from_json(const json_t *resolved, struct pl_sweep **out,
+                                                struct pl_err *err);
+/* Opens the sample list; fills `samples` and grid.samples of `resolved` (and the hash) when it was `all`. */
+PL_MUST_CHECK enum pl_status pl_sweep_open_samples(struct pl_sweep *s, struct pl_err *err);
+void pl_sweep_free(struct pl_sweep *s);
+
+/* Borrowed views into `resolved`. */
+const json_t *pl_sweep_arm(const struct pl_sweep *s, uint32_t arm);
+const char *pl_sweep_arm_name(const struct pl_sweep *s, uint32_t arm);
+int pl_sweep_baseline_of(const struct pl_sweep *s, uint32_t arm); /* arm index; itself for a baseline */
+const json_t *pl_sweep_model(const struct pl_sweep *s, const char *name);
+double pl_sweep_measure_f64(const struct pl_sweep *s, const char *key, double dflt);
+
+/* A readable line-by-line difference of two resolved sweeps (JSON, indented), for --resume's refusal. Written to out, cut at its cap. */
+PL_MUST_CHECK enum pl_status pl_sweep_diff(const char *old_resolved, const char *new_resolved,
+                                           struct pl_buf *out, struct pl_err *err);
+
+#endif
