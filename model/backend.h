@@ -1,0 +1,196 @@
+/*
+ * What runs a model. A backend is a const vtable with one coarse call, `forward`, and a small table
+ * of operations on opaque tensors for adapters, scorers and heads (used only outside blocks).
+ * pl_cpu_backend is also the oracle that others are tested against.
+ *
+ * Tensors are matrices [rows, cols], row-major, f32 unless said; a weight made for `linear` is in
+ * the backend's own order. Tensors belong to the device that made them and die before it.
+ * Operations of one device are called by one thread at a time. Shapes that do not fit are
+ * PL_ERANGE, naming both.
+ *
+ * Batch invariance (cpu, f32): every output element is one chain of operations in an order that
+ * depends on nothing but its own inputs: not on the number of rows, of threads, nor on how a prompt
+ * was cut.
+ */
+#ifndef PL_MODEL_BACKEND_H
+#define PL_MODEL_BACKEND_H
+
+#include "base/status.h"
+#include "model/arch.h"
+#include "model/checkpoint.h"
+#include "model/dtype.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct pl_device;  /* an open backend: its threads, or a GPU */
+struct pl_tensor;  /* a matrix on a device */
+struct pl_network; /* a model's weights on a device */
+struct pl_cache;   /* one sequence's KV cache and its buffers */
+
+struct pl_device_opts {
+    int threads;     /* 0: one for each of cpus, else the CPUs that this process may use */
+    const int *cpus; /* thread i is bound to cpus[i]; NULL: not bound. Copied. */
+    size_t n_cpus;
+    const char *isa; /* NULL or "auto": the best there is; "portable", "avx2" force a path */
+    int ordinal;     /* device number, where there are several */
+};
+
+/* Where a weight comes from: a view into a checkpoint, or (data NULL) numbers drawn from `key`. */
+struct pl_weight_source {
+    const char *name;
+    const struct pl_tensor_view *view;
+    uint64_t key; /* view NULL: uniform in ±std·√3, element i from (key, i) alone; std 0: `fill` */
+    float std, fill;
+    int64_t rows, cols; /* as checked against the architecture; vectors are [1, cols] */
+    bool absent;        /* an optional weight that this model has not */
+};
+
+struct pl_layer_sources {
+    struct pl_weight_source attn_norm, q, k, v, o, q_bias, k_bias, v_bias, o_bias;
+    struct pl_weight_source ffn_norm, gate, up, down, gate_bias, up_bias, down_bias;
+};
+
+struct pl_model_sources {
+    struct pl_weight_source embed, final_norm, lm_head; /* lm_head absent: tied */
+    struct pl_layer_sources *layers;                    /* [arch.layers] */
+};
+
+struct pl_cache_opts {
+    enum pl_dtype kv_dtype;
+    size_t max_tokens; /* KV rows a layer */
+    size_t max_rows; /* rows of one forward that need logits or a tap at once: the longest verify */
+    bool stage;      /* hidden states of the whole prompt are kept between segments (hooks) */
+    bool attn_sums;  /* column sums of attention may be asked for */
+    const int *taps; /* see session.h */
+    size_t n_taps;
+};
+
+struct pl_cache_bytes {
+    int64_t kv, workspace;
+};
+
+/* One sequence of a forward: rows that continue its cache. */
+struct pl_span {
+    struct pl_cache *cache;
+    size_t rows;
+};
+
+enum pl_logit_rows { PL_LOGITS_NONE, PL_LOGITS_LAST, PL_LOGITS_ALL };
+
+/*
+ * Layers [first_layer, end_layer) over the rows of all spans, appended to their caches. Input: ids
+ * or embeds when first_layer is 0, else the cache's stage rows from stage_row on (one span only).
+ * Output: the stage rows when end_layer < layers, else logits and taps.
+ */
+struct pl_forward {
+    const struct pl_span *spans;
+    size_t n_spans;
+    const int32_t *ids;       /* [rows] or NULL */
+    const float *embeds;      /* [rows, hidden] on the host, or NULL */
+    const int32_t *positions; /* [rows]; NULL: each layer's next position on */
+    int32_t first_layer, end_layer;
+    size_t stage_row;
+    bool to_stage; /* even when end_layer == layers: final hidden states stay in the stage rows */
+    int32_t
+        sums_layer; /* ≥ 0: add this layer's attention probabilities to the cache's column sums */
+    size_t sums_skip; /* … of rows from this one on */
+    size_t tap_row;   /* taps are written at this row on */
+    enum pl_logit_rows want;
+    float *logits; /* LAST: [n_spans, vocab], ALL: [rows, vocab]; on the host */
+};
+
+struct pl_backend {
+    const char *name; /* "cpu" */
+
+    enum pl_status (*open)(const struct pl_device_opts *o, struct pl_device **out,
+                           struct pl_err *err);
+    void (*close)(struct pl_device *d); /* accepts NULL */
+    /* "avx2, 2 threads" */
+    void (*describe)(const struct pl_device *d, char *out, size_t size);
+
+    enum pl_status (*tensor_create)(struct pl_device *d, size_t rows, size_t cols,
+                                    struct pl_tensor **out, struct pl_err *err);
+    /* A weight [out, in] for `linear`, kept as dt (PL_DT_AUTO: as it comes). */
+    enum pl_status (*weight_create)(struct pl_device *d, const struct pl_weight_source *src,
+                                    enum pl_dtype dt, struct pl_tensor **out, struct pl_err *err);
+    void (*tensor_free)(struct pl_tensor *t); /* accepts NULL */
+    size_t (*rows)(const struct pl_tensor *t);
+    size_t (*cols)(const struct pl_tensor *t);
+    /* n rows from row `first` on; not for weights. */
+    enum pl_status (*upload)(struct pl_tensor *t, size_t first, size_t n, const float *src,
+                             struct pl_err *err);
+    enum pl_status (*download)(const struct pl_tensor *t, size_t first, size_t n, float *dst,
+                               struct pl_err *err);
+
+    /* y[n, out] = x[n, in] · wᵀ (+ bias[1, out]) */
+    enum pl_status (*linear)(struct pl_tensor *y, const struct pl_tensor *x,
+                             const struct pl_tensor *w, const struct pl_tensor *bias,
+                             struct pl_err *err);
+    /* y = norm(x) · gain (+ bias); RMS: x/√(mean x² + eps), LAYER: (x − mean)/√(var + eps). gain
+     * [1, cols]. y may be x. */
+    enum pl_status (*norm)(enum pl_norm_kind kind, float eps, struct pl_tensor *y,
+                           const struct pl_tensor *x, const struct pl_tensor *gain,
+                           const struct pl_tensor *bias, struct pl_err *err);
+    /* y = act(x); y may be x */
+    enum pl_status (*activate)(enum pl_act_kind act, struct pl_tensor *y, const struct pl_tensor *x,
+                               struct pl_err *err);
+    /* y = a·x + b·y */
+    enum pl_status (*axpby)(float a, const struct pl_tensor *x, float b, struct pl_tensor *y,
+                            struct pl_err *err);
+    /* Softmax attention, `heads` heads side by side: q, y [n, heads·d], k, v [m, heads·d], scale
+     * 1/√d. causal: row i sees keys 0 … i + m − n. */
+    enum pl_status (*attention)(struct pl_tensor *y, const struct pl_tensor *q,
+                                const struct pl_tensor *k, const struct pl_tensor *v, size_t heads,
+                                bool causal, struct pl_err *err);
+    /* The k largest of row 0, as indices in ascending order; ties: the lower index; NaN: smaller
+     * than all. O(cols). */
+    enum pl_status (*topk)(const struct pl_tensor *x, size_t k, int32_t *idx, struct pl_err *err);
+    /* y[i] = x[idx[i]], i < n; y may be x when idx ascends. */
+    enum pl_status (*gather)(struct pl_tensor *y, const struct pl_tensor *x, const int32_t *idx,
+                             size_t n, struct pl_err *err);
+    /* idx[i] = the largest of row i; ties: the lower index; −1: the row holds a NaN. */
+    enum pl_status (*argmax)(const struct pl_tensor *x, int32_t *idx, struct pl_err *err);
+
+    /* --- the coarse part: used by model.c and session.c only --- */
+    enum pl_status (*network_create)(struct pl_device *d, const struct pl_arch *a,
+                                     const struct pl_model_sources *src, enum pl_dtype dt,
+                                     struct pl_network **out, struct pl_err *err);
+    void (*network_free)(struct pl_network *n);
+    int64_t (*network_bytes)(const struct pl_network *n);
+    /* The head [vocab, hidden] for `linear`, and the final norm's gain; borrowed. */
+    const struct pl_tensor *(*network_head)(const struct pl_network *n);
+    const struct pl_tensor *(*network_final_norm)(const struct pl_network *n);
+    /* out[n, hidden] on the host */
+    void (*embed)(const struct pl_network *n, const int32_t *ids, size_t n_ids, float *out);
+
+    enum pl_status (*cache_create)(struct pl_network *n, const struct pl_cache_opts *o,
+                                   struct pl_cache **out, struct pl_err *err);
+    void (*cache_free)(struct pl_cache *c);
+    struct pl_cache_bytes (*cache_bytes)(const struct pl_cache *c);
+    size_t (*cache_len)(const struct pl_cache *c, int32_t layer);
+    /* Sets a layer's length (never above what was written) and its next position. */
+    void (*cache_set)(struct pl_cache *c, int32_t layer, size_t len, int64_t next_position);
+    int64_t (*cache_position)(const struct pl_cache *c, int32_t layer);
+    /* Keeps rows idx[head·n … ] (ascending) of a layer's KV, n for each of its KV heads; positions
+     * stay. */
+    void (*cache_keep)(struct pl_cache *c, int32_t layer, const int32_t *idx, size_t n);
+    /* [max_tokens, hidden]; NULL without opts.stage */
+    struct pl_tensor *(*cache_stage)(struct pl_cache *c);
+    /* [heads, max_tokens] column sums since sums_clear; NULL without opts.attn_sums */
+    const struct pl_tensor *(*cache_sums)(const struct pl_cache *c);
+    void (*cache_sums_clear)(struct pl_cache *c);
+    /* [max_tokens, hidden] */
+    const struct pl_tensor *(*cache_tap)(const struct pl_cache *c, size_t tap);
+    /* KV bytes that the last forward read, summed over layers, rows and KV heads. */
+    int64_t (*cache_kv_read)(const struct pl_cache *c);
+    enum pl_status (*forward)(struct pl_network *n, const struct pl_forward *f, struct pl_err *err);
+};
+
+extern const struct pl_backend pl_cpu_backend;
+
+/* By name; NULL when this build has none of that name. */
+const struct pl_backend *pl_backend_by_name(const char *name);
+
+#endif

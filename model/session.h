@@ -1,0 +1,160 @@
+/*
+ * One sequence on a model: its KV cache and the buffers of its steps, all allocated at creation
+ * (decode and verify allocate nothing). Life: create → prefill → (decode | verify | rollback)* →
+ * reset → prefill … → free. Thread rule: the model's (model.h).
+ *
+ * Logits are f32 on the host. On failure nothing has been appended (PL_ERANGE is found before any
+ * work). CPU: verify(k) gives the very bits of k decodes, any cut of the prompt and any number of
+ * threads the very bits of one.
+ */
+#ifndef PL_MODEL_SESSION_H
+#define PL_MODEL_SESSION_H
+
+#include "base/status.h"
+#include "model/model.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* What a stage hook needs to see; the engine prepares nothing else. */
+enum pl_stage_need {
+    PL_STAGE_HIDDEN = 1, /* the rows' hidden states */
+    PL_STAGE_LAST = 2,   /* the last row's hidden state */
+    PL_STAGE_ATTN =
+        4, /* the block's attention probabilities, summed over the queries of the window */
+};
+
+struct pl_stage {
+    int32_t layer;        /* 0-based: the block that was just run */
+    size_t n;             /* rows that are left (the current length) */
+    const int32_t *index; /* [n] each row's place in the prompt, ascending */
+    const struct pl_backend *backend;
+    struct pl_device *device;
+    const struct pl_tensor *hidden; /* [≥ n, hidden], rows 0 … n−1 valid; NULL unless asked for */
+    const float *last;              /* [hidden] on the host; NULL unless asked for */
+    const float *attn; /* [heads][n] on the host: Σ over the window's queries of p(query, column);
+                          NULL unless asked for */
+};
+
+/*
+ * Called in prefill after each of `layers`, once all rows passed that block. Writes the rows to
+ * keep into kept (ascending, distinct, 1 ≤ *n_kept ≤ stage->n; room for n) or leaves *n_kept == n
+ * with kept untouched to keep all. The rows dropped do not enter later blocks: KV lengths then fall
+ * from layer to layer (the staircase). A failing hook fails the prefill. The last block's hook is
+ * allowed and compacts only the final hidden states; the last prompt row must be kept (its logits
+ * are wanted): PL_ERANGE otherwise.
+ */
+struct pl_stage_hook {
+    const char *name;
+    const int32_t *layers; /* ascending, distinct, < layers. Copied. */
+    size_t n_layers;
+    unsigned needs;     /* pl_stage_need bits */
+    size_t attn_window; /* the last so many rows' attention is summed; 0: all rows */
+    enum pl_status (*run)(void *user, const struct pl_stage *stage, int32_t *kept, size_t *n_kept,
+                          struct pl_err *err);
+    void *user;
+};
+
+enum pl_positions {
+    PL_POSITIONS_ORIGINAL,   /* a survivor keeps its place; new token t has position prompt + t */
+    PL_POSITIONS_RENUMBERED, /* 0 … k−1 after every stage; new token t has kv_len[layer] + t */
+};
+
+#define PL_TAP_FINAL (-1) /* after the last block and the final norm */
+
+struct pl_session_opts {
+    size_t max_tokens; /* most positions: prompt + generated + a verify in flight; 0: the model's
+                          max_positions */
+    size_t max_verify; /* longest verify; 0: 32 */
+    enum pl_dtype kv_dtype; /* f32, f16, bf16; PL_DT_AUTO: f32 */
+    enum pl_positions positions;
+    const struct pl_stage_hook *hooks; /* copied; two hooks may not name one layer */
+    size_t n_hooks;
+    /* Hidden states to keep of every call's rows: PL_TAP_FINAL, or L ≥ 1: after block L (1-based).
+     * Costs max_tokens · hidden floats each. Copied. */
+    const int *taps;
+    size_t n_taps;
+};
+
+struct pl_prompt {
+    const int32_t *ids;  /* [n], or NULL with embeds */
+    const float *embeds; /* [n, hidden] on the host: spliced inputs (vision); wins over ids */
+    size_t n;
+    bool all_logits; /* logits [rows, vocab] instead of the last row's [vocab]; not with hooks */
+};
+
+struct pl_session_memory {
+    int64_t kv_bytes;        /* allocated for K and V */
+    int64_t kv_bytes_used;   /* Σ over layers of kv_len · 2 · kv_heads · head_dim · bytes */
+    int64_t workspace_bytes; /* everything else of this session */
+};
+
+struct pl_session;
+
+/* PL_ERANGE: more tokens than the model has positions, a tap or hook layer outside the model;
+ * PL_EUNSUPPORTED: kv dtype; PL_ENOMEM. */
+PL_MUST_CHECK
+enum pl_status pl_session_create(struct pl_model *m, const struct pl_session_opts *o,
+                                 struct pl_session **out, struct pl_err *err);
+void pl_session_free(struct pl_session *s); /* accepts NULL */
+/* What create would allocate, from the description alone. */
+void pl_session_bytes(const struct pl_arch *a, const struct pl_session_opts *o,
+                      struct pl_session_memory *out);
+/* As new: lengths 0. */
+void pl_session_reset(struct pl_session *s);
+
+/* Appends the prompt. logits may be NULL. May be called again to append more, unless there are
+ * hooks (then once after create or reset). PL_ERANGE: an empty prompt, an id outside the
+ * vocabulary, more than max_tokens. A prefill that failed within (a hook) resets the session. */
+PL_MUST_CHECK
+enum pl_status pl_session_prefill(struct pl_session *s, const struct pl_prompt *p, float *logits,
+                                  struct pl_err *err);
+/* One token in, the next one's logits [vocab] out. PL_EUSAGE before prefill. */
+PL_MUST_CHECK
+enum pl_status pl_session_decode(struct pl_session *s, int32_t id, float *logits,
+                                 struct pl_err *err);
+/* k tokens in, logits [k, vocab]: row i is what decode(ids[i]) after the ones before it would give.
+ * 1 ≤ k ≤ max_verify. */
+PL_MUST_CHECK
+enum pl_status pl_session_verify(struct pl_session *s, const int32_t *ids, size_t k, float *logits,
+                                 struct pl_err *err);
+/* Forgets the last n tokens (decoded or verified since the last prefill; more is PL_ERANGE). Later
+ * bits are as if they had never been. */
+PL_MUST_CHECK
+enum pl_status pl_session_rollback(struct pl_session *s, size_t n, struct pl_err *err);
+/* One decode step of n different sessions of one model together; logits[i] [vocab]. The same bits
+ * as one after the other. n ≤ the first session's max_verify. */
+PL_MUST_CHECK
+enum pl_status pl_sessions_decode(struct pl_session *const *s, const int32_t *ids, size_t n,
+                                  float *const *logits, struct pl_err *err);
+
+/* Positions so far: prompt + tokens since. */
+size_t pl_session_len(const struct pl_session *s);
+size_t pl_session_capacity(const struct pl_session *s);
+/* KV rows of a layer: the staircase after pruning. */
+size_t pl_session_kv_len(const struct pl_session *s, int32_t layer);
+/* After prefill: keeps, in one layer, n KV rows of each KV head: idx [kv_heads][n], ascending
+ * within a head (KV reducers). */
+PL_MUST_CHECK
+enum pl_status pl_session_kv_keep(struct pl_session *s, int32_t layer, const int32_t *idx, size_t n,
+                                  struct pl_err *err);
+/* KV bytes that the last prefill, decode or verify read (a counter, not a formula). */
+int64_t pl_session_kv_read(const struct pl_session *s);
+
+/* The hidden states that tap number `tap` kept of the last call: its rows (after pruning: the
+ * survivors that reached that block). */
+size_t pl_session_hidden_rows(const struct pl_session *s, size_t tap);
+const struct pl_tensor *pl_session_hidden(const struct pl_session *s,
+                                          size_t tap); /* [≥ rows, hidden] */
+PL_MUST_CHECK
+enum pl_status pl_session_hidden_copy(const struct pl_session *s, size_t tap, size_t first,
+                                      size_t n, float *out, struct pl_err *err);
+
+void pl_session_memory(const struct pl_session *s, struct pl_session_memory *out);
+struct pl_model *pl_session_model(const struct pl_session *s);
+
+/* Index of the largest; ties: the lowest; −1 when any is NaN (or n is 0). */
+int32_t pl_logits_argmax(const float *logits, size_t n);
+
+#endif
