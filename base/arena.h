@@ -1,6 +1,6 @@
 /*
- * Memory by lifetime: an arena hands out zeroed pieces that all die together (process, model, run, step).
- * Not thread-safe: one owner. A failed allocation returns NULL.
+ * Memory by lifetime: an arena hands out zeroed pieces that all die together (process, model, run,
+ * step). Not thread-safe: one owner. A failed allocation returns NULL.
  */
 #ifndef PL_BASE_ARENA_H
 #define PL_BASE_ARENA_H
@@ -15,7 +15,8 @@ struct pl_arena {
 };
 
 void pl_arena_init(struct pl_arena *a);
-/* 64-byte aligned when size ≥ 64, else 16; zero-filled; NULL when memory is out or size overflows. */
+/* 64-byte aligned when size ≥ 64, else 16; zero-filled; NULL when memory is out or size overflows.
+ */
 void *pl_arena_alloc(struct pl_arena *a, size_t size);
 void *pl_arena_calloc(struct pl_arena *a, size_t n, size_t size);
 char *pl_arena_strdup(struct pl_arena *a, const char *s);

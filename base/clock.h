@@ -8,9 +8,9 @@
 #define PL_NS_PER_MS INT64_C(1000000)
 #define PL_NS_PER_US INT64_C(1000)
 
-int64_t pl_now_ns(void);  /* CLOCK_MONOTONIC */
-int64_t pl_wall_ns(void); /* CLOCK_REALTIME, unix ns */
-int64_t pl_cpu_ns(void);  /* CLOCK_PROCESS_CPUTIME_ID */
+int64_t pl_now_ns(void);      /* CLOCK_MONOTONIC */
+int64_t pl_wall_ns(void);     /* CLOCK_REALTIME, unix ns */
+int64_t pl_cpu_ns(void);      /* CLOCK_PROCESS_CPUTIME_ID */
 void pl_sleep_ns(int64_t ns); /* restarts after signals; ≤ 0 returns at once */
 
 #endif

@@ -1,6 +1,8 @@
 /*
- * Progress and warnings for a person, on stderr only (stdout is data). One line a call, written with one write(2),
- * so that ranks and threads do not mix within a line. The level and the prefix are process-wide, set once by main.
+ * Progress and warnings for a person, on stderr only (stdout is data). One line a call, written
+ * with one write(2), so that ranks and threads do not mix within a line. The level and the prefix
+ * are process-wide, set once by main. Texts are cut at 4 KiB; line breaks in them become spaces
+ * (escapes in JSON). errno is kept.
  */
 #ifndef PL_BASE_LOG_H
 #define PL_BASE_LOG_H

@@ -2,8 +2,8 @@
  * Errors: one status enum for the whole project, one caller-owned text.
  *
  * A fallible function returns enum pl_status and takes a `struct pl_err *err` as its last
- * argument (may be NULL: the text is then dropped). Outputs are untouched on failure. Libraries neither
- * print nor exit; the two programs in cli/ do.
+ * argument (may be NULL: the text is then dropped). Outputs are untouched on failure. Libraries
+ * neither print nor exit; the two programs in cli/ do.
  */
 #ifndef PL_BASE_STATUS_H
 #define PL_BASE_STATUS_H
@@ -47,10 +47,11 @@ const char *pl_status_text(enum pl_status st);
 /* Exit code (CONTRACTS: 2 usage or input, 5 interrupted, 6 environment) of a status. */
 int pl_status_exit(enum pl_status st);
 
-/* Sets err->text (cut to its size) and returns st, so that `return pl_fail(err, PL_EIO, …)` works. */
+/* Sets err->text (cut to its size at a whole character, line breaks made spaces; the arguments may
+ * point into err->text) and returns st, so that `return pl_fail(err, PL_EIO, …)` works. */
 enum pl_status pl_fail(struct pl_err *err, enum pl_status st, const char *fmt, ...) PL_PRINTF(3, 4);
-/* The same with ": <strerror(errnum)>" at its end; ENOENT → PL_ENOENT, EEXIST → PL_EEXIST, ENOMEM → PL_ENOMEM,
- * everything else PL_EIO. */
+/* The same with ": <strerror(errnum)>" at its end; ENOENT → PL_ENOENT, EEXIST → PL_EEXIST, ENOMEM →
+ * PL_ENOMEM, everything else PL_EIO. */
 enum pl_status pl_fail_errno(struct pl_err *err, int errnum, const char *fmt, ...) PL_PRINTF(3, 4);
 /* Puts "<prefix>: " before the text that is there; returns st. */
 enum pl_status pl_err_prefix(struct pl_err *err, enum pl_status st, const char *fmt, ...)
