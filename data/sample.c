@@ -1,0 +1,367 @@
+#include "data/sample.h"
+
+#include "base/rng.h"
+#include "data/text_file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define SLOT_BYTES_PER_TOKEN 6
+/* How far a start may move to find white space: longer "words" are not English, so the character is
+ * taken as it is. */
+#define WORD_SCAN 256
+#define BASE_NAME_MAX 64 /* bytes of a file's name in a sample's id */
+
+enum { KEY_SLOTS = 0x736c6f74, KEY_EXTRA = 0x78747261, KEY_SYNTHETIC = 0x73796e74 };
+
+struct start {
+    uint32_t file;
+    uint64_t offset;
+};
+
+struct samples_file {
+    char *path;
+    uint64_t size;
+    uint64_t slots; /* samples it gives before they overlap */
+};
+
+struct pl_samples {
+    bool text;
+    bool overlap;
+    uint64_t seed;
+    uint32_t count;
+    struct samples_file *files;
+    size_t n_files;
+    struct start *starts; /* [count], text only */
+};
+
+void pl_samples_free(struct pl_samples *s)
+{
+    if (!s)
+        return;
+    for (size_t i = 0; i < s->n_files; i++)
+        free(s->files[i].path);
+    free(s->files);
+    free(s->starts);
+    free(s);
+}
+
+uint32_t pl_samples_count(const struct pl_samples *s)
+{
+    return s->count;
+}
+
+bool pl_samples_overlap(const struct pl_samples *s)
+{
+    return s->overlap;
+}
+
+static enum pl_status add_file(struct pl_samples *s, const char *path, struct pl_err *err)
+{
+    struct samples_file *grown = realloc(s->files, (s->n_files + 1) * sizeof *grown);
+    char *copy = strdup(path);
+    if (grown)
+        s->files = grown;
+    if (!grown || !copy) {
+        free(copy);
+        return pl_fail(err, PL_ENOMEM, "%s: no memory for the list of files", path);
+    }
+    s->files[s->n_files++] = (struct samples_file){.path = copy};
+    return PL_OK;
+}
+
+static int visible(const struct dirent *d)
+{
+    return d->d_name[0] != '.';
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name); /* bytes, not the locale's order */
+}
+
+/* The regular files of a folder, by name; hidden ones and folders within are left out. */
+static enum pl_status list_folder(struct pl_samples *s, const char *path, struct pl_err *err)
+{
+    enum pl_status st = PL_OK;
+    struct dirent **names = NULL;
+    int n = scandir(path, &names, visible, by_name);
+    if (n < 0)
+        return pl_fail_errno(err, errno, "%s", path);
+    for (int i = 0; i < n && st == PL_OK; i++) {
+        char *full = NULL;
+        struct stat sb;
+        const char *sep = path[strlen(path) - 1] == '/' ? "" : "/";
+        if (asprintf(&full, "%s%s%s", path, sep, names[i]->d_name) < 0) {
+            st = pl_fail(err, PL_ENOMEM, "%s: no memory for the list of files", path);
+            break;
+        }
+        if (stat(full, &sb) == 0 && S_ISREG(sb.st_mode))
+            st = add_file(s, full, err);
+        free(full);
+    }
+    for (int i = 0; i < n; i++)
+        free(names[i]);
+    free(names);
+    if (st == PL_OK && s->n_files == 0)
+        return pl_fail(err, PL_ENOENT, "%s: the folder has no text files", path);
+    return st;
+}
+
+static enum pl_status list_files(struct pl_samples *s, const char *path, struct pl_err *err)
+{
+    struct stat sb;
+    if (stat(path, &sb) != 0)
+        return pl_fail_errno(err, errno, "%s", path);
+    if (S_ISDIR(sb.st_mode))
+        return list_folder(s, path, err);
+    if (!S_ISREG(sb.st_mode))
+        return pl_fail(err, PL_EFORMAT, "%s: neither a file nor a folder", path);
+    return add_file(s, path, err);
+}
+
+/* Checks every file and counts its slots. */
+static enum pl_status measure_files(struct pl_samples *s, const char *path, uint64_t context,
+                                    uint64_t *slots, struct pl_err *err)
+{
+    uint64_t slot = context * SLOT_BYTES_PER_TOKEN, total = 0, bytes = 0;
+    for (size_t i = 0; i < s->n_files; i++) {
+        struct samples_file *f = &s->files[i];
+        struct pl_text_file map;
+        enum pl_status st = pl_text_file_open(&map, f->path, err);
+        if (st != PL_OK)
+            return st;
+        f->size = map.len;
+        st = pl_text_file_check(&map, f->path, err);
+        pl_text_file_close(&map);
+        if (st != PL_OK)
+            return st;
+        f->slots = f->size / slot;
+        if (f->slots == 0 && f->size >= context)
+            f->slots = 1;
+        total += f->slots;
+        bytes += f->size;
+    }
+    if (total == 0)
+        return pl_fail(err, PL_ERANGE,
+                       "%s: %" PRIu64 " bytes of text, too short for a context of %" PRIu64
+                       " tokens, expected at least %" PRIu64 " bytes in one file",
+                       path, bytes, context, context);
+    if (total > UINT32_MAX)
+        total = UINT32_MAX;
+    *slots = total;
+    return PL_OK;
+}
+
+/* Where slot `k` of all files begins. */
+static struct start slot_start(const struct pl_samples *s, uint64_t k, uint64_t slot)
+{
+    uint32_t file = 0;
+    while (k >= s->files[file].slots)
+        k -= s->files[file++].slots;
+    return (struct start){file, k * slot};
+}
+
+/* A start anywhere that leaves a context's bytes: what samples beyond the last slot get. */
+static struct start extra_start(const struct pl_samples *s, uint32_t i, uint64_t context)
+{
+    struct pl_rng rng;
+    uint64_t room = 0, at;
+    uint32_t file = 0;
+    for (size_t f = 0; f < s->n_files; f++)
+        room += s->files[f].slots ? s->files[f].size - context + 1 : 0;
+    pl_rng_init(&rng, pl_keyv(s->seed, KEY_EXTRA, i));
+    at = pl_rng_below(&rng, room);
+    for (;; file++) {
+        uint64_t here = s->files[file].slots ? s->files[file].size - context + 1 : 0;
+        if (at < here)
+            return (struct start){file, at};
+        at -= here;
+    }
+}
+
+static bool blank(char c)
+{
+    return c == ' ' || c == '\n' || c == '\t' || c == '\r';
+}
+
+/* Moves a start forward to the first character after white space, at least to the start of a
+ * character. */
+static uint64_t align_start(const char *t, uint64_t len, uint64_t at, uint64_t limit)
+{
+    uint64_t end, p;
+    if (at == 0)
+        return len >= 3 && memcmp(t, "\xEF\xBB\xBF", 3) == 0 && limit >= 3 ? 3 : 0;
+    while (at < len && ((unsigned char)t[at] & 0xC0) == 0x80)
+        at++;
+    end = at + WORD_SCAN < limit ? at + WORD_SCAN : limit;
+    p = at;
+    if (!blank(t[at - 1]))
+        while (p < end && !blank(t[p]))
+            p++;
+    while (p < end && blank(t[p]))
+        p++;
+    return p < end ? p : at;
+}
+
+static enum pl_status align_starts(struct pl_samples *s, uint64_t context, struct pl_err *err)
+{
+    for (uint32_t f = 0; f < s->n_files; f++) {
+        struct pl_text_file map;
+        enum pl_status st = pl_text_file_open(&map, s->files[f].path, err);
+        uint64_t limit;
+        if (st != PL_OK)
+            return st;
+        if (map.len != s->files[f].size) {
+            pl_text_file_close(&map);
+            return pl_fail(err, PL_EIO, "%s: changed while it was read", s->files[f].path);
+        }
+        limit = map.len >= context ? map.len - context : 0;
+        for (uint32_t i = 0; i < s->count; i++)
+            if (s->starts[i].file == f)
+                s->starts[i].offset = align_start(map.text, map.len, s->starts[i].offset, limit);
+        pl_text_file_close(&map);
+    }
+    return PL_OK;
+}
+
+static enum pl_status open_text(struct pl_samples *s, const json_t *data, uint64_t context,
+                                struct pl_err *err)
+{
+    const char *path = NULL;
+    uint64_t slots = 0;
+    uint32_t *order = NULL;
+    enum pl_status st = pl_json_str(data, "path", "", &path, err);
+    if (st == PL_OK && !path[0])
+        st = pl_fail(err, PL_EUSAGE, "data.path is missing, expected a text file or a folder");
+    if (st == PL_OK)
+        st = list_files(s, path, err);
+    if (st == PL_OK)
+        st = measure_files(s, path, context, &slots, err);
+    if (st != PL_OK)
+        return st;
+    if (s->count == 0)
+        s->count = (uint32_t)slots;
+    s->overlap = s->count > slots;
+    s->starts = calloc(s->count, sizeof *s->starts);
+    order = malloc(slots * sizeof *order);
+    if (!s->starts || !order) {
+        free(order);
+        return pl_fail(err, PL_ENOMEM, "no memory for %" PRIu32 " samples", s->count);
+    }
+    for (uint32_t i = 0; i < slots; i++)
+        order[i] = i;
+    struct pl_rng rng;
+    pl_rng_init(&rng, pl_keyv(s->seed, KEY_SLOTS));
+    pl_rng_shuffle(&rng, order, slots);
+    for (uint32_t i = 0; i < s->count; i++)
+        s->starts[i] = i < slots ? slot_start(s, order[i], context * SLOT_BYTES_PER_TOKEN)
+                                 : extra_start(s, i, context);
+    free(order);
+    return align_starts(s, context, err);
+}
+
+enum pl_status pl_samples_open(const json_t *data, uint64_t seed, const int64_t *contexts,
+                               size_t n_contexts, uint32_t count, struct pl_samples **out,
+                               struct pl_err *err)
+{
+    const char *kind = NULL;
+    int64_t context = 0;
+    struct pl_samples *s;
+    enum pl_status st = pl_json_str(data, "kind", "", &kind, err);
+    if (st != PL_OK)
+        return st;
+    for (size_t i = 0; i < n_contexts; i++)
+        if (contexts[i] > context)
+            context = contexts[i];
+    if (context < 1 || context > INT32_MAX)
+        return pl_fail(err, PL_ERANGE, "largest context %" PRId64 ", expected 1 to %d", context,
+                       INT32_MAX);
+    s = calloc(1, sizeof *s);
+    if (!s)
+        return pl_fail(err, PL_ENOMEM, "no memory for the samples");
+    s->seed = seed;
+    s->count = count;
+    s->text = strcmp(kind, "text") == 0;
+    if (s->text)
+        st = open_text(s, data, (uint64_t)context, err);
+    else if (strcmp(kind, "synthetic") != 0)
+        st = pl_fail(err, PL_EUNSUPPORTED, "data.kind \"%s\", expected text or synthetic", kind);
+    else if (count == 0)
+        st = pl_fail(err, PL_ERANGE,
+                     "samples: all has no end with synthetic data, expected a "
+                     "number");
+    if (st != PL_OK) {
+        pl_samples_free(s);
+        return st;
+    }
+    *out = s;
+    return PL_OK;
+}
+
+/* The file's own name; a long one is cut within characters and made unique again by a hash of the
+ * whole. */
+static void short_name(const char *path, char out[BASE_NAME_MAX + 1])
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    size_t n = strlen(name);
+    if (n <= BASE_NAME_MAX) {
+        memcpy(out, name, n + 1);
+        return;
+    }
+    n = BASE_NAME_MAX - 9;
+    while (n && ((unsigned char)name[n] & 0xC0) == 0x80)
+        n--;
+    memcpy(out, name, n);
+    snprintf(out + n, BASE_NAME_MAX + 1 - n, "~%08" PRIx32, (uint32_t)pl_hash_str(name));
+}
+
+void pl_samples_id(const struct pl_samples *s, uint32_t i, char *out, size_t size)
+{
+    char name[BASE_NAME_MAX + 1];
+    if (!s->text) {
+        snprintf(out, size, "synthetic-%" PRIu32, i);
+        return;
+    }
+    short_name(s->files[s->starts[i].file].path, name);
+    snprintf(out, size, "%s@%" PRIu64, name, s->starts[i].offset);
+}
+
+json_t *pl_samples_request(const struct pl_samples *s, uint32_t i)
+{
+    char key[17];
+    if (s->text)
+        return json_pack("{s:s,s:I,s:s,s:I}", "kind", "text", "index", (json_int_t)i, "path",
+                         s->files[s->starts[i].file].path, "offset",
+                         (json_int_t)s->starts[i].offset);
+    snprintf(key, sizeof key, "%016" PRIx64, pl_keyv(s->seed, KEY_SYNTHETIC, i));
+    return json_pack("{s:s,s:I,s:s}", "kind", "synthetic", "index", (json_int_t)i, "key", key);
+}
+
+enum pl_status pl_synthetic_ids(const json_t *sample, uint32_t vocab, int32_t *ids, size_t n,
+                                struct pl_err *err)
+{
+    const char *key = NULL;
+    char *end = NULL;
+    uint64_t word;
+    struct pl_rng rng;
+    enum pl_status st = pl_json_str(sample, "key", "", &key, err);
+    if (st != PL_OK)
+        return st;
+    if (vocab < 1 || vocab > INT32_MAX)
+        return pl_fail(err, PL_ERANGE, "a vocabulary of %" PRIu32 ", expected 1 to %d", vocab,
+                       INT32_MAX);
+    errno = 0;
+    word = strtoull(key, &end, 16);
+    if (errno || strlen(key) != 16 || *end)
+        return pl_fail(err, PL_EFORMAT, "sample.key \"%s\", expected 16 hexadecimal digits", key);
+    pl_rng_init(&rng, word);
+    for (size_t i = 0; i < n; i++)
+        ids[i] = (int32_t)pl_rng_below(&rng, vocab);
+    return PL_OK;
+}
