@@ -50,7 +50,9 @@ PL_MUST_CHECK enum pl_status pl_reader_log(struct pl_reader *r, enum pl_log_kind
                                            struct pl_err *err);
 
 struct pl_verify_counts {
-    uint64_t rows, done, failed, empty, torn, broken_identity, bad_log;
+    uint64_t rows, done, failed, empty; /* rows = done + failed + empty + torn */
+    uint64_t torn, broken_identity, bad_log;
+    uint64_t problems; /* all of them: what the callback was told */
 };
 /* Everything that can be checked: CRCs, states, reasons, the accounting identities of CONTRACTS §3 (a callback gets one line a
  * problem). `paceline verify` prints it. */

@@ -26,6 +26,8 @@ struct pl_row_id {
     uint32_t arm, context, sample, repeat;
 };
 
+/* PL_ERANGE, naming the dimension: 0, models ≠ 2, rounds > tokens, a row beyond PL_ROW_BYTES_MAX, a file beyond 2^62 bytes. */
+PL_MUST_CHECK enum pl_status pl_shape_check(const struct pl_shape *s, struct pl_err *err);
 uint64_t pl_shape_rows(const struct pl_shape *s); /* saturates at UINT64_MAX */
 uint64_t pl_row_index(const struct pl_shape *s, const struct pl_row_id *id); /* C order */
 struct pl_row_id pl_row_at(const struct pl_shape *s, uint64_t index);
@@ -129,7 +131,11 @@ struct pl_row {
     double *quality;    /* [metrics]; NULL when absent */
     void *bytes;
     size_t n_bytes;
+    void *block; /* what was allocated: bytes starts up to 7 bytes in, so that every array above is aligned */
 };
+
+#define PL_ROW_BYTES_MAX (256u << 20)
+size_t pl_row_bytes(const struct pl_shape *shape); /* of a shape that pl_shape_check took */
 
 /* Allocates and clears a row (pl_row_clear's values). PL_ENOMEM. */
 PL_MUST_CHECK enum pl_status pl_row_init(struct pl_row *row, const struct pl_shape *shape,

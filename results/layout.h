@@ -1,0 +1,27 @@
+/* The cells of one row inside its block, in the order in which the CRC takes them. Of this room
+ * only; knows no HDF5. */
+#ifndef PL_RESULTS_LAYOUT_H
+#define PL_RESULTS_LAYOUT_H
+
+#include "results/record.h"
+
+enum pl_cell {
+    PL_CELL_TRIALS,
+    PL_CELL_TOKENS,
+    PL_CELL_TOKEN_MS,
+    PL_CELL_KV_LEN,
+    PL_CELL_ROUNDS,
+    PL_CELL_QUALITY,
+    PL_CELLS
+};
+
+struct pl_layout {
+    size_t size[PL_CELLS];   /* bytes of a row's cell; 0: the dataset is absent */
+    size_t offset[PL_CELLS]; /* from the row's first byte */
+    size_t bytes;            /* of the row */
+};
+
+void pl_layout_of(const struct pl_shape *shape, struct pl_layout *out);
+const char *pl_cell_name(enum pl_cell c); /* "trials" … */
+
+#endif
