@@ -3,9 +3,11 @@
  * child is started by posix_spawn with stdin/stdout/stderr on pipes in a process group of its own,
  * through whatever argv says (for runners: `paceline-runner exec …`, the trampoline, which sets the
  * parent-death signal, affinity and a clean environment in the child). One thread per pl_child.
- * Nothing here waits unless its name says so. The first start ignores SIGPIPE for the whole process
- * (unless a handler is set): writing to a child that died must be an error code, not the end of the
- * program. Children get every signal's default disposition and an empty mask.
+ * Nothing here waits unless its name says so.
+ *
+ * The first start ignores SIGPIPE for the whole process (unless a handler is set): writing to a
+ * child that died must be an error code, not the end of the program. Children get every signal's
+ * default disposition and an empty mask.
  */
 #ifndef PL_BASE_PROC_H
 #define PL_BASE_PROC_H
@@ -18,12 +20,12 @@
 #include <sys/types.h>
 
 struct pl_child {
-    pid_t pid;          /* 0: none */
-    int in, out, err;   /* parent's ends; -1 when closed. in: the child's stdin */
-    bool exited;        /* reaped; status is valid */
-    int status;         /* waitpid's */
-    struct pl_buf line; /* bytes of stdout; those from `taken` on are not yet handed out */
-    size_t taken; /* offset into line: moved rather than the bytes, so that a line costs no copy */
+    pid_t pid;             /* 0: none */
+    int in, out, err;      /* parent's ends; -1 when closed. in: the child's stdin */
+    bool exited;           /* reaped; status is valid */
+    int status;            /* waitpid's */
+    struct pl_buf line;    /* bytes of stdout; those from `taken` on are not yet handed out */
+    size_t taken;          /* offset into line; it moves rather than the bytes: no copy a line */
     size_t scanned;        /* offset into line: no newline between taken and here */
     size_t max_line;       /* bytes */
     bool skipping;         /* the rest of a line that was too long is being dropped */

@@ -5,8 +5,8 @@
 #include <yaml.h>
 
 #define DEPTH_MAX 64
-#define NODES_MAX 1000000u /* with aliases counted each time they occur: what a reader would walk  \
-                            */
+/* Aliases are counted each time they occur: what a reader of the tree would walk. */
+#define NODES_MAX 1000000u
 #define ANCHORS_MAX 1000u
 #define MERGE_PAIRS_MAX 1000u /* merging compares every pair of keys */
 
