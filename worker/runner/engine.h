@@ -1,0 +1,146 @@
+/*
+ * What `serve` asks of an engine: a const vtable over an opaque state. Two stand here: sim (planted
+ * truths, CONTRACTS §2) and llm (the real one, on model/). An engine is called by one thread, one
+ * request at a time. Times are integer ns durations.
+ */
+#ifndef PL_WORKER_RUNNER_ENGINE_H
+#define PL_WORKER_RUNNER_ENGINE_H
+
+#include "base/json.h"
+#include "base/status.h"
+#include "data/sample.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The protocol's reasons. X(symbol, name) */
+#define PL_FAULT_LIST(X)                                                                           \
+    X(OOM, "oom")                                                                                  \
+    X(LOAD, "load")                                                                                \
+    X(DATA, "data")                                                                                \
+    X(CONTEXT, "context")                                                                          \
+    X(MEMORY, "memory")                                                                            \
+    X(NUMERIC, "numeric")                                                                          \
+    X(RUNNER, "runner")
+
+enum pl_fault_reason {
+#define PL_X(sym, name) PL_FAULT_##sym,
+    PL_FAULT_LIST(PL_X)
+#undef PL_X
+        PL_FAULT_COUNT
+};
+const char *pl_fault_name(enum pl_fault_reason r);
+
+/* Why a request failed; becomes an `error` answer. */
+struct pl_fault {
+    enum pl_fault_reason reason;
+    bool fatal; /* the runner must not be used again */
+    struct pl_err err;
+};
+/* Sets reason (memory that ran out: oom and fatal, whatever is said) and returns st; the text is in
+ * f->err already. */
+enum pl_status pl_fault_set(struct pl_fault *f, enum pl_status st, enum pl_fault_reason reason);
+
+/* Phases in the order of CONTRACTS. X(symbol, name) */
+#define PL_PHASE_LIST(X)                                                                           \
+    X(TOKENIZE, "tokenize")                                                                        \
+    X(VISION, "vision")                                                                            \
+    X(ENCODE, "encode")                                                                            \
+    X(PREFILL, "prefill")                                                                          \
+    X(DRAFT, "draft")                                                                              \
+    X(ADAPTER, "adapter")                                                                          \
+    X(VERIFY, "verify")                                                                            \
+    X(DECODE, "decode")                                                                            \
+    X(WAIT, "wait")                                                                                \
+    X(D_VISION, "d_vision")                                                                        \
+    X(D_PREFILL, "d_prefill")                                                                      \
+    X(D_DECODE, "d_decode")
+
+enum pl_phase {
+#define PL_X(sym, name) PL_PHASE_##sym,
+    PL_PHASE_LIST(PL_X)
+#undef PL_X
+        PL_PHASE_COUNT
+};
+const char *pl_phase_name(enum pl_phase p);
+
+/* What a load says, the part of one engine. Borrowed until the call returns. */
+struct pl_load {
+    const json_t *models; /* name → entry, this engine's only */
+    const json_t *arms;   /* name → resolved arm, of those models */
+    int64_t tokens;       /* ≥ 1 */
+    bool stop_at_eos;
+    double temperature;
+    bool prefill_only; /* measure.mode is prefill: one token, from the prefill */
+    uint64_t seed;
+    const char *device_kind, *device_uuid; /* NULL: not said */
+    int threads;                           /* 0: not said */
+    const int *cpus;
+    size_t n_cpus;
+    int64_t max_context; /* 0: not said */
+};
+
+struct pl_trial_request {
+    uint64_t id;
+    const char *arm;
+    int64_t context;
+    const json_t *sample;
+    int64_t repeat, attempt;
+    bool timed; /* false: a warm-up */
+};
+
+struct pl_trial_round {
+    uint32_t drafted, accepted;
+    int64_t draft_us, verify_us;
+};
+
+/* One sequence's outcome. Pointers are the engine's, valid until its next call. A phase of −1 was
+ * not measured. */
+struct pl_trial_result {
+    uint32_t prompt_tokens, generated;
+    const int32_t *tokens;   /* [generated] */
+    const int64_t *token_ns; /* [generated] since the trial's start */
+    int64_t phase_ns[PL_PHASE_COUNT];
+    int64_t ttft_ns, total_ns;
+    const uint32_t *kv_len; /* [layers] after prefill */
+    uint32_t layers;
+    const struct pl_trial_round *rounds; /* [n_rounds] */
+    uint32_t n_rounds;
+    uint32_t drafted, accepted, free_tokens, cut, divergent;
+    int64_t weights_bytes, kv_bytes, workspace_bytes, device_peak_bytes,
+        other_bytes; /* −1: not measured */
+    bool hashed;
+    uint64_t ids_hash, logits_hash;
+    bool synthetic;
+    const char *garbage; /* a planted fault: sent as it is instead of the answer; else NULL */
+};
+/* Everything zero, phases and bytes −1. */
+void pl_trial_result_init(struct pl_trial_result *r);
+
+struct pl_engine {
+    const char *name;
+    enum pl_status (*open)(void **state, struct pl_err *err);
+    void (*close)(void *state); /* accepts NULL */
+    /* Adds the members of `described` to answer, but type and id. request: the whole one. A mistake
+     * of the sweep is an item of answer's `errors`, not a failure. */
+    enum pl_status (*describe)(void *state, const json_t *request, json_t *answer,
+                               struct pl_fault *fault);
+    /* Adds models and arms to what is loaded; adds {weights_bytes, resident_bytes} by name to
+     * models_out; *load_ns ≥ 0 replaces the measured time. On failure nothing new stays. */
+    enum pl_status (*load)(void *state, const struct pl_load *load, json_t *models_out,
+                           int64_t *load_ns, struct pl_fault *fault);
+    enum pl_status (*trial)(void *state, const struct pl_trial_request *request,
+                            struct pl_trial_result *out, struct pl_fault *fault);
+    /* Forgets a model and the arms that use it; unknown names are fine. NULL: everything. */
+    void (*unload)(void *state, const char *model);
+    /* The ids of a sample under a model's tokenizer; NULL: the engine has none. Adds `ids` and
+     * `bytes`. */
+    enum pl_status (*ids)(void *state, const json_t *request, json_t *answer,
+                          struct pl_fault *fault);
+};
+
+extern const struct pl_engine pl_engine_sim;
+extern const struct pl_engine pl_engine_llm;
+
+#endif

@@ -1,0 +1,297 @@
+#include "worker/runner/protocol.h"
+
+#include "worker/runner/jsonout.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#define READ_SIZE 65536u
+
+void pl_protocol_init(struct pl_protocol *p, int in, int out)
+{
+    memset(p, 0, sizeof(*p));
+    p->in = in;
+    p->out = out;
+    pl_buf_init(&p->rx, PL_PROTOCOL_LINE_MAX + 1 + READ_SIZE);
+    pl_buf_init(&p->tx, PL_PROTOCOL_LINE_MAX + 1);
+}
+
+void pl_protocol_release(struct pl_protocol *p)
+{
+    pl_buf_release(&p->rx);
+    pl_buf_release(&p->tx);
+}
+
+int pl_protocol_claim_stdout(void)
+{
+    int fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+
+    if (fd < 0)
+        return -1;
+    if (dup2(STDERR_FILENO, STDOUT_FILENO) < 0) {
+        int e = errno;
+        close(fd);
+        errno = e;
+        return -1;
+    }
+    return fd;
+}
+
+/* Reads what there is, waiting for it. *n 0: end of input. */
+static enum pl_status fill(struct pl_protocol *p, size_t *n, struct pl_err *err)
+{
+    char *to = pl_buf_reserve(&p->rx, READ_SIZE);
+
+    if (!to)
+        return pl_fail(err, PL_ENOMEM, "no memory for a request of %zu bytes", p->rx.len);
+    for (;;) {
+        ssize_t got = read(p->in, to, READ_SIZE);
+        if (got >= 0) {
+            p->rx.len += (size_t)got;
+            *n = (size_t)got;
+            return PL_OK;
+        }
+        if (errno == EAGAIN) {
+            struct pollfd pf = {.fd = p->in, .events = POLLIN};
+            (void)poll(&pf, 1, -1);
+        } else if (errno != EINTR) {
+            return pl_fail_errno(err, errno, "requests");
+        }
+    }
+}
+
+enum pl_status pl_protocol_next(struct pl_protocol *p, char **line, size_t *len, struct pl_err *err)
+{
+    for (;;) {
+        char *nl = NULL;
+        size_t n = 0;
+        enum pl_status st;
+
+        if (p->rx.len > p->scanned)
+            nl = memchr(p->rx.data + p->scanned, '\n', p->rx.len - p->scanned);
+        if (nl) {
+            char *at = p->rx.data + p->start;
+            size_t end = (size_t)(nl - p->rx.data);
+            bool over = p->skipping || end - p->start > PL_PROTOCOL_LINE_MAX;
+            *nl = '\0';
+            *len = end - p->start;
+            p->start = p->scanned = end + 1;
+            p->skipping = false;
+            if (over)
+                return pl_fail(err, PL_ERANGE, "a request line is longer than %u bytes",
+                               PL_PROTOCOL_LINE_MAX);
+            if (*len == 0 || strspn(at, " \t\r") == *len)
+                continue;
+            *line = at;
+            return PL_OK;
+        }
+        if (p->start) {
+            pl_buf_consume(&p->rx, p->start);
+            p->start = 0;
+        }
+        p->scanned = p->rx.len;
+        if (p->skipping || p->rx.len > PL_PROTOCOL_LINE_MAX) {
+            p->skipping = true;
+            pl_buf_clear(&p->rx);
+            p->scanned = 0;
+        }
+        st = fill(p, &n, err);
+        if (st)
+            return st;
+        if (n == 0) {
+            *line = NULL;
+            *len = 0;
+            return PL_OK;
+        }
+    }
+}
+
+enum pl_status pl_write_all(int fd, const char *data, size_t n, struct pl_err *err)
+{
+    while (n > 0) {
+        ssize_t put = write(fd, data, n);
+        if (put >= 0) {
+            data += put;
+            n -= (size_t)put;
+        } else if (errno == EAGAIN) {
+            struct pollfd pf = {.fd = fd, .events = POLLOUT};
+            (void)poll(&pf, 1, -1);
+        } else if (errno != EINTR) {
+            return pl_fail_errno(err, errno, "answers");
+        }
+    }
+    return PL_OK;
+}
+
+enum pl_status pl_protocol_send(struct pl_protocol *p, struct pl_err *err)
+{
+    enum pl_status st;
+
+    if (p->tx.len > PL_PROTOCOL_LINE_MAX)
+        return pl_fail(err, PL_ERANGE, "an answer of %zu bytes is longer than %u", p->tx.len,
+                       PL_PROTOCOL_LINE_MAX);
+    st = pl_buf_add(&p->tx, "\n", 1, err);
+    if (!st)
+        st = pl_write_all(p->out, p->tx.data, p->tx.len, err);
+    pl_buf_clear(&p->tx);
+    return st;
+}
+
+enum pl_status pl_protocol_send_json(struct pl_protocol *p, const json_t *j, struct pl_err *err)
+{
+    enum pl_status st;
+
+    pl_buf_clear(&p->tx);
+    st = pl_json_dump(j, &p->tx, err);
+    return st ? st : pl_protocol_send(p, err);
+}
+
+static enum pl_status finish(struct pl_protocol *p, const struct pl_jsonout *o, struct pl_err *err)
+{
+    if (!o->failed)
+        return PL_OK;
+    pl_buf_clear(&p->tx);
+    return pl_fail(err, PL_ERANGE, "an answer is longer than %u bytes", PL_PROTOCOL_LINE_MAX);
+}
+
+static void put_phases(struct pl_jsonout *o, const int64_t *ns)
+{
+    const char *comma = "";
+
+    pl_jsonout_lit(o, ",\"phases_ns\":{");
+    for (int i = 0; i < PL_PHASE_COUNT; i++) {
+        const char *name = pl_phase_name((enum pl_phase)i);
+        if (ns[i] < 0)
+            continue;
+        pl_jsonout_raw(o, comma, *comma ? 1 : 0);
+        pl_jsonout_lit(o, "\"");
+        pl_jsonout_raw(o, name, strlen(name));
+        pl_jsonout_lit(o, "\":");
+        pl_jsonout_i64(o, ns[i]);
+        comma = ",";
+    }
+    pl_jsonout_lit(o, "}");
+}
+
+static void put_rounds(struct pl_jsonout *o, const struct pl_trial_result *r)
+{
+    if (!r->n_rounds) {
+        pl_jsonout_lit(o, ",\"rounds\":[]");
+    } else {
+        pl_jsonout_lit(o, ",\"rounds\":[[");
+        for (uint32_t i = 0; i < r->n_rounds; i++) {
+            const struct pl_trial_round *d = &r->rounds[i];
+            if (i)
+                pl_jsonout_lit(o, ",");
+            pl_jsonout_lit(o, "{\"drafted\":");
+            pl_jsonout_u64(o, d->drafted);
+            pl_jsonout_lit(o, ",\"accepted\":");
+            pl_jsonout_u64(o, d->accepted);
+            pl_jsonout_lit(o, ",\"draft_us\":");
+            pl_jsonout_i64(o, d->draft_us);
+            pl_jsonout_lit(o, ",\"verify_us\":");
+            pl_jsonout_i64(o, d->verify_us);
+            pl_jsonout_lit(o, "}");
+        }
+        pl_jsonout_lit(o, "]]");
+    }
+    pl_jsonout_lit(o, ",\"counts\":{\"rounds\":");
+    pl_jsonout_u64(o, r->n_rounds);
+    pl_jsonout_lit(o, ",\"drafted\":");
+    pl_jsonout_u64(o, r->drafted);
+    pl_jsonout_lit(o, ",\"accepted\":");
+    pl_jsonout_u64(o, r->accepted);
+    pl_jsonout_lit(o, ",\"free_tokens\":");
+    pl_jsonout_u64(o, r->free_tokens);
+    pl_jsonout_lit(o, ",\"cut\":");
+    pl_jsonout_u64(o, r->cut);
+    pl_jsonout_lit(o, ",\"divergent\":");
+    pl_jsonout_u64(o, r->divergent);
+    pl_jsonout_lit(o, "}");
+}
+
+static void put_bytes(struct pl_jsonout *o, const struct pl_trial_result *r)
+{
+    static const char *const names[] = {"weights", "kv", "workspace", "device_peak", "other"};
+    const int64_t bytes[] = {r->weights_bytes, r->kv_bytes, r->workspace_bytes,
+                             r->device_peak_bytes, r->other_bytes};
+    const char *comma = "";
+
+    pl_jsonout_lit(o, ",\"bytes\":{");
+    for (size_t i = 0; i < sizeof(bytes) / sizeof(bytes[0]); i++) {
+        if (bytes[i] < 0)
+            continue;
+        pl_jsonout_raw(o, comma, *comma ? 1 : 0);
+        pl_jsonout_lit(o, "\"");
+        pl_jsonout_raw(o, names[i], strlen(names[i]));
+        pl_jsonout_lit(o, "\":");
+        pl_jsonout_i64(o, bytes[i]);
+        comma = ",";
+    }
+    pl_jsonout_lit(o, "}");
+}
+
+enum pl_status pl_protocol_put_result(struct pl_protocol *p, uint64_t id,
+                                      const struct pl_trial_result *r, struct pl_err *err)
+{
+    struct pl_jsonout out = {.buf = &p->tx}, *o = &out;
+
+    pl_buf_clear(&p->tx);
+    pl_jsonout_lit(o, "{\"type\":\"result\",\"id\":");
+    pl_jsonout_u64(o, id);
+    pl_jsonout_lit(o, ",\"prompt_tokens\":");
+    pl_jsonout_u64(o, r->prompt_tokens);
+    pl_jsonout_lit(o, ",\"generated\":[");
+    pl_jsonout_u64(o, r->generated);
+    pl_jsonout_lit(o, "],\"tokens\":[");
+    pl_jsonout_i32s(o, r->tokens, r->generated);
+    pl_jsonout_lit(o, "],\"token_ns\":[");
+    pl_jsonout_i64s(o, r->token_ns, r->generated);
+    pl_jsonout_lit(o, "]");
+    put_phases(o, r->phase_ns);
+    pl_jsonout_lit(o, ",\"ttft_ns\":");
+    pl_jsonout_i64(o, r->ttft_ns);
+    pl_jsonout_lit(o, ",\"total_ns\":");
+    pl_jsonout_i64(o, r->total_ns);
+    if (r->layers) {
+        pl_jsonout_lit(o, ",\"kv_len\":[[");
+        pl_jsonout_u32s(o, r->kv_len, r->layers);
+        pl_jsonout_lit(o, "]]");
+    }
+    put_rounds(o, r);
+    put_bytes(o, r);
+    if (r->hashed) {
+        pl_jsonout_lit(o, ",\"ids_hash\":");
+        pl_jsonout_hex64(o, r->ids_hash);
+        pl_jsonout_lit(o, ",\"logits_hash\":");
+        pl_jsonout_hex64(o, r->logits_hash);
+    }
+    if (r->synthetic)
+        pl_jsonout_lit(o, ",\"synthetic\":true,\"quality\":{}}");
+    else
+        pl_jsonout_lit(o, ",\"synthetic\":false,\"quality\":{}}");
+    return finish(p, o, err);
+}
+
+enum pl_status pl_protocol_put_error(struct pl_protocol *p, uint64_t id,
+                                     const struct pl_fault *fault, struct pl_err *err)
+{
+    struct pl_jsonout out = {.buf = &p->tx}, *o = &out;
+    const char *reason = pl_fault_name(fault->reason);
+
+    pl_buf_clear(&p->tx);
+    pl_jsonout_lit(o, "{\"type\":\"error\",\"id\":");
+    pl_jsonout_u64(o, id);
+    pl_jsonout_lit(o, ",\"reason\":\"");
+    pl_jsonout_raw(o, reason, strlen(reason));
+    pl_jsonout_lit(o, "\",\"text\":");
+    pl_jsonout_str(o, fault->err.text, strlen(fault->err.text));
+    if (fault->fatal)
+        pl_jsonout_lit(o, ",\"fatal\":true}");
+    else
+        pl_jsonout_lit(o, ",\"fatal\":false}");
+    return finish(p, o, err);
+}
