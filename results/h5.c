@@ -7,14 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifndef PL_PARALLEL_HDF5
-int pl_h5_fapl_mpi(hid_t fapl)
-{
-    (void)fapl;
-    return 0;
-}
-#endif
-
 /* H5Pset_file_locking came with 1.10.7 and 1.12.1. */
 #if H5_VERSION_GE(1, 12, 1) || (H5_VERSION_GE(1, 10, 7) && !H5_VERSION_GE(1, 12, 0))
 #define HAVE_FILE_LOCKING_PROPERTY 1

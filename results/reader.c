@@ -18,131 +18,9 @@
 
 struct opener {
     struct pl_reader *r;
-    hid_t file;
-    uint64_t file_bytes;
+    struct pl_h5_source src;
     struct pl_err *err;
 };
-
-/* A dataset found: its type and space are open until found_release. */
-struct found {
-    hid_t type;
-    int rank;
-    hsize_t dims[H5S_MAX_RANK];
-    uint64_t at, bytes;
-};
-
-static void found_release(struct found *f)
-{
-    pl_h5_close_type(f->type);
-    f->type = H5I_INVALID_HID;
-}
-
-/* ---- one object ---- */
-
-static bool is_there(hid_t file, const char *name)
-{
-    char group[64];
-    const char *slash = strchr(name, '/');
-    if (slash) {
-        const size_t n = (size_t)(slash - name);
-        if (n >= sizeof group)
-            return false;
-        memcpy(group, name, n);
-        group[n] = '\0';
-        if (H5Lexists(file, group, H5P_DEFAULT) <= 0)
-            return false;
-    }
-    return H5Lexists(file, name, H5P_DEFAULT) > 0;
-}
-
-static enum pl_status take_place(const struct opener *o, hid_t d, const char *name, struct found *f)
-{
-    hid_t space = H5Dget_space(d), dcpl = H5Dget_create_plist(d);
-    enum pl_status st = PL_OK;
-    f->type = H5Dget_type(d);
-    f->rank = space < 0 ? -1 : H5Sget_simple_extent_ndims(space);
-    if (f->type < 0 || dcpl < 0 || f->rank < 0 || H5Sget_simple_extent_type(space) == H5S_NULL ||
-        H5Sget_simple_extent_dims(space, f->dims, NULL) != f->rank) {
-        st = pl_h5_fail(o->err, PL_EFORMAT, "%s: /%s: unreadable type or shape", o->r->path, name);
-        goto out;
-    }
-    if (H5Pget_layout(dcpl) != H5D_CONTIGUOUS || H5Pget_external_count(dcpl) != 0) {
-        st = pl_fail(o->err, PL_EFORMAT,
-                     "%s: /%s is not contiguous: rewritten by another tool, or not our file",
-                     o->r->path, name);
-        goto out;
-    }
-    f->bytes = H5Tget_size(f->type);
-    bool over = f->bytes == 0;
-    for (int i = 0; i < f->rank; i++)
-        over |= __builtin_mul_overflow(f->bytes, (uint64_t)f->dims[i], &f->bytes);
-    const haddr_t at = H5Dget_offset(d);
-    if (over || at == HADDR_UNDEF || at > o->file_bytes || f->bytes > o->file_bytes - at)
-        st = pl_fail(o->err, PL_EFORMAT, "%s: /%s lies outside the file of %" PRIu64 " bytes",
-                     o->r->path, name, o->file_bytes);
-    f->at = at;
-out:
-    H5Eclear2(H5E_DEFAULT);
-    pl_h5_close_space(space);
-    pl_h5_close_plist(dcpl);
-    if (st != PL_OK)
-        found_release(f);
-    return st;
-}
-
-static enum pl_status find(const struct opener *o, const char *name, struct found *f)
-{
-    *f = (struct found){.type = H5I_INVALID_HID};
-    if (!is_there(o->file, name)) {
-        H5Eclear2(H5E_DEFAULT);
-        return pl_fail(o->err, PL_EFORMAT, "%s: dataset /%s is missing", o->r->path, name);
-    }
-    hid_t d = H5Dopen2(o->file, name, H5P_DEFAULT);
-    if (d < 0)
-        return pl_h5_fail(o->err, PL_EFORMAT, "%s: dataset /%s", o->r->path, name);
-    const enum pl_status st = take_place(o, d, name, f);
-    H5Dclose(d);
-    return st;
-}
-
-static enum pl_status wrong_type(const struct opener *o, const char *name, const char *want)
-{
-    H5Eclear2(H5E_DEFAULT);
-    return pl_fail(o->err, PL_EFORMAT, "%s: /%s has a wrong type, expected %s", o->r->path, name,
-                   want);
-}
-
-/* Finds a dataset of exactly `type` (closed here) and `rank` dimensions. */
-static enum pl_status find_typed(const struct opener *o, const char *name, hid_t type, int rank,
-                                 struct found *f)
-{
-    enum pl_status st = find(o, name, f);
-    if (st == PL_OK && (type < 0 || H5Tequal(f->type, type) <= 0))
-        st = wrong_type(o, name, "the one in docs/RESULTS_FILE.md");
-    if (st == PL_OK && f->rank != rank)
-        st = pl_fail(o->err, PL_EFORMAT, "%s: /%s has %d dimensions, expected %d", o->r->path, name,
-                     f->rank, rank);
-    pl_h5_close_type(type);
-    found_release(f);
-    return st;
-}
-
-static enum pl_status find_strings(const struct opener *o, const char *name, int rank,
-                                   struct found *f, size_t *len)
-{
-    enum pl_status st = find(o, name, f);
-    if (st != PL_OK)
-        return st;
-    const bool ok = H5Tget_class(f->type) == H5T_STRING && H5Tis_variable_str(f->type) == 0;
-    *len = H5Tget_size(f->type);
-    found_release(f);
-    if (!ok || *len == 0)
-        return wrong_type(o, name, "strings of a fixed length");
-    if (f->rank != rank)
-        return pl_fail(o->err, PL_EFORMAT, "%s: /%s has %d dimensions, expected %d", o->r->path,
-                       name, f->rank, rank);
-    return PL_OK;
-}
 
 enum pl_status pl_reader_pread(const struct pl_reader *r, const char *what, uint64_t at, void *out,
                                size_t n, struct pl_err *err)
@@ -167,9 +45,9 @@ enum pl_status pl_reader_pread(const struct pl_reader *r, const char *what, uint
 
 static enum pl_status read_labels(const struct opener *o, const char *name, struct pl_labels *out)
 {
-    struct found f;
+    struct pl_h5_found f;
     size_t len;
-    enum pl_status st = find_strings(o, name, 1, &f, &len);
+    enum pl_status st = pl_h5_find_strings(&o->src, name, 1, &f, &len, o->err);
     if (st != PL_OK)
         return st;
     const uint64_t n = f.dims[0];
@@ -196,9 +74,9 @@ static enum pl_status read_labels(const struct opener *o, const char *name, stru
 
 static enum pl_status read_text(const struct opener *o, const char *name, char **out)
 {
-    struct found f;
+    struct pl_h5_found f;
     size_t len;
-    enum pl_status st = find_strings(o, name, 0, &f, &len);
+    enum pl_status st = pl_h5_find_strings(&o->src, name, 0, &f, &len, o->err);
     if (st != PL_OK)
         return st;
     if (len > TEXT_BYTES_MAX)
@@ -263,12 +141,12 @@ static enum pl_status read_attributes(const struct opener *o)
     struct pl_reader *r = o->r;
     char format[sizeof PL_FORMAT_NAME + 1] = "";
     uint32_t version = 0;
-    if (H5Lexists(o->file, "sweep", H5P_DEFAULT) <= 0) {
+    if (H5Lexists(o->src.file, "sweep", H5P_DEFAULT) <= 0) {
         H5Eclear2(H5E_DEFAULT);
         return pl_fail(o->err, PL_EFORMAT, "%s: /sweep is missing: not a paceline results file",
                        r->path);
     }
-    hid_t group = H5Gopen2(o->file, "sweep", H5P_DEFAULT);
+    hid_t group = H5Gopen2(o->src.file, "sweep", H5P_DEFAULT);
     if (group < 0)
         return pl_h5_fail(o->err, PL_EFORMAT, "%s: /sweep", r->path);
     enum pl_status st = read_attribute(o, group, "format", H5T_STRING, sizeof format - 1, format);
@@ -344,18 +222,18 @@ static enum pl_status check_reasons(const struct opener *o)
 static enum pl_status read_axes(const struct opener *o)
 {
     struct pl_reader *r = o->r;
-    struct found f;
+    struct pl_h5_found f;
     enum pl_status st = read_labels(o, "axes/arm", &r->arms);
     if (st == PL_OK)
         st = read_arm_json(o);
     if (st == PL_OK)
         st = read_labels(o, "axes/sample", &r->samples);
-    if (st == PL_OK && is_there(o->file, "axes/metric"))
+    if (st == PL_OK && pl_h5_exists(&o->src, "axes/metric"))
         st = read_labels(o, "axes/metric", &r->metrics);
     if (st == PL_OK)
         st = check_reasons(o);
     if (st == PL_OK)
-        st = find_typed(o, "axes/context", H5Tcopy(H5T_STD_I64LE), 1, &f);
+        st = pl_h5_find_typed(&o->src, "axes/context", H5Tcopy(H5T_STD_I64LE), 1, &f, o->err);
     if (st != PL_OK)
         return st;
     if (f.dims[0] == 0 || f.bytes > AXIS_BYTES_MAX)
@@ -364,91 +242,27 @@ static enum pl_status read_axes(const struct opener *o)
     r->contexts = malloc(f.bytes);
     if (!r->contexts)
         return pl_fail(o->err, PL_ENOMEM, "%s: /axes/context", r->path);
-    r->shape.contexts = (uint32_t)f.dims[0];
-    r->shape.arms = r->arms.n;
-    r->shape.samples = r->samples.n;
-    r->shape.metrics = r->metrics.n;
+    r->n_contexts = (uint32_t)f.dims[0];
     return pl_reader_pread(r, "axes/context", f.at, r->contexts, f.bytes, o->err);
 }
 
-/* ---- rows and logs ---- */
-
-static uint32_t dim32(hsize_t n)
+/* The labels and the rows are of one grid. */
+static enum pl_status check_axes(const struct opener *o)
 {
-    return n > UINT32_MAX ? 0 : (uint32_t)n; /* pl_shape_check refuses 0 */
-}
-
-/* The inner dimensions, from the datasets that have them; each is then held against the whole
- * shape. */
-static enum pl_status read_shape(const struct opener *o)
-{
-    struct pl_shape *s = &o->r->shape;
-    struct found f;
-    enum pl_status st = find_typed(o, "tokens", H5Tcopy(H5T_STD_I32LE), 6, &f);
-    if (st != PL_OK)
-        return st;
-    s->repeats = dim32(f.dims[3]);
-    s->batch = dim32(f.dims[4]);
-    s->tokens = dim32(f.dims[5]);
-    st = find_typed(o, "kv_len", H5Tcopy(H5T_STD_U32LE), 7, &f);
-    if (st != PL_OK)
-        return st;
-    s->models = dim32(f.dims[4]);
-    s->layers = dim32(f.dims[6]);
-    if (is_there(o->file, "rounds")) {
-        st = find(o, "rounds", &f);
-        if (st != PL_OK)
-            return st;
-        found_release(&f);
-        s->rounds = f.rank == 6 && f.dims[5] <= UINT32_MAX ? (uint32_t)f.dims[5] : 1;
-    }
-    st = pl_shape_check(s, o->err);
-    return st == PL_OK ? st : pl_err_prefix(o->err, PL_EFORMAT, "%s", o->r->path);
-}
-
-static enum pl_status place_rows(const struct opener *o, struct pl_dset_spec *spec, uint64_t *at)
-{
-    struct found f;
-    enum pl_status st = find_typed(o, spec->name, spec->type, spec->rank, &f);
-    if (st != PL_OK)
-        return st;
-    for (int i = 0; i < spec->rank; i++)
-        if (f.dims[i] != spec->dims[i])
-            return pl_fail(o->err, PL_EFORMAT,
-                           "%s: /%s: dimension %d is %" PRIu64 ", expected %" PRIu64, o->r->path,
-                           spec->name, i, (uint64_t)f.dims[i], (uint64_t)spec->dims[i]);
-    *at = f.at;
+    const struct pl_reader *r = o->r;
+    const struct pl_shape *s = &r->p.shape;
+    const struct {
+        const char *name;
+        uint32_t labels, dim;
+    } axes[] = {{"arm", r->arms.n, s->arms},
+                {"context", r->n_contexts, s->contexts},
+                {"sample", r->samples.n, s->samples},
+                {"metric", r->metrics.n, s->metrics}};
+    for (size_t i = 0; i < sizeof axes / sizeof axes[0]; i++)
+        if (axes[i].labels != axes[i].dim)
+            return pl_fail(o->err, PL_EFORMAT, "%s: /axes/%s has %u entries, the rows have %u",
+                           r->path, axes[i].name, axes[i].labels, axes[i].dim);
     return PL_OK;
-}
-
-static enum pl_status read_places(const struct opener *o)
-{
-    struct pl_reader *r = o->r;
-    struct pl_dset_spec spec;
-    enum pl_status st = read_shape(o);
-    if (st != PL_OK)
-        return st;
-    r->rows = pl_shape_rows(&r->shape);
-    pl_layout_of(&r->shape, &r->layout);
-    pl_h5_commit_spec(&r->shape, &spec);
-    st = place_rows(o, &spec, &r->commit_at);
-    for (int c = 0; st == PL_OK && c < PL_CELLS; c++)
-        if (pl_h5_cell_spec(&r->shape, (enum pl_cell)c, &spec))
-            st = place_rows(o, &spec, &r->cell_at[c]);
-    for (int k = 0; st == PL_OK && k < PL_LOG_KINDS; k++) {
-        struct found f;
-        const char *name = pl_log_name((enum pl_log_kind)k);
-        st = find_typed(o, name, pl_h5_log_type((enum pl_log_kind)k), 1, &f);
-        if (st == PL_OK && f.dims[0] > UINT32_MAX)
-            st = pl_fail(o->err, PL_EFORMAT, "%s: /%s has too many slots", r->path, name);
-        r->log_at[k] = f.at;
-        r->log_capacity[k] = (uint32_t)f.dims[0];
-    }
-    if (st != PL_OK)
-        return st;
-    struct pl_dset_spec overflow = {
-        .name = "log_overflow", .type = H5Tcopy(H5T_STD_U64LE), .rank = 1, .dims = {PL_LOG_KINDS}};
-    return place_rows(o, &overflow, &r->overflow_at);
 }
 
 /* ---- the file ---- */
@@ -462,7 +276,7 @@ static enum pl_status open_file(struct opener *o)
         return pl_fail_errno(o->err, errno, "%s", r->path);
     if (!S_ISREG(sb.st_mode))
         return pl_fail(o->err, PL_EFORMAT, "%s: not a regular file", r->path);
-    o->file_bytes = (uint64_t)sb.st_size;
+    o->src.file_bytes = (uint64_t)sb.st_size;
     pl_h5_begin();
     hid_t fapl = pl_h5_fapl();
     if (fapl >= 0 && H5Fis_hdf5(r->path) <= 0) {
@@ -470,9 +284,9 @@ static enum pl_status open_file(struct opener *o)
         pl_h5_close_plist(fapl);
         return pl_fail(o->err, PL_EFORMAT, "%s: not an HDF5 file", r->path);
     }
-    o->file = H5Fopen(r->path, H5F_ACC_RDONLY, fapl);
+    o->src.file = H5Fopen(r->path, H5F_ACC_RDONLY, fapl);
     pl_h5_close_plist(fapl);
-    if (o->file < 0)
+    if (o->src.file < 0)
         return pl_h5_fail(o->err, PL_EFORMAT, "%s", r->path);
     return PL_OK;
 }
@@ -482,7 +296,7 @@ enum pl_status pl_reader_open(const char *path, struct pl_reader **out, struct p
     struct pl_reader *r = calloc(1, sizeof *r);
     if (!r)
         return pl_fail(err, PL_ENOMEM, "%s", path);
-    struct opener o = {.r = r, .file = H5I_INVALID_HID, .err = err};
+    struct opener o = {.r = r, .src = {.path = path, .file = H5I_INVALID_HID}, .err = err};
     enum pl_status st = PL_OK;
     r->fd = -1;
     r->path = strdup(path);
@@ -495,8 +309,10 @@ enum pl_status pl_reader_open(const char *path, struct pl_reader **out, struct p
     if (st == PL_OK)
         st = read_axes(&o);
     if (st == PL_OK)
-        st = read_places(&o);
-    pl_h5_close_file(o.file);
+        st = pl_places_read(&o.src, &r->p, err);
+    if (st == PL_OK)
+        st = check_axes(&o);
+    pl_h5_close_file(o.src.file);
     if (st == PL_OK)
         *out = r;
     else

@@ -2,7 +2,7 @@
 #ifndef PL_RESULTS_READER_IMPL_H
 #define PL_RESULTS_READER_IMPL_H
 
-#include "results/layout.h"
+#include "results/places.h"
 #include "results/reader.h"
 
 /* Labels of one axis, each NUL-terminated at i * stride. */
@@ -17,12 +17,9 @@ struct pl_labels {
 struct pl_reader {
     char *path;
     int fd;
-    struct pl_shape shape;
-    uint64_t rows;
-    struct pl_layout layout;
-    uint64_t cell_at[PL_CELLS], commit_at, overflow_at, log_at[PL_LOG_KINDS];
-    uint32_t log_capacity[PL_LOG_KINDS];
+    struct pl_places p;
     struct pl_labels arms, samples, metrics;
+    uint32_t n_contexts;
     int64_t *contexts;
     json_t **arm_json; /* [arms] */
     char *text, *resolved, sha256[65];

@@ -17,7 +17,7 @@
 
 const struct pl_shape *pl_reader_shape(const struct pl_reader *r)
 {
-    return &r->shape;
+    return &r->p.shape;
 }
 
 static const char *label(const struct pl_labels *l, uint32_t i)
@@ -37,7 +37,7 @@ const json_t *pl_reader_arm_json(const struct pl_reader *r, uint32_t arm)
 
 int64_t pl_reader_context(const struct pl_reader *r, uint32_t context)
 {
-    return context < r->shape.contexts ? r->contexts[context] : -1;
+    return context < r->n_contexts ? r->contexts[context] : -1;
 }
 
 const char *pl_reader_sample(const struct pl_reader *r, uint32_t sample)
@@ -80,10 +80,10 @@ const json_t *pl_reader_provenance(const struct pl_reader *r)
 enum pl_status pl_reader_markers(struct pl_reader *r, uint64_t first, uint64_t n,
                                  struct pl_commit *out, struct pl_err *err)
 {
-    if (first > r->rows || n > r->rows - first)
+    if (first > r->p.rows || n > r->p.rows - first)
         return pl_fail(err, PL_ERANGE, "%s: rows %" PRIu64 " + %" PRIu64 " of %" PRIu64, r->path,
-                       first, n, r->rows);
-    return pl_reader_pread(r, "commit", r->commit_at + first * sizeof *out, out, n * sizeof *out,
+                       first, n, r->p.rows);
+    return pl_reader_pread(r, "commit", r->p.commit_at + first * sizeof *out, out, n * sizeof *out,
                            err);
 }
 
@@ -104,20 +104,20 @@ static void chunk_release(struct chunk *k)
 
 static enum pl_status chunk_init(struct chunk *k, const struct pl_reader *r, struct pl_err *err)
 {
-    *k = (struct chunk){.most = CHUNK_BYTES / r->layout.bytes};
+    *k = (struct chunk){.most = CHUNK_BYTES / r->p.layout.bytes};
     if (k->most < 1)
         k->most = 1;
     if (k->most > CHUNK_ROWS)
         k->most = CHUNK_ROWS;
-    if (k->most > r->rows)
-        k->most = r->rows;
-    const enum pl_status st = pl_row_init(&k->row, &r->shape, err);
+    if (k->most > r->p.rows)
+        k->most = r->p.rows;
+    const enum pl_status st = pl_row_init(&k->row, &r->p.shape, err);
     if (st != PL_OK)
         return st;
     bool ok = (k->marks = malloc(k->most * sizeof *k->marks)) != NULL;
     for (int c = 0; c < PL_CELLS; c++)
-        if (r->layout.size[c])
-            ok &= (k->cells[c] = malloc((k->most + 1) * r->layout.size[c])) != NULL;
+        if (r->p.layout.size[c])
+            ok &= (k->cells[c] = malloc((k->most + 1) * r->p.layout.size[c])) != NULL;
     if (ok)
         return PL_OK;
     chunk_release(k);
@@ -129,11 +129,11 @@ static enum pl_status read_cells(const struct pl_reader *r, struct chunk *k, uin
                                  uint64_t first, uint64_t n, struct pl_err *err)
 {
     for (int c = 0; c < PL_CELLS; c++) {
-        const size_t size = r->layout.size[c];
+        const size_t size = r->p.layout.size[c];
         if (!size)
             continue;
         const enum pl_status st =
-            pl_reader_pread(r, pl_cell_name((enum pl_cell)c), r->cell_at[c] + first * size,
+            pl_reader_pread(r, pl_cell_name((enum pl_cell)c), r->p.cell_at[c] + first * size,
                             k->cells[c] + to * size, n * size, err);
         if (st != PL_OK)
             return st;
@@ -146,9 +146,9 @@ static bool whole(const struct pl_reader *r, struct chunk *k, uint64_t i, uint64
                   const struct pl_commit *mark)
 {
     for (int c = 0; c < PL_CELLS; c++) {
-        const size_t size = r->layout.size[c];
+        const size_t size = r->p.layout.size[c];
         if (size)
-            memcpy((unsigned char *)k->row.bytes + r->layout.offset[c], k->cells[c] + i * size,
+            memcpy((unsigned char *)k->row.bytes + r->p.layout.offset[c], k->cells[c] + i * size,
                    size);
     }
     return mark->state <= PL_ROW_FAILED && pl_row_crc(index, &k->row) == mark->crc;
@@ -187,7 +187,7 @@ static enum pl_status each_in_chunk(struct pl_reader *r, struct chunk *k, uint64
         st = read_cells(r, k, low, first + low, high - low, err);
     for (uint64_t i = low; st == PL_OK && *go_on && i < high; i++) {
         struct pl_row_view v = {
-            .index = first + i, .id = pl_row_at(&r->shape, first + i), .commit = k->marks[i]};
+            .index = first + i, .id = pl_row_at(&r->p.shape, first + i), .commit = k->marks[i]};
         if (v.commit.state == PL_ROW_EMPTY)
             continue;
         bool ok = whole(r, k, i, v.index, &v.commit);
@@ -213,8 +213,8 @@ enum pl_status pl_reader_each(struct pl_reader *r,
     enum pl_status st = chunk_init(&k, r, err);
     if (st != PL_OK)
         return st;
-    for (uint64_t at = 0; st == PL_OK && go_on && at < r->rows; at += k.most) {
-        const uint64_t n = r->rows - at < k.most ? r->rows - at : k.most;
+    for (uint64_t at = 0; st == PL_OK && go_on && at < r->p.rows; at += k.most) {
+        const uint64_t n = r->p.rows - at < k.most ? r->p.rows - at : k.most;
         st = each_in_chunk(r, &k, at, n, fn, ctx, &go_on, err);
     }
     chunk_release(&k);
@@ -229,14 +229,14 @@ enum pl_status pl_reader_log(struct pl_reader *r, enum pl_log_kind kind, void **
     if ((unsigned)kind >= PL_LOG_KINDS)
         return pl_fail(err, PL_ERANGE, "%s: no log %d", r->path, (int)kind);
     const size_t size = pl_log_size(kind), step = CHUNK_BYTES / size;
-    const uint32_t capacity = r->log_capacity[kind];
+    const uint32_t capacity = r->p.log_capacity[kind];
     unsigned char *chunk = malloc(step * size), *kept = NULL;
     uint32_t used = 0;
     uint64_t over = 0;
     enum pl_status st = chunk ? PL_OK : pl_fail(err, PL_ENOMEM, "%s", r->path);
     for (uint64_t at = 0; st == PL_OK && at < capacity; at += step) {
         const uint64_t k = capacity - at < step ? capacity - at : step;
-        st = pl_reader_pread(r, pl_log_name(kind), r->log_at[kind] + at * size, chunk, k * size,
+        st = pl_reader_pread(r, pl_log_name(kind), r->p.log_at[kind] + at * size, chunk, k * size,
                              err);
         uint32_t here = 0;
         for (uint64_t i = 0; st == PL_OK && i < k; i++)
@@ -254,7 +254,7 @@ enum pl_status pl_reader_log(struct pl_reader *r, enum pl_log_kind kind, void **
         used += here;
     }
     if (st == PL_OK)
-        st = pl_reader_pread(r, "log_overflow", r->overflow_at + 8u * (unsigned)kind, &over,
+        st = pl_reader_pread(r, "log_overflow", r->p.overflow_at + 8u * (unsigned)kind, &over,
                              sizeof over, err);
     free(chunk);
     if (st != PL_OK) {
@@ -313,7 +313,7 @@ static bool verify_row(void *ctx, const struct pl_row_view *view)
         return true;
     }
     v->n.done++;
-    const char *bad = pl_row_check(&v->r->shape, &view->row, why, sizeof why);
+    const char *bad = pl_row_check(&v->r->p.shape, &view->row, why, sizeof why);
     if (bad) {
         v->n.broken_identity++;
         tell(v, "%s: %s", where, bad);
@@ -338,7 +338,7 @@ static const char *bad_record(const struct pl_reader *r, enum pl_log_kind k,
         memcpy(&f, rec, sizeof f);
         if (f.reason == PL_REASON_NONE || f.reason >= PL_REASON_COUNT)
             return "`reason` is none or unknown";
-        if (f.row != UINT64_MAX && f.row >= r->rows)
+        if (f.row != UINT64_MAX && f.row >= r->p.rows)
             return "`row` is beyond the last one";
     }
     return NULL;
@@ -380,8 +380,8 @@ enum pl_status pl_reader_verify(struct pl_reader *r, void (*problem)(void *ctx, 
         st = verify_logs(&v, err);
     if (st != PL_OK)
         return st;
-    v.n.rows = r->rows;
-    v.n.empty = r->rows - v.n.done - v.n.failed - v.n.torn;
+    v.n.rows = r->p.rows;
+    v.n.empty = r->p.rows - v.n.done - v.n.failed - v.n.torn;
     *out = v.n;
     return PL_OK;
 }

@@ -1,7 +1,7 @@
 #include "results/record.h"
 
 #include "base/hash.h"
-#include "results/layout.h"
+#include "results/places.h"
 
 #include <math.h>
 #include <stdlib.h>

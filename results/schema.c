@@ -96,7 +96,7 @@ static hid_t round_type(void)
     return compound(sizeof(struct pl_round), f, COUNT(f));
 }
 
-hid_t pl_h5_commit_type(void)
+static hid_t commit_type(void)
 {
     static const struct field f[] = {
         FIELD(pl_commit, state, U8),
@@ -175,8 +175,7 @@ static void set_dims(struct pl_dset_spec *d, const struct pl_shape *s, int n, co
 
 void pl_h5_commit_spec(const struct pl_shape *s, struct pl_dset_spec *out)
 {
-    *out = (struct pl_dset_spec){
-        .name = "commit", .type = pl_h5_commit_type(), .elem = sizeof(struct pl_commit)};
+    *out = (struct pl_dset_spec){.name = "commit", .type = commit_type()};
     set_dims(out, s, 0, NULL);
 }
 
@@ -186,32 +185,27 @@ bool pl_h5_cell_spec(const struct pl_shape *s, enum pl_cell c, struct pl_dset_sp
     switch (c) {
     case PL_CELL_TRIALS:
         d.type = trial_type();
-        d.elem = sizeof(struct pl_trial);
         set_dims(&d, s, 0, NULL);
         break;
     case PL_CELL_TOKENS:
     case PL_CELL_TOKEN_MS:
         d.type = H5Tcopy(scalar_type(c == PL_CELL_TOKENS ? I32 : F32));
-        d.elem = 4;
         set_dims(&d, s, 2, (const uint32_t[]){s->batch, s->tokens});
         break;
     case PL_CELL_KV_LEN:
         d.type = H5Tcopy(scalar_type(U32));
-        d.elem = 4;
         set_dims(&d, s, 3, (const uint32_t[]){s->models, s->batch, s->layers});
         break;
     case PL_CELL_ROUNDS:
         if (!s->rounds)
             return false;
         d.type = round_type();
-        d.elem = sizeof(struct pl_round);
         set_dims(&d, s, 2, (const uint32_t[]){s->batch, s->rounds});
         break;
     case PL_CELL_QUALITY:
         if (!s->metrics)
             return false;
         d.type = H5Tcopy(scalar_type(F64));
-        d.elem = 8;
         set_dims(&d, s, 1, (const uint32_t[]){s->metrics});
         break;
     case PL_CELLS:

@@ -1,10 +1,11 @@
 /* The cells of one row inside its block, in the order in which the CRC takes them. Of this room
  * only; knows no HDF5. */
-#ifndef PL_RESULTS_LAYOUT_H
-#define PL_RESULTS_LAYOUT_H
+#ifndef PL_RESULTS_PLACES_H
+#define PL_RESULTS_PLACES_H
 
 #include "results/record.h"
 
+/* In the order in which the CRC takes them. */
 enum pl_cell {
     PL_CELL_TRIALS,
     PL_CELL_TOKENS,
@@ -23,5 +24,15 @@ struct pl_layout {
 
 void pl_layout_of(const struct pl_shape *shape, struct pl_layout *out);
 const char *pl_cell_name(enum pl_cell c); /* "trials" … */
+
+/* Every dataset is one run of bytes: element i of a row dataset stands at its address + i * size.
+ */
+struct pl_places {
+    struct pl_shape shape;
+    uint64_t rows;
+    struct pl_layout layout;
+    uint64_t commit_at, cell_at[PL_CELLS], overflow_at, log_at[PL_LOG_KINDS];
+    uint32_t log_capacity[PL_LOG_KINDS];
+};
 
 #endif
