@@ -1,0 +1,138 @@
+#include "worker/runner/entry.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static enum pl_status read_dtype(const json_t *o, const char *key, enum pl_dtype *out,
+                                 struct pl_err *err)
+{
+    const char *name = "auto";
+    enum pl_status st = pl_json_str(o, key, "auto", &name, err);
+
+    if (st)
+        return pl_fail(err, PL_ESWEEP, "%s: f32, bf16 or f16 is expected", key);
+    enum pl_dtype dt = pl_dtype_by_name(name);
+    if (dt == PL_DT_COUNT || (dt != PL_DT_AUTO && !pl_dtype_traits(dt)->computes))
+        return pl_fail(err, PL_ESWEEP, "%s: \"%s\", expected f32, bf16 or f16", key, name);
+    *out = dt;
+    return PL_OK;
+}
+
+static enum pl_status read_weights(const json_t *o, struct pl_entry *e, struct pl_err *err)
+{
+    const char *w = NULL;
+    char *end;
+
+    if (pl_json_str(o, "weights", NULL, &w, err))
+        return pl_fail(err, PL_ESWEEP, "weights: random:SEED is expected");
+    if (!w)
+        return PL_OK;
+    if (strncmp(w, "random:", 7) == 0 && w[7] >= '0' && w[7] <= '9') {
+        errno = 0;
+        e->seed = strtoull(w + 7, &end, 10);
+        if (!errno && !*end) {
+            e->random = true;
+            return PL_OK;
+        }
+    }
+    return pl_fail(err, PL_ESWEEP, "weights: \"%s\", expected random:SEED", w);
+}
+
+static enum pl_status read_device(const json_t *o, struct pl_err *err)
+{
+    const char *d = "auto";
+
+    if (pl_json_str(o, "device", "auto", &d, err))
+        return pl_fail(err, PL_ESWEEP, "device: auto, cpu or cuda is expected");
+    if (strcmp(d, "auto") == 0 || strcmp(d, "cpu") == 0)
+        return PL_OK;
+    if (strncmp(d, "cuda", 4) == 0 && (!d[4] || d[4] == ':'))
+        return pl_fail(err, PL_EUNSUPPORTED, "device %s: this program was built without CUDA", d);
+    return pl_fail(err, PL_ESWEEP, "device: \"%s\", expected auto, cpu or cuda", d);
+}
+
+enum pl_status pl_entry_read(const json_t *entry, struct pl_entry *out, struct pl_err *err)
+{
+    struct pl_entry e;
+    int64_t threads = 0;
+    enum pl_status st;
+
+    memset(&e, 0, sizeof(e));
+    if (pl_json_str(entry, "path", NULL, &e.path, err) || !e.path || !*e.path)
+        return pl_fail(err, PL_ESWEEP, "path: a model's directory is expected");
+    st = read_dtype(entry, "dtype", &e.dtype, err);
+    if (!st)
+        st = read_dtype(entry, "kv", &e.kv, err);
+    if (!st)
+        st = read_weights(entry, &e, err);
+    if (!st)
+        st = read_device(entry, err);
+    if (st)
+        return st;
+    if (pl_json_i64(entry, "threads", 0, &threads, err) || threads < 0 || threads > 4096)
+        return pl_fail(err, PL_ESWEEP, "threads: 1 to 4096 is expected");
+    e.threads = (int)threads;
+    *out = e;
+    return PL_OK;
+}
+
+static void warn(void *user, const char *text)
+{
+    (void)user;
+    pl_log(PL_LOG_WARN, "%s", text);
+}
+
+void pl_entry_model_opts(const struct pl_entry *e, int threads, const int *cpus, size_t n_cpus,
+                         struct pl_model_opts *out)
+{
+    memset(out, 0, sizeof(*out));
+    out->dtype = e->dtype;
+    out->random = e->random;
+    out->random_seed = e->seed;
+    out->warn = warn;
+    out->where.threads = e->threads ? e->threads : threads;
+    /* Threads are bound one to a CPU, or not at all. */
+    if (cpus && (out->where.threads == 0 || (size_t)out->where.threads <= n_cpus)) {
+        out->where.cpus = cpus;
+        out->where.n_cpus = out->where.threads ? (size_t)out->where.threads : n_cpus;
+    }
+}
+
+enum pl_dtype pl_entry_kv(const struct pl_entry *e, enum pl_dtype dtype)
+{
+    return e->kv == PL_DT_AUTO ? dtype : e->kv;
+}
+
+size_t pl_eos_ids(const struct pl_arch *a, int32_t tokenizer_eos, int32_t out[PL_MAX_EOS])
+{
+    size_t n = 0;
+
+    for (int32_t i = 0; i < a->n_eos; i++)
+        if (a->eos[i] >= 0 && a->eos[i] < a->vocab)
+            out[n++] = a->eos[i];
+    if (n == 0 && tokenizer_eos >= 0 && tokenizer_eos < a->vocab)
+        out[n++] = tokenizer_eos;
+    return n;
+}
+
+int32_t pl_pick(float *logits, size_t n, const int32_t *masked, size_t n_masked)
+{
+    float kept[PL_MAX_EOS];
+    bool broken = false;
+    int32_t best;
+
+    for (size_t i = 0; i < n_masked; i++) {
+        kept[i] = logits[masked[i]];
+        broken |= isnan(kept[i]);
+        logits[masked[i]] = -INFINITY;
+    }
+    best = pl_logits_argmax(logits, n);
+    broken |= best < 0 || !isfinite(logits[best]);
+    for (size_t i = 0; i < n_masked; i++)
+        logits[masked[i]] = kept[i];
+    return broken ? -1 : best;
+}

@@ -1,0 +1,42 @@
+/* A sweep's model entry (docs/SWEEP.md) as the engine reads it; the commands of paceline-runner
+ * make one of their options. */
+#ifndef PL_WORKER_RUNNER_ENTRY_H
+#define PL_WORKER_RUNNER_ENTRY_H
+
+#include "base/json.h"
+#include "base/status.h"
+#include "model/model.h"
+#include "model/session.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct pl_entry {
+    const char *path;        /* borrowed from the JSON */
+    enum pl_dtype dtype, kv; /* PL_DT_AUTO: as stored; kv: the dtype in memory */
+    bool random;
+    uint64_t seed; /* of random weights */
+    int threads;   /* 0: not said */
+};
+
+/* Keys path, dtype, device, threads, kv, weights. PL_ESWEEP names the key, what stands there and
+ * what may; device cuda is PL_EUNSUPPORTED in a build without CUDA. */
+PL_MUST_CHECK
+enum pl_status pl_entry_read(const json_t *entry, struct pl_entry *out, struct pl_err *err);
+
+/* What pl_model_load and pl_model_describe are given. threads, cpus: the request's share, used
+ * where the entry says none. Warnings go to the log. */
+void pl_entry_model_opts(const struct pl_entry *e, int threads, const int *cpus, size_t n_cpus,
+                         struct pl_model_opts *out);
+/* The KV cache's type for a model whose matrices are `dtype` in memory. */
+enum pl_dtype pl_entry_kv(const struct pl_entry *e, enum pl_dtype dtype);
+
+/* Ends of text: config.json's, else the tokenizer's eos (−1: none). Returns how many, ≤ PL_MAX_EOS.
+ */
+size_t pl_eos_ids(const struct pl_arch *a, int32_t tokenizer_eos, int32_t out[PL_MAX_EOS]);
+/* Greedy choice with n_masked ids out of the question (logits are as before afterwards). −1: NaN or
+ * infinite. */
+int32_t pl_pick(float *logits, size_t n, const int32_t *masked, size_t n_masked);
+
+#endif

@@ -1,0 +1,457 @@
+/* The real engine, on model/: describes, loads and unloads; llm_trial.c measures. */
+#include "worker/runner/llm.h"
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "worker/runner/host.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static enum pl_status no_memory(struct pl_err *err)
+{
+    return pl_fail(err, PL_ENOMEM, "engine: no memory");
+}
+
+static enum pl_status llm_open(void **state, struct pl_err *err)
+{
+    struct llm_state *s = calloc(1, sizeof(*s));
+
+    if (!s || !(s->texts = pl_text_cache_new())) {
+        free(s);
+        return no_memory(err);
+    }
+    *state = s;
+    return PL_OK;
+}
+
+static void free_model(struct llm_model *m)
+{
+    pl_session_free(m->session);
+    pl_model_free(m->model);
+    pl_tokenizer_free(m->tokenizer);
+    free(m->first);
+    free(m->step);
+    free(m->kv_len);
+    free(m->name);
+    json_decref(m->json);
+    free(m);
+}
+
+/* Models by name (NULL: all) or, with fresh_only, those of the load in hand; and their arms. */
+static void drop(struct llm_state *s, const char *model, bool fresh_only)
+{
+    for (struct llm_arm **at = &s->arms; *at;) {
+        struct llm_arm *a = *at;
+        bool goes =
+            fresh_only ? a->fresh || a->model->fresh : !model || strcmp(a->model->name, model) == 0;
+        if (!goes) {
+            at = &a->next;
+            continue;
+        }
+        *at = a->next;
+        free(a->name);
+        free(a);
+    }
+    for (struct llm_model **at = &s->models; *at;) {
+        struct llm_model *m = *at;
+        if (fresh_only ? !m->fresh : model && strcmp(m->name, model) != 0) {
+            at = &m->next;
+            continue;
+        }
+        *at = m->next;
+        free_model(m);
+    }
+}
+
+static void llm_unload(void *state, const char *model)
+{
+    drop(state, model, false);
+}
+
+static void llm_close(void *state)
+{
+    struct llm_state *s = state;
+
+    if (!s)
+        return;
+    drop(s, NULL, false);
+    pl_text_cache_free(s->texts);
+    pl_tokenizer_free(s->ids_tokenizer);
+    free(s->ids_path);
+    pl_ids_release(&s->ids);
+    free(s->out_tokens);
+    free(s->out_ns);
+    free(s);
+}
+
+/* ---- describe ---- */
+
+static void say(json_t *list, const char *text)
+{
+    json_array_append_new(list, json_string(text));
+}
+
+/* What an arm asks for and this engine cannot do. */
+static void check_arm(const json_t *arm, json_t *errors)
+{
+    static const char *const absent[] = {"prune", "draft"};
+
+    for (size_t i = 0; i < sizeof(absent) / sizeof(absent[0]); i++) {
+        const json_t *v = json_object_get(arm, absent[i]);
+        if (v && !json_is_null(v))
+            json_array_append_new(errors,
+                                  json_sprintf("%s: this runner's engine cannot do it", absent[i]));
+    }
+    if (pl_json_get_i64(arm, "batch", 1) != 1 || pl_json_get_i64(arm, "concurrency", 1) != 1)
+        say(errors, "batch, concurrency: this runner's engine runs one sequence");
+}
+
+static int64_t largest(const json_t *contexts)
+{
+    int64_t most = 1;
+
+    for (size_t i = 0; i < json_array_size(contexts); i++) {
+        json_int_t c = json_integer_value(json_array_get(contexts, i));
+        if (c > most)
+            most = c;
+    }
+    return most;
+}
+
+static void check_contexts(const json_t *contexts, int64_t tokens, int64_t positions,
+                           json_t *errors)
+{
+    for (size_t i = 0; i < json_array_size(contexts); i++) {
+        json_int_t c = json_integer_value(json_array_get(contexts, i));
+        if (c > positions - tokens + 1)
+            json_array_append_new(
+                errors,
+                json_sprintf("context %lld + %lld tokens is beyond the model's %lld positions",
+                             (long long)c, (long long)tokens, (long long)positions));
+    }
+}
+
+/* The file's hash names a tokenizer: arms that share it get identical ids. Without one only
+ * synthetic data can be read. */
+static json_t *tokenizer_name(const struct pl_entry *e, const char *data, json_t *warnings,
+                              json_t *errors)
+{
+    struct pl_tokenizer *t = NULL;
+    struct pl_err err = {""};
+    char hex[PL_SHA256_HEX] = "";
+    enum pl_status st = pl_tokenizer_load(e->path, &t, &err);
+
+    if (!st)
+        st = pl_sha256_file(pl_tokenizer_info(t)->file, hex, &err);
+    pl_tokenizer_free(t);
+    if (!st)
+        return json_string(hex);
+    if (data && strcmp(data, "synthetic") != 0)
+        say(errors, err.text);
+    else if (!data)
+        say(warnings, err.text);
+    return json_string("");
+}
+
+static enum pl_status llm_describe(void *state, const json_t *q, json_t *answer,
+                                   struct pl_fault *fault)
+{
+    const json_t *contexts = json_object_get(q, "contexts");
+    const char *data = pl_json_get_str(q, "data", NULL);
+    int64_t tokens = pl_json_get_i64(q, "tokens", 128), need = largest(contexts) + tokens - 1;
+    json_t *errors = json_array(), *warnings = json_array(), *tokenizer = NULL;
+    struct pl_model_info info;
+    struct pl_session_memory mem = {0, 0, 0};
+    struct pl_model_opts opts;
+    struct pl_entry e;
+    struct pl_err err = {""};
+    int64_t kv = 0;
+    enum pl_status st = pl_entry_read(json_object_get(q, "model"), &e, &err);
+
+    (void)state;
+    memset(&info, 0, sizeof(info));
+    info.arch.layers = 1;
+    check_arm(json_object_get(q, "arm"), errors);
+    if (!st) {
+        pl_entry_model_opts(&e, 1, NULL, 0, &opts);
+        st = pl_model_describe(e.path, &opts, &info, &err);
+    }
+    if (st) {
+        say(errors, err.text);
+    } else {
+        struct pl_session_opts so = {.max_verify = 1, .kv_dtype = pl_entry_kv(&e, info.dtype)};
+        so.max_tokens = (size_t)(need < info.arch.max_positions ? need : info.arch.max_positions);
+        kv = pl_arch_kv_bytes_per_token(&info.arch, so.kv_dtype);
+        pl_session_bytes(&info.arch, &so, &mem);
+        check_contexts(contexts, tokens, info.arch.max_positions, errors);
+        tokenizer = tokenizer_name(&e, data, warnings, errors);
+    }
+    if (json_object_update_new(
+            answer,
+            json_pack("{s:i,s:i,s:I,s:I,s:I,s:I,s:i,s:o,s:b,s:i,s:s,s:s,s:o,s:o}", "layers",
+                      info.arch.layers, "vocab", info.arch.vocab, "max_positions",
+                      (json_int_t)info.arch.max_positions, "weights_bytes",
+                      (json_int_t)info.weights_bytes, "kv_bytes_per_token", (json_int_t)kv,
+                      "workspace_bytes", (json_int_t)mem.workspace_bytes, "max_rounds", 0,
+                      "tokenizer", tokenizer ? tokenizer : json_string(""), "synthetic",
+                      info.random, "layers_draft", 0, "dtype", pl_dtype_traits(info.dtype)->name,
+                      "arch", info.arch.name, "warnings", warnings, "errors", errors)))
+        return pl_fault_set(fault, no_memory(&fault->err), PL_FAULT_RUNNER);
+    return PL_OK;
+}
+
+/* ---- load ---- */
+
+static struct llm_model *find_model(struct llm_state *s, const char *name)
+{
+    for (struct llm_model *m = s->models; m; m = m->next)
+        if (strcmp(m->name, name) == 0)
+            return m;
+    return NULL;
+}
+
+static enum pl_status fill_model(struct llm_model *m, const struct pl_load *l, struct pl_err *err)
+{
+    struct pl_model_opts opts;
+    int32_t eos = -1;
+    enum pl_status st = pl_entry_read(m->json, &m->entry, err);
+
+    if (st)
+        return st;
+    pl_entry_model_opts(&m->entry, l->threads, l->cpus, l->n_cpus, &opts);
+    st = pl_model_load(m->entry.path, &opts, &m->model, err);
+    if (st)
+        return st;
+    const struct pl_arch *a = &pl_model_info(m->model)->arch;
+    /* Synthetic data needs no tokenizer: its absence is told when a text comes. */
+    if (pl_tokenizer_load(m->entry.path, &m->tokenizer, &m->no_tokenizer) == PL_OK)
+        eos = pl_tokenizer_info(m->tokenizer)->eos;
+    m->n_eos = pl_eos_ids(a, eos, m->eos);
+    m->first = calloc((size_t)a->vocab, sizeof(float));
+    m->step = calloc((size_t)a->vocab, sizeof(float));
+    m->kv_len = calloc((size_t)a->layers, sizeof(*m->kv_len));
+    return m->first && m->step && m->kv_len ? PL_OK : no_memory(err);
+}
+
+static enum pl_status add_model(struct llm_state *s, const char *name, json_t *entry,
+                                const struct pl_load *l, struct pl_err *err)
+{
+    struct llm_model *m = find_model(s, name);
+    enum pl_status st;
+
+    if (m && json_equal(m->json, entry))
+        return PL_OK;
+    drop(s, name, false); /* another model of that name */
+    m = calloc(1, sizeof(*m));
+    if (!m)
+        return no_memory(err);
+    m->fresh = true;
+    m->json = json_incref(entry);
+    m->name = strdup(name);
+    st = m->name ? fill_model(m, l, err) : no_memory(err);
+    if (st) {
+        free_model(m);
+        return pl_err_prefix(err, st, "model %s", name);
+    }
+    m->next = s->models;
+    s->models = m;
+    return PL_OK;
+}
+
+static enum pl_status add_arm(struct llm_state *s, const char *name, const json_t *arm,
+                              struct pl_err *err)
+{
+    struct llm_model *m = find_model(s, pl_json_get_str(arm, "model", ""));
+    json_t *errors = json_array();
+    enum pl_status st = PL_OK;
+    struct llm_arm *a;
+
+    check_arm(arm, errors);
+    if (!m)
+        st = pl_fail(err, PL_ESWEEP, "arm %s: its model is not loaded", name);
+    else if (json_array_size(errors))
+        st = pl_fail(err, PL_EUNSUPPORTED, "arm %s: %s", name,
+                     json_string_value(json_array_get(errors, 0)));
+    json_decref(errors);
+    if (st)
+        return st;
+    for (a = s->arms; a; a = a->next) {
+        if (strcmp(a->name, name) == 0) {
+            a->model = m;
+            return PL_OK;
+        }
+    }
+    a = calloc(1, sizeof(*a));
+    if (!a || !(a->name = strdup(name))) {
+        free(a);
+        return no_memory(err);
+    }
+    a->model = m;
+    a->fresh = true;
+    a->next = s->arms;
+    s->arms = a;
+    return PL_OK;
+}
+
+static enum pl_status make_room(struct llm_state *s, const struct pl_load *l, struct pl_err *err)
+{
+    int32_t *tokens;
+    int64_t *ns;
+
+    if (l->temperature != 0)
+        return pl_fail(err, PL_EUNSUPPORTED, "temperature %g: this engine is greedy (0)",
+                       l->temperature);
+    if (l->tokens > (INT64_C(1) << 24))
+        return pl_fail(err, PL_ERANGE, "tokens: %lld", (long long)l->tokens);
+    tokens = calloc((size_t)l->tokens, sizeof(*tokens));
+    ns = calloc((size_t)l->tokens, sizeof(*ns));
+    if (!tokens || !ns) {
+        free(tokens);
+        free(ns);
+        return no_memory(err);
+    }
+    free(s->out_tokens);
+    free(s->out_ns);
+    s->out_tokens = tokens;
+    s->out_ns = ns;
+    s->tokens = l->tokens;
+    s->stop_at_eos = l->stop_at_eos;
+    s->prefill_only = l->prefill_only;
+    return PL_OK;
+}
+
+/* A session for the largest context now, so that no trial pays for one. */
+static enum pl_status foresee_session(struct llm_model *m, const struct pl_load *l,
+                                      struct pl_err *err)
+{
+    int64_t most = pl_model_info(m->model)->arch.max_positions;
+    int64_t need = l->max_context + (l->prefill_only ? 1 : l->tokens) - 1;
+
+    if (l->max_context == 0)
+        return PL_OK;
+    return llm_session(m, need < most ? need : most, err);
+}
+
+static enum pl_status load_models(struct llm_state *s, const struct pl_load *l, json_t *models_out,
+                                  struct pl_err *err)
+{
+    const char *name;
+    json_t *entry;
+
+    json_object_foreach ((json_t *)l->models, name, entry) {
+        struct pl_resident before, after;
+        pl_host_resident(&before);
+        enum pl_status st = add_model(s, name, entry, l, err);
+        if (!st)
+            st = foresee_session(find_model(s, name), l, err);
+        if (st)
+            return st;
+        pl_host_resident(&after);
+        int64_t weights = pl_model_info(find_model(s, name)->model)->weights_bytes;
+        int64_t grown = after.now > before.now ? after.now - before.now : 0;
+        if (json_object_set_new(models_out, name,
+                                json_pack("{s:I,s:I}", "weights_bytes", (json_int_t)weights,
+                                          "resident_bytes", (json_int_t)grown)))
+            return no_memory(err);
+    }
+    return PL_OK;
+}
+
+static enum pl_status llm_load(void *state, const struct pl_load *l, json_t *models_out,
+                               int64_t *load_ns, struct pl_fault *fault)
+{
+    struct llm_state *s = state;
+    enum pl_status st = make_room(s, l, &fault->err);
+    const char *name;
+    json_t *arm;
+
+    (void)load_ns; /* as measured by the caller */
+    if (!st)
+        st = load_models(s, l, models_out, &fault->err);
+    json_object_foreach ((json_t *)l->arms, name, arm) {
+        if (!st)
+            st = add_arm(s, name, arm, &fault->err);
+    }
+    if (st)
+        drop(s, NULL, true);
+    for (struct llm_model *m = s->models; m; m = m->next)
+        m->fresh = false;
+    for (struct llm_arm *a = s->arms; a; a = a->next)
+        a->fresh = false;
+    return st ? pl_fault_set(fault, st, PL_FAULT_LOAD) : PL_OK;
+}
+
+/* ---- ids ---- */
+
+static enum pl_status ids_tokenizer(struct llm_state *s, const char *path, struct pl_err *err)
+{
+    struct pl_tokenizer *t = NULL;
+    char *copy;
+    enum pl_status st;
+
+    if (s->ids_tokenizer && strcmp(s->ids_path, path) == 0)
+        return PL_OK;
+    st = pl_tokenizer_load(path, &t, err);
+    if (st)
+        return st;
+    copy = strdup(path);
+    if (!copy) {
+        pl_tokenizer_free(t);
+        return no_memory(err);
+    }
+    pl_tokenizer_free(s->ids_tokenizer);
+    free(s->ids_path);
+    s->ids_tokenizer = t;
+    s->ids_path = copy;
+    return PL_OK;
+}
+
+static enum pl_status llm_ids(void *state, const json_t *q, json_t *answer, struct pl_fault *fault)
+{
+    struct llm_state *s = state;
+    int64_t context = pl_json_get_i64(q, "context", 0), ns;
+    struct pl_entry e;
+    struct pl_buf text;
+    json_t *list = NULL;
+    enum pl_status st = pl_entry_read(json_object_get(q, "model"), &e, &fault->err);
+
+    pl_buf_init(&text, PL_TOKENIZER_MAX_TEXT);
+    if (!st)
+        st = ids_tokenizer(s, e.path, &fault->err);
+    if (!st && context < 1)
+        st = pl_fail(&fault->err, PL_EPROTO, "context: at least 1 is expected");
+    if (st) {
+        st = pl_fault_set(fault, st, PL_FAULT_LOAD);
+        goto out;
+    }
+    st = llm_sample_ids(s, s->ids_tokenizer, NULL, pl_tokenizer_info(s->ids_tokenizer)->vocab,
+                        json_object_get(q, "sample"), context, &ns, fault);
+    if (st)
+        goto out;
+    st = pl_tokenizer_decode(s->ids_tokenizer, s->ids.ids, s->ids.n, &text, &fault->err);
+    list = json_array();
+    for (size_t i = 0; !st && i < s->ids.n; i++)
+        if (json_array_append_new(list, json_integer(s->ids.ids[i])))
+            st = no_memory(&fault->err);
+    if (!st && json_object_update_new(
+                   answer, json_pack("{s:O,s:I}", "ids", list, "bytes", (json_int_t)text.len)))
+        st = no_memory(&fault->err);
+    if (st)
+        st = pl_fault_set(fault, st, PL_FAULT_RUNNER);
+out:
+    json_decref(list);
+    pl_buf_release(&text);
+    return st;
+}
+
+const struct pl_engine pl_engine_llm = {
+    .name = "llm",
+    .open = llm_open,
+    .close = llm_close,
+    .describe = llm_describe,
+    .load = llm_load,
+    .trial = llm_trial,
+    .unload = llm_unload,
+    .ids = llm_ids,
+};

@@ -1,0 +1,64 @@
+/* The real engine's state, shared by its loading (llm.c) and its measuring (llm_trial.c). */
+#ifndef PL_WORKER_RUNNER_LLM_H
+#define PL_WORKER_RUNNER_LLM_H
+
+#include "data/sample.h"
+#include "model/model.h"
+#include "model/session.h"
+#include "model/tokenizer.h"
+#include "worker/runner/engine.h"
+#include "worker/runner/entry.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct llm_model {
+    char *name;
+    json_t *json;          /* its entry */
+    struct pl_entry entry; /* borrows from json */
+    struct pl_model *model;
+    struct pl_tokenizer *tokenizer; /* NULL: there is none, and why stands in no_tokenizer */
+    struct pl_err no_tokenizer;
+    struct pl_session *session; /* one for all arms: a trial begins with a reset */
+    float *first, *step;        /* logits [vocab] of the prefill and of the last step */
+    uint32_t *kv_len;           /* [layers] */
+    int32_t eos[PL_MAX_EOS];
+    size_t n_eos;
+    bool fresh; /* of the load in hand */
+    struct llm_model *next;
+};
+
+struct llm_arm {
+    char *name;
+    struct llm_model *model;
+    bool fresh;
+    struct llm_arm *next;
+};
+
+struct llm_state {
+    struct llm_model *models;
+    struct llm_arm *arms;
+    struct pl_text_cache *texts;
+    struct pl_tokenizer *ids_tokenizer; /* of the `ids` requests, the last one's */
+    char *ids_path;
+    struct pl_ids ids;
+    int64_t tokens; /* to generate; 0: nothing was loaded */
+    bool stop_at_eos, prefill_only;
+    int32_t *out_tokens; /* [tokens] */
+    int64_t *out_ns;     /* [tokens] */
+};
+
+/* A session with room for `need` positions, made anew when the one at hand has less. */
+PL_MUST_CHECK
+enum pl_status llm_session(struct llm_model *m, int64_t need, struct pl_err *err);
+/* A tokenizer's or generator's ids of a sample into s->ids: exactly `context` of them. tokenize_ns:
+ * −1 where nothing was tokenised. */
+PL_MUST_CHECK
+enum pl_status llm_sample_ids(struct llm_state *s, const struct pl_tokenizer *tokenizer,
+                              const struct pl_err *no_tokenizer, int32_t vocab,
+                              const json_t *sample, int64_t context, int64_t *tokenize_ns,
+                              struct pl_fault *fault);
+enum pl_status llm_trial(void *state, const struct pl_trial_request *request,
+                         struct pl_trial_result *out, struct pl_fault *fault);
+
+#endif

@@ -1,0 +1,254 @@
+/* One trial of the real engine: what is timed, and what is not (docs/METRICS.md, "A trial"). */
+#include "worker/runner/llm.h"
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "worker/runner/host.h"
+
+#include <math.h>
+#include <string.h>
+
+static enum pl_status fault(struct pl_fault *f, enum pl_status st, enum pl_fault_reason reason)
+{
+    return pl_fault_set(f, st, reason);
+}
+
+static enum pl_status given_ids(struct llm_state *s, const json_t *list, int32_t vocab,
+                                struct pl_fault *f)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *v = json_array_get(list, i);
+        json_int_t id = json_integer_value(v);
+        if (!json_is_integer(v) || id < 0 || id >= vocab)
+            return fault(
+                f, pl_fail(&f->err, PL_ERANGE, "ids[%zu]: not in the vocabulary of %d", i, vocab),
+                PL_FAULT_DATA);
+        enum pl_status st = pl_ids_add(&s->ids, (int32_t)id, &f->err);
+        if (st)
+            return fault(f, st, PL_FAULT_DATA);
+    }
+    return PL_OK;
+}
+
+static enum pl_status text_ids(struct llm_state *s, const struct pl_tokenizer *t,
+                               const json_t *sample, int64_t context, int64_t *tokenize_ns,
+                               struct pl_fault *f)
+{
+    const char *text = NULL;
+    size_t len = 0;
+    enum pl_status st = pl_text_cache_get(s->texts, sample, &text, &len, &f->err);
+
+    if (st)
+        return fault(f, st, PL_FAULT_DATA);
+    int64_t t0 = pl_now_ns();
+    st = pl_tokenizer_encode_prefix(t, text, len, (size_t)context, &s->ids, &f->err);
+    *tokenize_ns = pl_now_ns() - t0;
+    return st ? fault(f, st, st == PL_ERANGE ? PL_FAULT_CONTEXT : PL_FAULT_DATA) : PL_OK;
+}
+
+static enum pl_status synthetic_ids(struct llm_state *s, const json_t *sample, int32_t vocab,
+                                    int64_t context, struct pl_fault *f)
+{
+    enum pl_status st = PL_OK;
+
+    for (int64_t i = 0; !st && i < context; i++)
+        st = pl_ids_add(&s->ids, 0, &f->err);
+    if (!st)
+        st = pl_synthetic_ids(sample, (uint32_t)vocab, s->ids.ids, s->ids.n, &f->err);
+    return st ? fault(f, st, PL_FAULT_DATA) : PL_OK;
+}
+
+enum pl_status llm_sample_ids(struct llm_state *s, const struct pl_tokenizer *tokenizer,
+                              const struct pl_err *no_tokenizer, int32_t vocab,
+                              const json_t *sample, int64_t context, int64_t *tokenize_ns,
+                              struct pl_fault *f)
+{
+    const json_t *list = json_object_get(sample, "ids");
+    long long index = (long long)pl_json_get_i64(sample, "index", -1);
+    enum pl_status st;
+
+    s->ids.n = 0;
+    *tokenize_ns = -1;
+    if (list)
+        st = given_ids(s, list, vocab, f);
+    else if (strcmp(pl_json_get_str(sample, "kind", ""), "synthetic") == 0)
+        st = synthetic_ids(s, sample, vocab, context, f);
+    else if (!tokenizer)
+        st = fault(f, pl_fail(&f->err, PL_ENOENT, "%s", no_tokenizer->text), PL_FAULT_DATA);
+    else
+        st = text_ids(s, tokenizer, sample, context, tokenize_ns, f);
+    if (!st && s->ids.n != (size_t)context)
+        st = fault(
+            f, pl_fail(&f->err, PL_ERANGE, "%zu ids, %lld needed", s->ids.n, (long long)context),
+            PL_FAULT_CONTEXT);
+    return st ? pl_err_prefix(&f->err, st, "sample %lld", index) : PL_OK;
+}
+
+enum pl_status llm_session(struct llm_model *m, int64_t need, struct pl_err *err)
+{
+    const struct pl_model_info *info = pl_model_info(m->model);
+    struct pl_session_opts o;
+
+    if (m->session && pl_session_capacity(m->session) >= (size_t)need)
+        return PL_OK;
+    pl_session_free(m->session);
+    m->session = NULL;
+    memset(&o, 0, sizeof(o));
+    o.max_tokens = (size_t)need;
+    o.max_verify = 1;
+    o.kv_dtype = pl_entry_kv(&m->entry, info->dtype);
+    return pl_session_create(m->model, &o, &m->session, err);
+}
+
+static enum pl_status numeric(struct pl_fault *f, int64_t token)
+{
+    return fault(f,
+                 pl_fail(&f->err, PL_EFORMAT, "the logits of token %lld are NaN or infinite",
+                         (long long)token),
+                 PL_FAULT_NUMERIC);
+}
+
+struct times {
+    int64_t start, first, last; /* of this process's clock */
+    uint32_t generated;
+};
+
+static bool is_eos(const struct llm_model *m, int32_t id)
+{
+    for (size_t i = 0; i < m->n_eos; i++)
+        if (m->eos[i] == id)
+            return true;
+    return false;
+}
+
+/* From the prompt to the last token. Nothing in here allocates, prints or reads files. */
+static enum pl_status generate(struct llm_state *s, struct llm_model *m, int64_t tokens,
+                               struct times *t, struct pl_fault *f)
+{
+    const struct pl_arch *a = &pl_model_info(m->model)->arch;
+    const struct pl_prompt prompt = {.ids = s->ids.ids, .n = s->ids.n};
+    size_t masked = s->stop_at_eos ? 0 : m->n_eos, vocab = (size_t)a->vocab;
+    int64_t n = 1;
+    enum pl_status st = pl_session_prefill(m->session, &prompt, m->first, &f->err);
+
+    if (st)
+        return fault(f, st, st == PL_ERANGE ? PL_FAULT_CONTEXT : PL_FAULT_RUNNER);
+    int32_t id = pl_pick(m->first, vocab, m->eos, masked);
+    t->first = t->last = pl_now_ns();
+    if (id < 0)
+        return numeric(f, 0);
+    s->out_tokens[0] = id;
+    s->out_ns[0] = t->first - t->start;
+    for (int32_t l = 0; l < a->layers; l++)
+        m->kv_len[l] = (uint32_t)pl_session_kv_len(m->session, l);
+    while (n < tokens && !(s->stop_at_eos && is_eos(m, id))) {
+        st = pl_session_decode(m->session, id, m->step, &f->err);
+        if (st)
+            return fault(f, st, PL_FAULT_RUNNER);
+        id = pl_pick(m->step, vocab, m->eos, masked);
+        t->last = pl_now_ns();
+        if (id < 0)
+            return numeric(f, n);
+        s->out_tokens[n] = id;
+        s->out_ns[n++] = t->last - t->start;
+    }
+    t->generated = (uint32_t)n;
+    return PL_OK;
+}
+
+static bool all_finite(const float *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(v[i]))
+            return false;
+    return true;
+}
+
+/* Bytes of this trial. KV: what the sequence's tokens take at its end; what the session holds
+ * besides is workspace. Other: resident at the peak and none of ours. */
+static void measure_bytes(const struct llm_model *m, struct pl_trial_result *out)
+{
+    struct pl_session_memory mem;
+    struct pl_resident r;
+
+    pl_host_resident(&r);
+    pl_session_memory(m->session, &mem);
+    out->weights_bytes = pl_model_info(m->model)->weights_bytes;
+    out->kv_bytes = mem.kv_bytes_used;
+    out->workspace_bytes = mem.workspace_bytes + mem.kv_bytes - mem.kv_bytes_used;
+    out->device_peak_bytes = r.peak;
+    int64_t ours = out->weights_bytes + out->kv_bytes + out->workspace_bytes;
+    out->other_bytes = r.peak > ours ? r.peak - ours : 0;
+}
+
+static struct llm_arm *find_arm(struct llm_state *s, const char *name)
+{
+    for (struct llm_arm *a = s->arms; a; a = a->next)
+        if (strcmp(a->name, name) == 0)
+            return a;
+    return NULL;
+}
+
+enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct pl_trial_result *out,
+                         struct pl_fault *f)
+{
+    struct llm_state *s = state;
+    struct llm_arm *arm = find_arm(s, q->arm);
+    int64_t tokens = s->prefill_only ? 1 : s->tokens, tokenize = -1;
+    struct times t = {0, 0, 0, 0};
+    enum pl_status st;
+
+    if (!arm || s->tokens < 1)
+        return fault(f, pl_fail(&f->err, PL_EUSAGE, "arm %s is not loaded", q->arm),
+                     PL_FAULT_RUNNER);
+    struct llm_model *m = arm->model;
+    const struct pl_arch *a = &pl_model_info(m->model)->arch;
+    int64_t need = q->context + tokens - 1;
+    if (q->context > a->max_positions || need > a->max_positions)
+        return fault(f,
+                     pl_fail(&f->err, PL_ERANGE,
+                             "context %lld + %lld tokens is beyond the model's %lld positions",
+                             (long long)q->context, (long long)tokens, (long long)a->max_positions),
+                     PL_FAULT_CONTEXT);
+    st = llm_session(m, need, &f->err);
+    if (st)
+        return fault(f, st, PL_FAULT_RUNNER);
+    pl_session_reset(m->session);
+    (void)pl_host_reset_peak();
+
+    st = llm_sample_ids(s, m->tokenizer, &m->no_tokenizer, a->vocab, q->sample, q->context,
+                        &tokenize, f);
+    if (st)
+        return st;
+    /* The trial began a tokenisation ago; looking the text up is no part of it. */
+    t.start = pl_now_ns() - (tokenize > 0 ? tokenize : 0);
+    int64_t prefill_start = tokenize > 0 ? t.start + tokenize : t.start;
+    st = generate(s, m, tokens, &t, f);
+    if (st)
+        return st;
+
+    pl_trial_result_init(out);
+    out->prompt_tokens = (uint32_t)q->context;
+    out->generated = t.generated;
+    out->tokens = s->out_tokens;
+    out->token_ns = s->out_ns;
+    out->phase_ns[PL_PHASE_TOKENIZE] = tokenize;
+    out->phase_ns[PL_PHASE_PREFILL] = t.first - prefill_start;
+    if (!s->prefill_only)
+        out->phase_ns[PL_PHASE_DECODE] = t.last - t.first;
+    out->phase_ns[PL_PHASE_WAIT] = 0;
+    out->ttft_ns = t.first - t.start;
+    out->total_ns = t.last - t.start;
+    out->kv_len = m->kv_len;
+    out->layers = (uint32_t)a->layers;
+    measure_bytes(m, out);
+    out->hashed = true;
+    out->ids_hash = pl_hash64(0, s->ids.ids, s->ids.n * sizeof(s->ids.ids[0]));
+    out->logits_hash = pl_hash64(0, m->first, (size_t)a->vocab * sizeof(float));
+    out->synthetic = m->entry.random;
+    if (!all_finite(m->first, (size_t)a->vocab))
+        return numeric(f, 0);
+    if (t.generated > 1 && !all_finite(m->step, (size_t)a->vocab))
+        return numeric(f, t.generated - 1);
+    return PL_OK;
+}
