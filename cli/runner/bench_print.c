@@ -1,0 +1,131 @@
+#include "cli/runner/bench_print.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+
+/* Share of the limit that the row's work runs into: reading for generation, arithmetic for prompts.
+ */
+static double limit_pct(const struct pl_bench_head *h, const struct pl_bench_row *r)
+{
+    return r->prompt ? 100 * r->gflop_per_s * 1e9 / h->limits.f32_flop_per_s
+                     : 100 * r->gb_per_s * 1e9 / h->limits.read_bytes_per_s;
+}
+
+static void test_name(const struct pl_bench_row *r, char *out, size_t size)
+{
+    if (r->depth)
+        snprintf(out, size, "%s%lld@d%lld", r->prompt ? "pp" : "tg", (long long)r->tokens,
+                 (long long)r->depth);
+    else
+        snprintf(out, size, "%s%lld", r->prompt ? "pp" : "tg", (long long)r->tokens);
+}
+
+static const char *cell(double v, char *out, size_t size)
+{
+    if (isnan(v))
+        snprintf(out, size, " ");
+    else
+        snprintf(out, size, "%.2f", v);
+    return out;
+}
+
+static void print_md(const struct pl_bench_head *h, const struct pl_bench_row *rows, size_t n)
+{
+    char name[64], a[32], b[32], c[32];
+
+    printf("%s: %s, %.2f M parameters, %s, KV %s, %s%s\n", h->path, h->info->arch.name,
+           (double)h->info->params / 1e6, pl_dtype_traits(h->info->dtype)->name, h->kv,
+           h->info->device, h->info->random ? ", random weights" : "");
+    printf("limits measured here with %d threads: read %.2f GB/s, f32 %.1f GFLOP/s (%s)\n\n",
+           h->threads, h->limits.read_bytes_per_s / 1e9, h->limits.f32_flop_per_s / 1e9,
+           h->limits.vectors);
+    printf("| test | tokens/s | sd | GB/s | GFLOP/s | %% of limit |\n"
+           "|---|---:|---:|---:|---:|---:|\n");
+    for (size_t i = 0; i < n; i++) {
+        test_name(&rows[i], name, sizeof(name));
+        printf("| %s | %.2f | %s | %s | %s | %.1f |\n", name, rows[i].mean,
+               cell(rows[i].sd, a, sizeof(a)), cell(rows[i].gb_per_s, b, sizeof(b)),
+               cell(rows[i].gflop_per_s, c, sizeof(c)), limit_pct(h, &rows[i]));
+    }
+}
+
+static void number(double v)
+{
+    if (!isnan(v))
+        printf("%.17g", v);
+}
+
+static void print_csv(const struct pl_bench_head *h, const struct pl_bench_row *rows, size_t n)
+{
+    char name[64];
+
+    printf("test,kind,tokens,depth,repeats,tokens_per_s,sd,gb_per_s,gflop_per_s,limit_pct,dtype,kv,"
+           "threads,read_limit_gb_per_s,f32_limit_gflop_per_s,synthetic\n");
+    for (size_t i = 0; i < n; i++) {
+        const struct pl_bench_row *r = &rows[i];
+        test_name(r, name, sizeof(name));
+        printf("%s,%s,%lld,%lld,%lld,", name, r->prompt ? "prompt" : "generation",
+               (long long)r->tokens, (long long)r->depth, (long long)r->repeats);
+        number(r->mean);
+        putchar(',');
+        number(r->sd);
+        putchar(',');
+        number(r->gb_per_s);
+        putchar(',');
+        number(r->gflop_per_s);
+        putchar(',');
+        number(limit_pct(h, r));
+        printf(",%s,%s,%d,%.17g,%.17g,%d\n", pl_dtype_traits(h->info->dtype)->name, h->kv,
+               h->threads, h->limits.read_bytes_per_s / 1e9, h->limits.f32_flop_per_s / 1e9,
+               h->info->random);
+    }
+}
+
+static json_t *real(double v)
+{
+    return isfinite(v) ? json_real(v) : json_null();
+}
+
+static void print_json(const struct pl_bench_head *h, const struct pl_bench_row *rows, size_t n)
+{
+    char name[64];
+    json_t *list = json_array(), *j;
+
+    for (size_t i = 0; i < n; i++) {
+        const struct pl_bench_row *r = &rows[i];
+        test_name(r, name, sizeof(name));
+        json_array_append_new(
+            list,
+            json_pack("{s:s,s:s,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o}", "test", name, "kind",
+                      r->prompt ? "prompt" : "generation", "tokens", (json_int_t)r->tokens, "depth",
+                      (json_int_t)r->depth, "repeats", (json_int_t)r->repeats, "tokens_per_s",
+                      real(r->mean), "sd", real(r->sd), "gb_per_s", real(r->gb_per_s),
+                      "gflop_per_s", real(r->gflop_per_s), "limit_pct", real(limit_pct(h, r))));
+    }
+    j = json_pack("{s:s,s:s,s:I,s:s,s:s,s:s,s:i,s:b,s:{s:f,s:f,s:s},s:o}", "model", h->path, "arch",
+                  h->info->arch.name, "params", (json_int_t)h->info->params, "dtype",
+                  pl_dtype_traits(h->info->dtype)->name, "kv", h->kv, "device", h->info->device,
+                  "threads", h->threads, "synthetic", h->info->random, "limits", "read_gb_per_s",
+                  h->limits.read_bytes_per_s / 1e9, "f32_gflop_per_s",
+                  h->limits.f32_flop_per_s / 1e9, "vectors", h->limits.vectors, "rows", list);
+    json_dumpf(j, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    putchar('\n');
+    json_decref(j);
+}
+
+void pl_bench_print(enum pl_bench_format f, const struct pl_bench_head *h,
+                    const struct pl_bench_row *rows, size_t n)
+{
+    switch (f) {
+    case PL_BENCH_MD:
+        print_md(h, rows, n);
+        break;
+    case PL_BENCH_CSV:
+        print_csv(h, rows, n);
+        break;
+    case PL_BENCH_JSON:
+        print_json(h, rows, n);
+        break;
+    }
+}

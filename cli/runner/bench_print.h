@@ -1,0 +1,33 @@
+/* The rows of `bench` on stdout. */
+#ifndef PL_CLI_RUNNER_BENCH_PRINT_H
+#define PL_CLI_RUNNER_BENCH_PRINT_H
+
+#include "cli/runner/limits.h"
+#include "model/model.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum pl_bench_format { PL_BENCH_MD, PL_BENCH_CSV, PL_BENCH_JSON };
+
+struct pl_bench_head {
+    const char *path;
+    const struct pl_model_info *info;
+    const char *kv; /* the cache's type */
+    int threads;
+    struct pl_limits limits;
+};
+
+/* mean, sd: tokens/s. gb_per_s: weights and KV read by generation / time, NaN for prompts;
+ * gflop_per_s: of prompts, NaN for generation. Their share of the measured limit is the row's. */
+struct pl_bench_row {
+    bool prompt;
+    int64_t tokens, depth, repeats;
+    double mean, sd, gb_per_s, gflop_per_s;
+};
+
+void pl_bench_print(enum pl_bench_format f, const struct pl_bench_head *h,
+                    const struct pl_bench_row *rows, size_t n);
+
+#endif

@@ -1,0 +1,259 @@
+#include "base/clock.h"
+#include "base/rng.h"
+#include "cli/runner/bench_print.h"
+#include "cli/runner/cmds.h"
+#include "cli/runner/model_args.h"
+#include "model/session.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct bench {
+    struct pl_model *m;
+    const struct pl_model_info *info;
+    struct pl_session *s;
+    int32_t *ids; /* random, as many as any test needs */
+    float *logits;
+    int64_t depth, repeats;
+};
+
+/* Multiply-adds of n tokens after `past` ones, as operations: 2 for each weight of a block and pair
+ * of attention, the head once (only the last row's logits are made). */
+static double prompt_flop(const struct pl_arch *a, double n, double past)
+{
+    double q = (double)a->heads * a->head_dim, kv = (double)a->kv_heads * a->head_dim;
+    double block = a->hidden * (2 * q + 2 * kv) + (a->gated ? 3.0 : 2.0) * a->hidden * a->ffn;
+    double pairs = n * past + n * (n + 1) / 2;
+
+    return a->layers * (2 * block * n + 4 * q * pairs) + 2.0 * a->hidden * a->vocab;
+}
+
+/* Weight bytes that one decoded token reads: all, but for an embedding table that is not the head
+ * too (of which it reads one row). */
+static double step_weight_bytes(const struct pl_model_info *i)
+{
+    double table = (double)i->arch.vocab * i->arch.hidden * pl_dtype_traits(i->dtype)->bytes;
+
+    return (double)i->weights_bytes - (i->arch.tied ? 0 : table);
+}
+
+static enum pl_status fill_depth(struct bench *b, int64_t depth, struct pl_err *err)
+{
+    struct pl_prompt p = {.ids = b->ids, .n = (size_t)depth};
+
+    pl_session_reset(b->s);
+    return depth ? pl_session_prefill(b->s, &p, b->logits, err) : PL_OK;
+}
+
+static enum pl_status run_prompt(struct bench *b, int64_t n, double *seconds, struct pl_err *err)
+{
+    struct pl_prompt p = {.ids = b->ids + b->depth, .n = (size_t)n};
+    enum pl_status st = fill_depth(b, b->depth, err);
+    int64_t t0 = pl_now_ns();
+
+    if (!st)
+        st = pl_session_prefill(b->s, &p, b->logits, err);
+    *seconds = (double)(pl_now_ns() - t0) / 1e9;
+    return st;
+}
+
+static enum pl_status run_steps(struct bench *b, int64_t n, double *seconds, double *kv_bytes,
+                                struct pl_err *err)
+{
+    enum pl_status st = fill_depth(b, b->depth ? b->depth : 1, err);
+    int32_t id = b->ids[b->depth];
+    int64_t t0 = pl_now_ns();
+
+    *kv_bytes = 0;
+    for (int64_t i = 0; !st && i < n; i++) {
+        st = pl_session_decode(b->s, id, b->logits, err);
+        id = pl_logits_argmax(b->logits, (size_t)b->info->arch.vocab);
+        if (!st && id < 0)
+            st = pl_fail(err, PL_EFORMAT, "the logits of token %lld are NaN", (long long)i);
+        *kv_bytes += (double)pl_session_kv_read(b->s);
+    }
+    *seconds = (double)(pl_now_ns() - t0) / 1e9;
+    return st;
+}
+
+static void mean_sd(const double *v, int64_t n, double *mean, double *sd)
+{
+    double sum = 0, squares = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        sum += v[i];
+    *mean = sum / (double)n;
+    for (int64_t i = 0; i < n; i++)
+        squares += (v[i] - *mean) * (v[i] - *mean);
+    *sd = n > 1 ? sqrt(squares / (double)(n - 1)) : NAN;
+}
+
+/* One test: a warm-up, then the repeats. */
+static enum pl_status run_test(struct bench *b, bool prompt, int64_t n, struct pl_bench_row *row,
+                               struct pl_err *err)
+{
+    double *rate = malloc((size_t)b->repeats * sizeof(*rate)), seconds = 0, kv = 0;
+    enum pl_status st = rate ? PL_OK : pl_fail(err, PL_ENOMEM, "no memory");
+
+    for (int64_t r = -1; !st && r < b->repeats; r++) {
+        st = prompt ? run_prompt(b, n, &seconds, err) : run_steps(b, n, &seconds, &kv, err);
+        if (!st && r >= 0)
+            rate[r] = (double)n / seconds;
+    }
+    if (!st) {
+        memset(row, 0, sizeof(*row));
+        row->prompt = prompt;
+        row->tokens = n;
+        row->depth = b->depth;
+        row->repeats = b->repeats;
+        mean_sd(rate, b->repeats, &row->mean, &row->sd);
+        row->gflop_per_s = prompt ? prompt_flop(&b->info->arch, (double)n, (double)b->depth) *
+                                        row->mean / (double)n / 1e9
+                                  : NAN;
+        row->gb_per_s =
+            prompt ? NAN : (step_weight_bytes(b->info) + kv / (double)n) * row->mean / 1e9;
+    }
+    free(rate);
+    return st;
+}
+
+#define MAX_TESTS 32
+
+/* "512,4096" → numbers ≥ 1 */
+static enum pl_status read_list(const char *option, const char *text, int64_t *out, size_t *n,
+                                struct pl_err *err)
+{
+    const char *p = text;
+
+    for (*n = 0; *p;) {
+        char *end;
+        errno = 0;
+        long v = strtol(p, &end, 10);
+        if (end == p || errno || v < 1 || v > 1 << 24 || (*end && *end != ',') || *n == MAX_TESTS)
+            return pl_fail(err, PL_EUSAGE, "-%s: \"%s\", numbers from 1 on with commas between",
+                           option, text);
+        out[(*n)++] = v;
+        p = *end ? end + 1 : end;
+    }
+    return PL_OK;
+}
+
+struct request {
+    struct pl_model_args a;
+    int64_t prompts[MAX_TESTS], steps[MAX_TESTS];
+    size_t n_prompts, n_steps;
+    int64_t depth, repeats;
+    enum pl_bench_format format;
+};
+
+static enum pl_status prepare(struct bench *b, const struct request *q, const struct pl_entry *e,
+                              struct pl_err *err)
+{
+    struct pl_session_opts o = {.max_verify = 1, .kv_dtype = pl_entry_kv(e, b->info->dtype)};
+    struct pl_rng r;
+    int64_t most = 1;
+
+    for (size_t i = 0; i < q->n_prompts; i++)
+        most = q->prompts[i] > most ? q->prompts[i] : most;
+    for (size_t i = 0; i < q->n_steps; i++)
+        most = q->steps[i] + 1 > most ? q->steps[i] + 1 : most;
+    o.max_tokens = (size_t)(q->depth + most);
+    b->depth = q->depth;
+    b->repeats = q->repeats;
+    b->ids = malloc((o.max_tokens + 1) * sizeof(*b->ids));
+    b->logits = malloc((size_t)b->info->arch.vocab * sizeof(*b->logits));
+    if (!b->ids || !b->logits)
+        return pl_fail(err, PL_ENOMEM, "no memory for %zu ids", o.max_tokens);
+    pl_rng_init(&r, 1);
+    for (size_t i = 0; i <= o.max_tokens; i++)
+        b->ids[i] = (int32_t)pl_rng_below(&r, (uint64_t)b->info->arch.vocab);
+    return pl_session_create(b->m, &o, &b->s, err);
+}
+
+static enum pl_status run(const struct request *q, const char *path, struct pl_err *err)
+{
+    json_t *json = NULL;
+    struct pl_entry e;
+    struct bench b = {.m = NULL};
+    struct pl_bench_row rows[2 * MAX_TESTS];
+    struct pl_bench_head head = {.path = path};
+    size_t n = 0;
+    enum pl_status st = pl_model_args_load(&q->a, path, &json, &e, &b.m, err);
+
+    if (!st) {
+        b.info = pl_model_info(b.m);
+        head.info = b.info;
+        head.kv = pl_dtype_traits(pl_entry_kv(&e, b.info->dtype))->name;
+        head.threads = q->a.threads ? (int)q->a.threads : pl_usable_cpus();
+        st = prepare(&b, q, &e, err);
+    }
+    for (size_t i = 0; !st && i < q->n_prompts; i++)
+        st = run_test(&b, true, q->prompts[i], &rows[n++], err);
+    for (size_t i = 0; !st && i < q->n_steps; i++)
+        st = run_test(&b, false, q->steps[i], &rows[n++], err);
+    /* After the tests, which have warmed the clocks up; the model's threads sleep by now. */
+    if (!st)
+        st = pl_limits_measure(head.threads, &head.limits, err);
+    if (!st)
+        pl_bench_print(q->format, &head, rows, n);
+    pl_session_free(b.s);
+    pl_model_free(b.m);
+    free(b.ids);
+    free(b.logits);
+    json_decref(json);
+    return st;
+}
+
+static enum pl_status read_format(const char *name, enum pl_bench_format *out, struct pl_err *err)
+{
+    if (strcmp(name, "md") == 0)
+        *out = PL_BENCH_MD;
+    else if (strcmp(name, "csv") == 0)
+        *out = PL_BENCH_CSV;
+    else if (strcmp(name, "json") == 0)
+        *out = PL_BENCH_JSON;
+    else
+        return pl_fail(err, PL_EUSAGE, "--format %s, expected md, csv or json", name);
+    return PL_OK;
+}
+
+int pl_rcmd_bench(int argc, char **argv)
+{
+    struct request q = {.repeats = 5};
+    const char *prompts = "512", *steps = "128", *format = "md", *args[1];
+    const struct pl_ropt opts[] = {
+        {"prompt-tokens", 'p', PL_ROPT_STR, &prompts, "N,…", "prompt lengths (512; \"\": none)", 0,
+         0},
+        {"tokens", 'n', PL_ROPT_STR, &steps, "N,…", "tokens to generate (128; \"\": none)", 0, 0},
+        {"depth", 'd', PL_ROPT_INT, &q.depth, "D", "tokens that stand in the cache before (0)", 0,
+         1 << 24},
+        {"repeats", 'r', PL_ROPT_INT, &q.repeats, "R", "timed runs of each test (5)", 1, 100000},
+        {"format", 0, PL_ROPT_STR, &format, "md|csv|json", "(md)", 0, 0},
+        PL_MODEL_OPTS(&q.a)};
+    const struct pl_rcommand c = {
+        .usage = "bench MODEL [-p 512,4096] [-n 128] [-d DEPTH] [-r 5] [--format md|csv|json]",
+        .about =
+            "Prompt and generation speed (mean and standard deviation over the repeats), "
+            "beside what\nthis machine can read and compute at most, measured in the same run.",
+        .opts = opts,
+        .n_opts = sizeof(opts) / sizeof(opts[0]),
+        .min_args = 1,
+        .max_args = 1};
+    struct pl_err err = {""};
+    size_t n;
+    int code = pl_ropts_parse(&c, argc, argv, args, &n);
+
+    if (code >= 0)
+        return code;
+    enum pl_status st = read_list("p", prompts, q.prompts, &q.n_prompts, &err);
+    if (!st)
+        st = read_list("n", steps, q.steps, &q.n_steps, &err);
+    if (!st)
+        st = read_format(format, &q.format, &err);
+    if (!st)
+        st = run(&q, args[0], &err);
+    return st ? pl_rcmd_fail("bench", st, &err) : pl_rcmd_done("bench", 0);
+}

@@ -1,0 +1,187 @@
+#include "base/clock.h"
+#include "cli/runner/cmds.h"
+#include "cli/runner/model_args.h"
+#include "model/session.h"
+#include "worker/runner/jsonout.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct generation {
+    struct pl_ids prompt;
+    int32_t *ids;      /* [tokens] */
+    int64_t *token_ns; /* [tokens] since the start */
+    size_t n;
+    int64_t prefill_ns, tokenize_ns;
+    bool random;
+};
+
+static enum pl_status decode(struct pl_session *s, const struct pl_arch *a, const int32_t *eos,
+                             size_t n_eos, bool stop, int64_t tokens, int64_t start, float *logits,
+                             struct generation *g, struct pl_err *err)
+{
+    const struct pl_prompt p = {.ids = g->prompt.ids, .n = g->prompt.n};
+    size_t masked = stop ? 0 : n_eos;
+    int64_t t0 = pl_now_ns();
+    enum pl_status st = pl_session_prefill(s, &p, logits, err);
+
+    while (!st) {
+        int32_t id = pl_pick(logits, (size_t)a->vocab, eos, masked);
+        int64_t now = pl_now_ns();
+        if (id < 0)
+            return pl_fail(err, PL_EFORMAT, "the logits of token %zu are NaN or infinite", g->n);
+        if (g->n == 0)
+            g->prefill_ns = now - t0;
+        g->ids[g->n] = id;
+        g->token_ns[g->n++] = now - start;
+        for (size_t i = 0; stop && i < n_eos; i++)
+            if (eos[i] == id)
+                return PL_OK;
+        if (g->n == (size_t)tokens)
+            return PL_OK;
+        st = pl_session_decode(s, id, logits, err);
+    }
+    return st;
+}
+
+static enum pl_status generate(const struct pl_model_args *a, struct pl_model *m,
+                               const struct pl_entry *e, const struct pl_tokenizer *t,
+                               const struct pl_err *why, int64_t tokens, bool stop,
+                               struct generation *g, struct pl_err *err)
+{
+    const struct pl_model_info *info = pl_model_info(m);
+    int32_t eos[PL_MAX_EOS];
+    size_t n_eos = pl_eos_ids(&info->arch, t ? pl_tokenizer_info(t)->eos : -1, eos);
+    struct pl_session *s = NULL;
+    float *logits = malloc((size_t)info->arch.vocab * sizeof(*logits));
+    int64_t t0 = pl_now_ns();
+    enum pl_status st = pl_model_args_input(a, t, why, info->arch.vocab, &g->prompt, err);
+
+    g->tokenize_ns = a->prompt ? pl_now_ns() - t0 : 0;
+    g->random = info->random;
+    g->ids = malloc((size_t)tokens * sizeof(*g->ids));
+    g->token_ns = malloc((size_t)tokens * sizeof(*g->token_ns));
+    if (!st && (!logits || !g->ids || !g->token_ns))
+        st = pl_fail(err, PL_ENOMEM, "no memory for %lld tokens", (long long)tokens);
+    if (!st) {
+        struct pl_session_opts o = {.max_tokens = g->prompt.n + (size_t)tokens - 1,
+                                    .max_verify = 1,
+                                    .kv_dtype = pl_entry_kv(e, info->dtype)};
+        st = pl_session_create(m, &o, &s, err);
+    }
+    if (!st)
+        st = decode(s, &info->arch, eos, n_eos, stop, tokens, pl_now_ns() - g->tokenize_ns, logits,
+                    g, err);
+    pl_session_free(s);
+    free(logits);
+    return st;
+}
+
+static double ms(int64_t ns)
+{
+    return (double)ns / 1e6;
+}
+
+/* *text_len SIZE_MAX: no tokenizer, so no text. */
+static void print_json(const struct generation *g, const struct pl_buf *text, bool has_text)
+{
+    struct pl_buf b;
+    struct pl_jsonout out = {.buf = &b}, *o = &out;
+
+    pl_buf_init(&b, SIZE_MAX);
+    pl_jsonout_lit(o, "{\"ids\":");
+    pl_jsonout_i32s(o, g->ids, g->n);
+    pl_jsonout_lit(o, ",\"text\":");
+    if (has_text)
+        pl_jsonout_str(o, text->data ? text->data : "", text->len);
+    else
+        pl_jsonout_lit(o, "null");
+    fputs(b.data, stdout);
+    printf(",\"prompt_tokens\":%zu,\"ttft_ms\":%.6f,\"prefill_ms\":%.6f,\"decode_ms\":%.6f,"
+           "\"token_ms\":[",
+           g->prompt.n, ms(g->token_ns[0]), ms(g->prefill_ns),
+           ms(g->token_ns[g->n - 1] - g->token_ns[0]));
+    for (size_t i = 0; i < g->n; i++)
+        printf("%s%.6f", i ? "," : "", ms(g->token_ns[i]));
+    printf("],\"synthetic\":%s}\n", g->random ? "true" : "false");
+    pl_buf_release(&b);
+}
+
+static void print_text(const struct generation *g, const struct pl_buf *text, bool has_text)
+{
+    int64_t decode_ns = g->token_ns[g->n - 1] - g->token_ns[0];
+
+    if (has_text)
+        fwrite(text->data ? text->data : "", 1, text->len, stdout);
+    for (size_t i = 0; !has_text && i < g->n; i++)
+        printf("%s%d", i ? " " : "", g->ids[i]);
+    putchar('\n');
+    fprintf(stderr, "%zu + %zu tokens, first after %.3f ms, %.1f tokens/s%s\n", g->prompt.n, g->n,
+            ms(g->token_ns[0]), decode_ns > 0 ? (double)(g->n - 1) * 1e9 / (double)decode_ns : 0.0,
+            g->random ? ", random weights" : "");
+}
+
+static enum pl_status run(const struct pl_model_args *a, const char *path, int64_t tokens,
+                          bool stop, bool as_json, struct pl_err *err)
+{
+    json_t *json = NULL;
+    struct pl_entry e;
+    struct pl_model *m = NULL;
+    struct pl_tokenizer *t = NULL;
+    struct generation g = {.n = 0};
+    struct pl_err why = {""};
+    struct pl_buf text;
+    enum pl_status st = pl_model_args_load(a, path, &json, &e, &m, err);
+
+    pl_buf_init(&text, PL_TOKENIZER_MAX_TEXT);
+    if (!st && pl_tokenizer_load(path, &t, &why) != PL_OK)
+        t = NULL;
+    if (!st)
+        st = generate(a, m, &e, t, &why, tokens, stop, &g, err);
+    if (!st && t)
+        st = pl_tokenizer_decode(t, g.ids, g.n, &text, err);
+    if (!st && as_json)
+        print_json(&g, &text, t != NULL);
+    else if (!st)
+        print_text(&g, &text, t != NULL);
+    pl_buf_release(&text);
+    free(g.ids);
+    free(g.token_ns);
+    pl_ids_release(&g.prompt);
+    pl_tokenizer_free(t);
+    pl_model_free(m);
+    json_decref(json);
+    return st;
+}
+
+int pl_rcmd_generate(int argc, char **argv)
+{
+    struct pl_model_args a = {0};
+    int64_t tokens = 0;
+    bool as_json = false, stop = false;
+    const char *args[1];
+    const struct pl_ropt opts[] = {
+        PL_INPUT_OPTS(&a),
+        {"tokens", 'n', PL_ROPT_INT, &tokens, "N", "tokens to make", 1, 1 << 24},
+        {"stop-at-eos", 0, PL_ROPT_FLAG, &stop, NULL, "end there (else EOS is suppressed)", 0, 0},
+        {"json", 0, PL_ROPT_FLAG, &as_json, NULL, "ids, text and times as one object", 0, 0},
+        PL_MODEL_OPTS(&a)};
+    const struct pl_rcommand c = {
+        .usage = "generate MODEL (--ids \"1 2\" | --ids-file F.npy | --prompt TEXT) --tokens N",
+        .about = "Continues the input greedily.",
+        .opts = opts,
+        .n_opts = sizeof(opts) / sizeof(opts[0]),
+        .min_args = 1,
+        .max_args = 1};
+    struct pl_err err = {""};
+    size_t n;
+    int code = pl_ropts_parse(&c, argc, argv, args, &n);
+
+    if (code >= 0)
+        return code;
+    if (tokens == 0)
+        return pl_rcmd_fail("generate", pl_fail(&err, PL_EUSAGE, "--tokens N is needed"), &err);
+    enum pl_status st = run(&a, args[0], tokens, stop, as_json, &err);
+    return st ? pl_rcmd_fail("generate", st, &err) : pl_rcmd_done("generate", 0);
+}

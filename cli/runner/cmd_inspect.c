@@ -1,0 +1,207 @@
+#include "cli/runner/build_info.h"
+#include "cli/runner/cmds.h"
+#include "cli/runner/opts.h"
+#include "model/arch.h"
+#include "model/checkpoint.h"
+#include "model/tokenizer.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static void print_json(json_t *j)
+{
+    json_dumpf(j, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    putchar('\n');
+}
+
+static int build(bool as_json)
+{
+    json_t *j = pl_build_info(), *v;
+    const char *key;
+    size_t i;
+
+    if (as_json) {
+        print_json(j);
+    } else {
+        json_object_foreach (j, key, v) {
+            printf("%-10s ", key);
+            if (json_is_boolean(v))
+                printf("%s", json_is_true(v) ? "yes" : "no");
+            else if (json_is_string(v))
+                printf("%s", json_string_value(v));
+            for (i = 0; i < json_array_size(v); i++)
+                printf("%s%s", i ? ", " : "", json_string_value(json_array_get(v, i)));
+            putchar('\n');
+        }
+    }
+    json_decref(j);
+    return pl_rcmd_done("inspect", 0);
+}
+
+static json_t *config_json(const struct pl_arch *a)
+{
+    return json_pack(
+        "{s:s,s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:I,s:s,s:f,s:s,s:b,s:s,s:f,s:b,s:s,s:I}", "arch",
+        a->name, "family", a->family, "layers", a->layers, "hidden", a->hidden, "heads", a->heads,
+        "kv_heads", a->kv_heads, "head_dim", a->head_dim, "ffn", a->ffn, "vocab", a->vocab,
+        "max_positions", (json_int_t)a->max_positions, "norm", pl_norm_name(a->norm), "norm_eps",
+        (double)a->norm_eps, "activation", pl_act_name(a->act), "gated", a->gated, "rope",
+        pl_rope_name(a->rope.kind), "rope_theta", a->rope.theta, "tied", a->tied, "stored",
+        pl_dtype_traits(a->stored)->name, "params", (json_int_t)pl_arch_params(a));
+}
+
+static json_t *tensor_json(const struct pl_tensor_view *t, int64_t *nan, int64_t *inf)
+{
+    json_t *shape = json_array();
+    int64_t n = 0, i = 0;
+
+    for (int32_t d = 0; d < t->dims; d++)
+        json_array_append_new(shape, json_integer(t->shape[d]));
+    pl_tensor_nonfinite(t, &n, &i);
+    *nan += n;
+    *inf += i;
+    return json_pack("{s:s,s:s,s:o,s:I,s:I,s:I}", "name", t->name, "dtype",
+                     pl_dtype_traits(t->dtype)->name, "shape", shape, "bytes", (json_int_t)t->bytes,
+                     "nan", (json_int_t)n, "inf", (json_int_t)i);
+}
+
+static json_t *tokenizer_json(const char *path)
+{
+    struct pl_tokenizer *t = NULL;
+    struct pl_err err;
+    json_t *j;
+
+    if (pl_tokenizer_load(path, &t, &err) != PL_OK)
+        return json_null();
+    const struct pl_tokenizer_info *i = pl_tokenizer_info(t);
+    j = json_pack("{s:s,s:i,s:i,s:i,s:b}", "kind", i->kind, "vocab", i->vocab, "bos", i->bos, "eos",
+                  i->eos, "add_bos", i->add_bos);
+    pl_tokenizer_free(t);
+    return j;
+}
+
+/* Everything that a path holds: {path, config, config_error, tokenizer, tensors, tensor_bytes, nan,
+ * inf}. A directory whose architecture cannot be run is still listed. */
+static enum pl_status look(const char *path, json_t **out, struct pl_err *err)
+{
+    struct pl_checkpoint *c = NULL;
+    struct pl_arch a;
+    struct pl_err why = {""};
+    struct stat sb;
+    json_t *list = NULL;
+    int64_t bytes = 0, nan = 0, inf = 0;
+    enum pl_status st = pl_checkpoint_open(path, &c, err);
+
+    if (st)
+        return st;
+    list = json_array();
+    for (size_t i = 0; i < pl_checkpoint_count(c); i++) {
+        const struct pl_tensor_view *t = pl_checkpoint_tensor(c, i);
+        json_array_append_new(list, tensor_json(t, &nan, &inf));
+        bytes += (int64_t)t->bytes;
+    }
+    json_t *j = json_pack("{s:s,s:I,s:I,s:I,s:I}", "path", path, "file_bytes",
+                          (json_int_t)pl_checkpoint_file_bytes(c), "tensor_bytes",
+                          (json_int_t)bytes, "nan", (json_int_t)nan, "inf", (json_int_t)inf);
+    pl_checkpoint_free(c);
+    if (stat(path, &sb) == 0 && S_ISDIR(sb.st_mode)) {
+        st = pl_arch_read(path, &a, &why);
+        json_object_set_new(j, "config", st ? json_null() : config_json(&a));
+        if (st)
+            json_object_set_new(j, "config_error", json_string(why.text));
+        json_object_set_new(j, "tokenizer", tokenizer_json(path));
+    }
+    json_object_set_new(j, "tensors", list);
+    if (!j)
+        return pl_fail(err, PL_ENOMEM, "%s: no memory", path);
+    *out = j;
+    return PL_OK;
+}
+
+static void print_value(const char *key, const json_t *v)
+{
+    if (json_is_string(v))
+        printf("  %-14s %s\n", key, json_string_value(v));
+    else if (json_is_integer(v))
+        printf("  %-14s %lld\n", key, (long long)json_integer_value(v));
+    else if (json_is_real(v))
+        printf("  %-14s %g\n", key, json_real_value(v));
+    else if (json_is_boolean(v))
+        printf("  %-14s %s\n", key, json_is_true(v) ? "yes" : "no");
+}
+
+static void print_text(const json_t *j)
+{
+    static const char *const groups[] = {"config", "tokenizer"};
+    const json_t *list = json_object_get(j, "tensors");
+    const char *key;
+    json_t *v;
+
+    printf("%s: %zu tensors, %lld bytes\n", json_string_value(json_object_get(j, "path")),
+           json_array_size(list),
+           (long long)json_integer_value(json_object_get(j, "tensor_bytes")));
+    for (size_t g = 0; g < 2; g++) {
+        json_t *o = json_object_get(j, groups[g]);
+        if (json_is_object(o))
+            printf("%s\n", groups[g]);
+        json_object_foreach (o, key, v)
+            print_value(key, v);
+    }
+    if (json_object_get(j, "config_error"))
+        printf("cannot be run: %s\n", json_string_value(json_object_get(j, "config_error")));
+    printf("tensors\n");
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *t = json_array_get(list, i), *shape = json_object_get(t, "shape");
+        printf("  %-6s %12lld  %s [", json_string_value(json_object_get(t, "dtype")),
+               (long long)json_integer_value(json_object_get(t, "bytes")),
+               json_string_value(json_object_get(t, "name")));
+        for (size_t d = 0; d < json_array_size(shape); d++)
+            printf("%s%lld", d ? ", " : "",
+                   (long long)json_integer_value(json_array_get(shape, d)));
+        printf("]");
+        if (json_integer_value(json_object_get(t, "nan")) ||
+            json_integer_value(json_object_get(t, "inf")))
+            printf("  %lld NaN, %lld Inf", (long long)json_integer_value(json_object_get(t, "nan")),
+                   (long long)json_integer_value(json_object_get(t, "inf")));
+        putchar('\n');
+    }
+}
+
+int pl_rcmd_inspect(int argc, char **argv)
+{
+    bool as_json = false, of_build = false;
+    const char *args[1];
+    const struct pl_ropt opts[] = {{"json", 0, PL_ROPT_FLAG, &as_json, NULL, "one object", 0, 0},
+                                   {"build", 0, PL_ROPT_FLAG, &of_build, NULL,
+                                    "what this build has, instead of a path", 0, 0}};
+    const struct pl_rcommand c = {
+        .usage = "inspect PATH [--json] | inspect --build [--json]",
+        .about =
+            "Lists what a model directory or a .safetensors file holds, and counts NaN and Inf.",
+        .opts = opts,
+        .n_opts = 2,
+        .min_args = 0,
+        .max_args = 1};
+    struct pl_err err = {""};
+    json_t *j = NULL;
+    size_t n = 0;
+    int code = pl_ropts_parse(&c, argc, argv, args, &n);
+
+    if (code >= 0)
+        return code;
+    if (of_build ? n != 0 : n != 1)
+        return pl_rcmd_fail("inspect", pl_fail(&err, PL_EUSAGE, "PATH or --build is needed"), &err);
+    if (of_build)
+        return build(as_json);
+    enum pl_status st = look(args[0], &j, &err);
+    if (st)
+        return pl_rcmd_fail("inspect", st, &err);
+    if (as_json)
+        print_json(j);
+    else
+        print_text(j);
+    json_decref(j);
+    return pl_rcmd_done("inspect", 0);
+}

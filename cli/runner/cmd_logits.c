@@ -1,0 +1,119 @@
+#include "cli/runner/cmds.h"
+#include "cli/runner/model_args.h"
+#include "cli/runner/npy.h"
+#include "model/session.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One prefill of the whole input; the logits of every place, or the hidden states after a block. */
+static enum pl_status compute(struct pl_model *m, const struct pl_entry *e,
+                              const struct pl_ids *ids, int64_t layer, float *out,
+                              struct pl_err *err)
+{
+    const struct pl_model_info *info = pl_model_info(m);
+    const int tap = (int)layer;
+    struct pl_session_opts o = {.max_tokens = ids->n,
+                                .kv_dtype = pl_entry_kv(e, info->dtype),
+                                .taps = layer ? &tap : NULL,
+                                .n_taps = layer ? 1 : 0};
+    struct pl_prompt p = {.ids = ids->ids, .n = ids->n, .all_logits = layer == 0};
+    struct pl_session *s = NULL;
+    enum pl_status st = pl_session_create(m, &o, &s, err);
+
+    if (!st)
+        st = pl_session_prefill(s, &p, layer ? NULL : out, err);
+    if (!st && layer)
+        st = pl_session_hidden_copy(s, 0, 0, ids->n, out, err);
+    pl_session_free(s);
+    return st;
+}
+
+static void count_nonfinite(const float *v, size_t n)
+{
+    size_t bad = 0;
+
+    for (size_t i = 0; i < n; i++)
+        bad += !isfinite(v[i]);
+    if (bad)
+        fprintf(stderr, "paceline-runner logits: warning: %zu of %zu numbers are NaN or infinite\n",
+                bad, n);
+}
+
+static enum pl_status run(const struct pl_model_args *a, const char *path, const char *out_path,
+                          int64_t layer, struct pl_err *err)
+{
+    json_t *json = NULL;
+    struct pl_entry e;
+    struct pl_model *m = NULL;
+    struct pl_tokenizer *t = NULL;
+    struct pl_ids ids = {0};
+    struct pl_err why = {""};
+    char *buf = NULL;
+    enum pl_status st = pl_model_args_load(a, path, &json, &e, &m, err);
+
+    if (st)
+        goto out;
+    const struct pl_arch *arch = &pl_model_info(m)->arch;
+    if (layer > arch->layers) {
+        st = pl_fail(err, PL_ERANGE, "--layer %lld: the model has %d blocks", (long long)layer,
+                     arch->layers);
+        goto out;
+    }
+    if (a->prompt && pl_tokenizer_load(path, &t, &why) != PL_OK)
+        t = NULL;
+    st = pl_model_args_input(a, t, &why, arch->vocab, &ids, err);
+    if (st)
+        goto out;
+    size_t cols = (size_t)(layer ? arch->hidden : arch->vocab);
+    buf = malloc(PL_NPY_HEADER + ids.n * cols * sizeof(float));
+    if (!buf) {
+        st = pl_fail(err, PL_ENOMEM, "no memory for %zu x %zu numbers", ids.n, cols);
+        goto out;
+    }
+    float *numbers = (float *)(void *)(buf + PL_NPY_HEADER);
+    st = compute(m, &e, &ids, layer, numbers, err);
+    if (!st) {
+        count_nonfinite(numbers, ids.n * cols);
+        st = pl_npy_write(out_path, buf, ids.n, cols, err);
+    }
+out:
+    free(buf);
+    pl_ids_release(&ids);
+    pl_tokenizer_free(t);
+    pl_model_free(m);
+    json_decref(json);
+    return st;
+}
+
+int pl_rcmd_logits(int argc, char **argv)
+{
+    struct pl_model_args a = {0};
+    const char *out = NULL, *args[1];
+    int64_t layer = 0;
+    const struct pl_ropt opts[] = {
+        PL_INPUT_OPTS(&a),
+        {"output", 'o', PL_ROPT_STR, &out, "OUT.npy", "where to (float32)", 0, 0},
+        {"layer", 0, PL_ROPT_INT, &layer, "L", "hidden states after block L (1-based)", 1, 1 << 20},
+        PL_MODEL_OPTS(&a)};
+    const struct pl_rcommand c = {
+        .usage = "logits MODEL (--ids \"1 2\" | --ids-file F.npy | --prompt TEXT) -o OUT.npy",
+        .about = "Writes the logits [n, vocab] of every place of the input, or hidden states "
+                 "[n, H] after a block.",
+        .opts = opts,
+        .n_opts = sizeof(opts) / sizeof(opts[0]),
+        .min_args = 1,
+        .max_args = 1};
+    struct pl_err err = {""};
+    size_t n;
+    int code = pl_ropts_parse(&c, argc, argv, args, &n);
+
+    if (code >= 0)
+        return code;
+    if (!out)
+        return pl_rcmd_fail("logits", pl_fail(&err, PL_EUSAGE, "-o OUT.npy is needed"), &err);
+    enum pl_status st = run(&a, args[0], out, layer, &err);
+    return st ? pl_rcmd_fail("logits", st, &err) : 0;
+}

@@ -1,0 +1,218 @@
+#include "cli/runner/limits.h"
+
+#include "base/clock.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define BUFFER_BYTES ((size_t)256 << 20)
+#define READ_NS (600 * PL_NS_PER_MS)
+#define FMA_ITERATIONS 4000000
+#define FMA_RUNS 5
+
+int pl_usable_cpus(void)
+{
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+
+    return n > 0 ? n : 1;
+}
+
+/* Eight sums side by side: the adds must not be what is waited for. */
+typedef uint64_t vec __attribute__((vector_size(32)));
+
+static uint64_t read_part(const vec *p, size_t n)
+{
+    vec s[8] = {{0}};
+    uint64_t total = 0;
+
+    for (size_t i = 0; i + 8 <= n; i += 8)
+        for (size_t j = 0; j < 8; j++)
+            s[j] += p[i + j];
+    for (size_t j = 0; j < 8; j++)
+        for (size_t k = 0; k < 4; k++)
+            total += s[j][k];
+    return total;
+}
+
+/* Each returns the operations done; `sink` keeps the compiler from dropping them. Twelve chains
+ * hide an FMA's latency (4 cycles, two units). */
+#define CHAINS 12
+
+static double fma_portable(float *sink)
+{
+    typedef float v4 __attribute__((vector_size(16)));
+    v4 a[CHAINS], m = {0.999f, 0.999f, 0.999f, 0.999f}, c = {1e-3f, 1e-3f, 1e-3f, 1e-3f};
+
+    for (int j = 0; j < CHAINS; j++)
+        a[j] = (v4){(float)j, 1, 2, 3};
+    for (int i = 0; i < FMA_ITERATIONS / 4; i++)
+        for (int j = 0; j < CHAINS; j++)
+            a[j] = a[j] * m + c;
+    for (int j = 0; j < CHAINS; j++)
+        *sink += a[j][0];
+    return 2.0 * 4 * CHAINS * (FMA_ITERATIONS / 4);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) static double fma_avx2(float *sink)
+{
+    __m256 a[CHAINS], m = _mm256_set1_ps(0.999f), c = _mm256_set1_ps(1e-3f);
+
+    for (int j = 0; j < CHAINS; j++)
+        a[j] = _mm256_set1_ps((float)j);
+    for (int i = 0; i < FMA_ITERATIONS; i++)
+        for (int j = 0; j < CHAINS; j++)
+            a[j] = _mm256_fmadd_ps(a[j], m, c);
+    for (int j = 0; j < CHAINS; j++)
+        *sink += _mm256_cvtss_f32(a[j]);
+    return 2.0 * 8 * CHAINS * FMA_ITERATIONS;
+}
+
+__attribute__((target("avx512f"))) static double fma_avx512(float *sink)
+{
+    __m512 a[CHAINS], m = _mm512_set1_ps(0.999f), c = _mm512_set1_ps(1e-3f);
+
+    for (int j = 0; j < CHAINS; j++)
+        a[j] = _mm512_set1_ps((float)j);
+    for (int i = 0; i < FMA_ITERATIONS; i++)
+        for (int j = 0; j < CHAINS; j++)
+            a[j] = _mm512_fmadd_ps(a[j], m, c);
+    for (int j = 0; j < CHAINS; j++)
+        *sink += _mm512_cvtss_f32(a[j]);
+    return 2.0 * 16 * CHAINS * FMA_ITERATIONS;
+}
+#endif
+
+static double (*best_fma(const char **name))(float *)
+{
+    *name = "portable";
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f")) {
+        *name = "avx512";
+        return fma_avx512;
+    }
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        *name = "avx2";
+        return fma_avx2;
+    }
+#endif
+    return fma_portable;
+}
+
+struct crew {
+    pthread_mutex_t gate; /* held until it is known how many threads there are */
+    pthread_barrier_t barrier;
+    double (*fma)(float *);
+    int wanted, threads; /* asked for, made */
+    bool stop;
+    struct pl_limits *out;
+};
+
+struct member {
+    struct crew *crew;
+    int index;
+    const vec *part;
+    size_t n;
+    double flop;
+    uint64_t sink;
+    float fsink;
+};
+
+/* All threads go through both parts in step; the first one keeps the time. */
+static void *work(void *arg)
+{
+    struct member *m = arg;
+    struct crew *c = m->crew;
+    int64_t begin;
+    bool all;
+
+    if (m->index) {
+        pthread_mutex_lock(&c->gate);
+        all = c->threads == c->wanted;
+        pthread_mutex_unlock(&c->gate);
+        if (!all)
+            return NULL;
+    }
+    begin = pl_now_ns();
+    for (;;) {
+        pthread_barrier_wait(&c->barrier);
+        int64_t t0 = pl_now_ns();
+        m->sink += read_part(m->part, m->n);
+        pthread_barrier_wait(&c->barrier);
+        if (m->index == 0) {
+            int64_t now = pl_now_ns();
+            double rate = (double)(m->n * sizeof(vec)) * c->threads * 1e9 / (double)(now - t0);
+            if (rate > c->out->read_bytes_per_s)
+                c->out->read_bytes_per_s = rate;
+            c->stop = now - begin > READ_NS;
+        }
+        pthread_barrier_wait(&c->barrier);
+        if (c->stop)
+            break;
+    }
+    for (int run = 0; run < FMA_RUNS; run++) {
+        pthread_barrier_wait(&c->barrier);
+        int64_t t0 = pl_now_ns();
+        m->flop = c->fma(&m->fsink);
+        pthread_barrier_wait(&c->barrier);
+        if (m->index == 0) {
+            double rate = m->flop * c->threads * 1e9 / (double)(pl_now_ns() - t0);
+            if (rate > c->out->f32_flop_per_s)
+                c->out->f32_flop_per_s = rate;
+        }
+    }
+    return NULL;
+}
+
+enum pl_status pl_limits_measure(int threads, struct pl_limits *out, struct pl_err *err)
+{
+    struct pl_limits got = {0, 0, NULL};
+    struct crew c = {.wanted = threads, .out = &got, .gate = PTHREAD_MUTEX_INITIALIZER};
+    size_t part = BUFFER_BYTES / (size_t)threads / sizeof(vec) / 8 * 8;
+    struct member *members = calloc((size_t)threads, sizeof(*members));
+    pthread_t *ids = calloc((size_t)threads, sizeof(*ids));
+    vec *buffer = aligned_alloc(64, BUFFER_BYTES);
+    enum pl_status st = PL_OK;
+    int started = 0;
+
+    c.fma = best_fma(&got.vectors);
+    if (!members || !ids || !buffer ||
+        pthread_barrier_init(&c.barrier, NULL, (unsigned)threads) != 0) {
+        st = pl_fail(err, PL_ENOMEM, "limits: no memory for %zu bytes", BUFFER_BYTES);
+        goto out;
+    }
+    pthread_mutex_lock(&c.gate);
+    memset(buffer, 1, BUFFER_BYTES); /* every page there before the clock runs */
+    for (int i = 0; i < threads; i++)
+        members[i] =
+            (struct member){.crew = &c, .index = i, .part = buffer + (size_t)i * part, .n = part};
+    for (started = 1; started < threads; started++)
+        if (pthread_create(&ids[started], NULL, work, &members[started]) != 0)
+            break;
+    c.threads = started;
+    pthread_mutex_unlock(&c.gate);
+    if (started == threads)
+        (void)work(&members[0]);
+    for (int i = 1; i < started; i++)
+        pthread_join(ids[i], NULL);
+    pthread_barrier_destroy(&c.barrier);
+    if (started == threads)
+        *out = got;
+    else
+        st = pl_fail(err, PL_ESYS, "limits: only %d of %d threads could be made", started, threads);
+out:
+    free(buffer);
+    free(ids);
+    free(members);
+    return st;
+}

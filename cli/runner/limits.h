@@ -1,0 +1,26 @@
+/*
+ * What this machine can do at most, measured here and now with as many threads as the engine has:
+ * the yardsticks that `bench` reports a share of.
+ *
+ *   read_bytes_per_s: each thread sums its own part of a buffer of ≥ 256 MiB (out of every cache),
+ *                     again and again; bytes / time of the best pass
+ *   f32_flop_per_s:   multiply-adds (2 operations each) on registers alone, in the widest vectors
+ *                     that this CPU has; best of several runs
+ */
+#ifndef PL_CLI_RUNNER_LIMITS_H
+#define PL_CLI_RUNNER_LIMITS_H
+
+#include "base/status.h"
+
+struct pl_limits {
+    double read_bytes_per_s, f32_flop_per_s;
+    const char *vectors; /* "avx512", "avx2" or "portable": what the second was measured with */
+};
+
+/* At most 2 s. threads ≥ 1. */
+PL_MUST_CHECK
+enum pl_status pl_limits_measure(int threads, struct pl_limits *out, struct pl_err *err);
+/* CPUs that this process may use, ≥ 1. */
+int pl_usable_cpus(void);
+
+#endif
