@@ -3,7 +3,7 @@
  * paceline-runner's exec; `fake_runner MODE` speaks the protocol until MODE says otherwise. It
  * reads requests as text: it looks for "id": and "type":, nothing more.
  */
-#include "cmd_exec.h"
+#include "../../cli/runner/cmd_exec.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -81,8 +81,10 @@ static bool begin(const char *mode, int *rc)
         *rc = 3;
         return false;
     }
-    if (strcmp(mode, "crash-at-hello") == 0)
+    if (strcmp(mode, "crash-at-hello") == 0) {
+        signal(SIGSEGV, SIG_DFL); /* a sanitizer would turn it into an exit code */
         raise(SIGSEGV);
+    }
     if (strcmp(mode, "silent") == 0) {
         pause();
         return false;
