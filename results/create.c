@@ -25,31 +25,36 @@
 struct maker {
     const char *path; /* the final name, for messages */
     hid_t file;
-    hid_t bulk;     /* dataset creation: contiguous, allocated at once, never filled */
-    uint64_t bytes; /* of all datasets so far */
+    hid_t bulk;        /* dataset creation: contiguous, allocated at once, never filled */
+    uint64_t bytes;    /* of all datasets so far */
+    enum pl_status st; /* of the first failure in HDF5 */
     struct pl_err *err;
 };
+
+/* The first failure's text stays: the calls that clean up after it empty HDF5's error stack. */
+static enum pl_status fail(struct maker *m, const char *what)
+{
+    if (m->st == PL_OK)
+        m->st = pl_h5_fail(m->err, PL_EIO, "%s: creating %s", m->path, what);
+    return m->st;
+}
 
 static hid_t make_dset(struct maker *m, const char *name, hid_t type, int rank, const hsize_t *dims,
                        hid_t dcpl)
 {
     hid_t space = rank ? H5Screate_simple(rank, dims, NULL) : H5Screate(H5S_SCALAR);
-    if (space < 0)
-        return space;
-    hid_t d = H5Dcreate2(m->file, name, type, space, H5P_DEFAULT, dcpl, H5P_DEFAULT);
+    hid_t d =
+        space < 0 ? space : H5Dcreate2(m->file, name, type, space, H5P_DEFAULT, dcpl, H5P_DEFAULT);
     if (d >= 0) {
         hsize_t n = H5Tget_size(type);
         for (int i = 0; i < rank; i++)
             n *= dims[i];
         m->bytes += n;
+    } else {
+        (void)fail(m, name);
     }
-    H5Sclose(space);
+    pl_h5_close_space(space);
     return d;
-}
-
-static enum pl_status fail(struct maker *m, const char *what)
-{
-    return pl_h5_fail(m->err, PL_EIO, "%s: creating %s", m->path, what);
 }
 
 /* ---- strings ---- */

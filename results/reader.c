@@ -285,10 +285,10 @@ static enum pl_status open_file(struct opener *o)
         return pl_fail(o->err, PL_EFORMAT, "%s: not an HDF5 file", r->path);
     }
     o->src.file = H5Fopen(r->path, H5F_ACC_RDONLY, fapl);
+    const enum pl_status st =
+        o->src.file >= 0 ? PL_OK : pl_h5_fail(o->err, PL_EFORMAT, "%s", r->path);
     pl_h5_close_plist(fapl);
-    if (o->src.file < 0)
-        return pl_h5_fail(o->err, PL_EFORMAT, "%s", r->path);
-    return PL_OK;
+    return st;
 }
 
 enum pl_status pl_reader_open(const char *path, struct pl_reader **out, struct pl_err *err)

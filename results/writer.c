@@ -39,12 +39,13 @@ static enum pl_status open_file(struct pl_writer *w, struct pl_err *err)
     hid_t fapl = pl_h5_fapl();
     if (fapl >= 0 && pl_io_fapl(fapl, &mpi) == 0)
         w->file = H5Fopen(w->path, mpi ? H5F_ACC_RDWR : H5F_ACC_RDONLY, fapl);
+    enum pl_status st = w->file > 0 ? PL_OK : pl_h5_fail(err, PL_EFORMAT, "%s: opening", w->path);
     pl_h5_close_plist(fapl);
-    if (w->file <= 0)
-        return pl_h5_fail(err, PL_EFORMAT, "%s: opening", w->path);
+    if (st != PL_OK)
+        return st;
     const struct pl_h5_source src = {
         .path = w->path, .file = w->file, .file_bytes = (uint64_t)sb.st_size};
-    const enum pl_status st = pl_places_read(&src, &w->p, err);
+    st = pl_places_read(&src, &w->p, err);
     if (st != PL_OK)
         return st;
     if (mpi)
