@@ -115,6 +115,10 @@ struct pl_backend {
     /* A weight [out, in] for `linear`, kept as dt (PL_DT_AUTO: as it comes). */
     enum pl_status (*weight_create)(struct pl_device *d, const struct pl_weight_source *src,
                                     enum pl_dtype dt, struct pl_tensor **out, struct pl_err *err);
+    /* Rows [first, first + n) of t as a tensor that shares its memory and must be freed before it;
+     * not of weights. */
+    enum pl_status (*tensor_view)(const struct pl_tensor *t, size_t first, size_t n,
+                                  struct pl_tensor **out, struct pl_err *err);
     void (*tensor_free)(struct pl_tensor *t); /* accepts NULL */
     size_t (*rows)(const struct pl_tensor *t);
     size_t (*cols)(const struct pl_tensor *t);
@@ -159,6 +163,11 @@ struct pl_backend {
                                      struct pl_network **out, struct pl_err *err);
     void (*network_free)(struct pl_network *n);
     int64_t (*network_bytes)(const struct pl_network *n);
+    /* What network_create and cache_create would allocate (tensors and KV exactly, small things
+     * roughly). */
+    int64_t (*network_need)(const struct pl_arch *a, const struct pl_model_sources *src,
+                            enum pl_dtype dt);
+    struct pl_cache_bytes (*cache_need)(const struct pl_arch *a, const struct pl_cache_opts *o);
     /* The head [vocab, hidden] for `linear`, and the final norm's gain; borrowed. */
     const struct pl_tensor *(*network_head)(const struct pl_network *n);
     const struct pl_tensor *(*network_final_norm)(const struct pl_network *n);

@@ -67,5 +67,11 @@ const struct pl_tensor *pl_model_final_norm(const struct pl_model *m); /* [1, hi
 PL_MUST_CHECK
 enum pl_status pl_model_embed(const struct pl_model *m, const int32_t *ids, size_t n, float *out,
                               struct pl_err *err);
+/* For session.c and those who check ids before: PL_ERANGE names the first id outside the
+ * vocabulary. */
+PL_MUST_CHECK
+enum pl_status pl_model_check_ids(const struct pl_model *m, const int32_t *ids, size_t n,
+                                  struct pl_err *err);
+struct pl_network *pl_model_network(const struct pl_model *m);
 
 #endif

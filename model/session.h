@@ -31,7 +31,7 @@ struct pl_stage {
     const int32_t *index; /* [n] each row's place in the prompt, ascending */
     const struct pl_backend *backend;
     struct pl_device *device;
-    const struct pl_tensor *hidden; /* [≥ n, hidden], rows 0 … n−1 valid; NULL unless asked for */
+    const struct pl_tensor *hidden; /* [n, hidden]; NULL unless asked for */
     const float *last;              /* [hidden] on the host; NULL unless asked for */
     const float *attn; /* [heads][n] on the host: Σ over the window's queries of p(query, column);
                           NULL unless asked for */
@@ -123,11 +123,11 @@ enum pl_status pl_session_verify(struct pl_session *s, const int32_t *ids, size_
  * bits are as if they had never been. */
 PL_MUST_CHECK
 enum pl_status pl_session_rollback(struct pl_session *s, size_t n, struct pl_err *err);
-/* One decode step of n different sessions of one model together; logits[i] [vocab]. The same bits
+/* One decode step of n different sessions of one model together; logits [n, vocab]. The same bits
  * as one after the other. n ≤ the first session's max_verify. */
 PL_MUST_CHECK
 enum pl_status pl_sessions_decode(struct pl_session *const *s, const int32_t *ids, size_t n,
-                                  float *const *logits, struct pl_err *err);
+                                  float *logits, struct pl_err *err);
 
 /* Positions so far: prompt + tokens since. */
 size_t pl_session_len(const struct pl_session *s);

@@ -1,0 +1,153 @@
+#include "model/cpu/cpu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool have_avx2(void)
+{
+#ifdef PL_HAVE_AVX2
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c");
+#else
+    return false;
+#endif
+}
+
+static enum pl_status choose_kernels(const char *isa, const struct pl_kernels **out,
+                                     struct pl_err *err)
+{
+    bool any = !isa || !strcmp(isa, "auto");
+
+#ifdef PL_HAVE_AVX2
+    if ((any || !strcmp(isa, "avx2")) && have_avx2()) {
+        *out = &pl_kernels_avx2;
+        return PL_OK;
+    }
+#endif
+    if (any || !strcmp(isa, "portable")) {
+        *out = &pl_kernels_portable;
+        return PL_OK;
+    }
+    return pl_fail(err, PL_EUNSUPPORTED,
+                   "instruction set \"%.20s\" is not there (auto, portable%s)", isa,
+                   have_avx2() ? ", avx2" : "");
+}
+
+enum pl_status pl_cpu_scratch(struct pl_device *d, size_t n, struct pl_err *err)
+{
+    size_t each = pl_round_up(n, 16);
+    float *p;
+
+    if (each <= d->scratch_each)
+        return PL_OK;
+    p = pl_cpu_alloc((size_t)pl_pool_threads(d->pool) * each, sizeof(*p));
+    if (!p)
+        return pl_fail(err, PL_ENOMEM, "no memory for %zu floats of scratch a thread", each);
+    free(d->scratch);
+    d->scratch = p;
+    d->scratch_each = each;
+    return PL_OK;
+}
+
+static void cpu_close(struct pl_device *d)
+{
+    if (!d)
+        return;
+    pl_pool_free(d->pool);
+    free(d->scratch);
+    free(d);
+}
+
+static enum pl_status cpu_open(const struct pl_device_opts *o, struct pl_device **out,
+                               struct pl_err *err)
+{
+    struct pl_device *d = calloc(1, sizeof(*d));
+    enum pl_status st;
+
+    if (!d)
+        return pl_fail(err, PL_ENOMEM, "no memory for a device");
+    st = choose_kernels(o ? o->isa : NULL, &d->kernels, err);
+    if (!st)
+        st = pl_pool_create(o ? o->threads : 0, o ? o->cpus : NULL, o && o->cpus ? o->n_cpus : 0,
+                            &d->pool, err);
+    if (!st)
+        st = pl_cpu_scratch(d, PL_GEMM_SCRATCH, err);
+    if (st) {
+        cpu_close(d);
+        return st;
+    }
+    *out = d;
+    return PL_OK;
+}
+
+static void cpu_describe(const struct pl_device *d, char *out, size_t size)
+{
+    int n = pl_pool_threads(d->pool);
+
+    snprintf(out, size, "%s, %d thread%s", d->kernels->name, n, n == 1 ? "" : "s");
+}
+
+static int64_t network_bytes(const struct pl_network *n)
+{
+    return n->bytes;
+}
+
+static const struct pl_tensor *network_head(const struct pl_network *n)
+{
+    return &n->head;
+}
+
+static const struct pl_tensor *network_final_norm(const struct pl_network *n)
+{
+    return &n->final_norm;
+}
+
+const struct pl_backend pl_cpu_backend = {
+    .name = "cpu",
+    .open = cpu_open,
+    .close = cpu_close,
+    .describe = cpu_describe,
+    .tensor_create = pl_cpu_tensor_create,
+    .weight_create = pl_cpu_weight_create,
+    .tensor_view = pl_cpu_tensor_view,
+    .tensor_free = pl_cpu_tensor_free,
+    .rows = pl_cpu_rows,
+    .cols = pl_cpu_cols,
+    .upload = pl_cpu_upload,
+    .download = pl_cpu_download,
+    .linear = pl_cpu_linear,
+    .norm = pl_cpu_norm,
+    .activate = pl_cpu_activate,
+    .axpby = pl_cpu_axpby,
+    .attention = pl_cpu_attention,
+    .topk = pl_cpu_topk,
+    .gather = pl_cpu_gather,
+    .argmax = pl_cpu_argmax,
+    .network_create = pl_cpu_network_create,
+    .network_free = pl_cpu_network_free,
+    .network_bytes = network_bytes,
+    .network_need = pl_cpu_network_need,
+    .network_head = network_head,
+    .network_final_norm = network_final_norm,
+    .embed = pl_cpu_embed,
+    .cache_create = pl_cpu_cache_create,
+    .cache_free = pl_cpu_cache_free,
+    .cache_bytes = pl_cpu_cache_bytes,
+    .cache_need = pl_cpu_cache_need,
+    .cache_len = pl_cpu_cache_len,
+    .cache_set = pl_cpu_cache_set,
+    .cache_position = pl_cpu_cache_position,
+    .cache_keep = pl_cpu_cache_keep,
+    .cache_stage = pl_cpu_cache_stage,
+    .cache_sums = pl_cpu_cache_sums,
+    .cache_sums_clear = pl_cpu_cache_sums_clear,
+    .cache_tap = pl_cpu_cache_tap,
+    .cache_kv_read = pl_cpu_cache_kv_read,
+    .forward = pl_cpu_forward,
+};
+
+const struct pl_backend *pl_backend_by_name(const char *name)
+{
+    return !name || !strcmp(name, "cpu") ? &pl_cpu_backend : NULL;
+}

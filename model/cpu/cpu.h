@@ -1,0 +1,189 @@
+/*
+ * What the files of the CPU backend share. A weight [out, in] is held in panels of 16 outputs,
+ * [panel][in][16], so that lanes lie over outputs; vectors and activations are plain f32 rows.
+ */
+#ifndef PL_MODEL_CPU_CPU_H
+#define PL_MODEL_CPU_CPU_H
+
+#include "model/backend.h"
+#include "model/cpu/kernels.h"
+#include "model/cpu/pool.h"
+
+#define PL_CPU_CHUNK 256 /* rows of a prompt that pass through all layers at once */
+
+struct pl_device {
+    struct pl_pool *pool;
+    const struct pl_kernels *kernels;
+    float *scratch;      /* [threads][scratch_each] */
+    size_t scratch_each; /* floats; grown only where things are created */
+};
+
+struct pl_tensor {
+    struct pl_device *device;
+    size_t rows, cols;
+    float *data; /* [rows, cols]; NULL for a weight */
+    void *panels;
+    enum pl_dtype dtype; /* of the panels */
+    bool borrowed;       /* a view: the memory is another tensor's */
+};
+
+/* One matrix of a network, [out, in] in panels. */
+struct pl_panels {
+    size_t out, in;
+    enum pl_dtype dtype;
+    void *data;  /* 64-byte aligned */
+    float *bias; /* [out] or NULL */
+};
+
+struct pl_cpu_layer {
+    struct pl_panels q, k, v, o, gate, up, down;
+    float *attn_norm, *ffn_norm; /* [hidden] */
+};
+
+struct pl_workspace {
+    float *x, *xn;                   /* [CHUNK, hidden] residual stream, normed */
+    float *q, *att;                  /* [CHUNK, heads · head_dim] */
+    float *k, *v;                    /* [CHUNK, kv_heads · head_dim] */
+    float *gate, *up;                /* [CHUNK, ffn] */
+    float *cos, *sin;                /* [CHUNK, head_dim / 2] of each row's position */
+    const struct pl_span **row_span; /* [CHUNK] the span of each row */
+    size_t *row_in_span;             /* [CHUNK] */
+};
+
+struct pl_network {
+    struct pl_device *device;
+    struct pl_arch arch;
+    struct pl_cpu_layer *layers;
+    struct pl_tensor head, final_norm; /* views of what stands below, for the operation table */
+    struct pl_panels head_panels;
+    float *final_gain;
+    void *embed; /* [vocab, hidden] as embed_dtype; NULL: tied, read from head_panels */
+    enum pl_dtype embed_dtype;
+    float *inv_freq; /* [head_dim / 2] */
+    struct pl_workspace work;
+    int64_t bytes, work_bytes;
+};
+
+struct pl_cpu_kv {
+    void *k, *v;
+    size_t len;
+    int64_t next_position;
+};
+
+struct pl_cache {
+    struct pl_network *network;
+    enum pl_dtype dtype;
+    size_t max_tokens, padded; /* padded to chunks of 64 keys */
+    struct pl_cpu_kv *kv;      /* [layers] */
+    void *block;               /* K and V of all layers */
+    struct pl_tensor stage, sums;
+    struct pl_tensor *taps;
+    int *tap_layers;
+    size_t n_taps;
+    int64_t kv_bytes, other_bytes, kv_read;
+};
+
+static inline size_t pl_cpu_dtype_bytes(enum pl_dtype dt)
+{
+    return pl_dtype_traits(dt)->bytes;
+}
+
+/* 64-byte aligned, zeroed; NULL when out of memory or on overflow. Free with free(). */
+void *pl_cpu_alloc(size_t n, size_t size);
+/* Makes every thread's scratch at least n floats. */
+PL_MUST_CHECK
+enum pl_status pl_cpu_scratch(struct pl_device *d, size_t n, struct pl_err *err);
+static inline float *pl_cpu_scratch_of(const struct pl_device *d, int member)
+{
+    return d->scratch + (size_t)member * d->scratch_each;
+}
+
+/* weight.c: sources → memory. */
+enum pl_dtype pl_cpu_weight_dtype(const struct pl_weight_source *src, enum pl_dtype want);
+int64_t pl_cpu_panel_bytes(size_t out, size_t in, enum pl_dtype dt);
+PL_MUST_CHECK
+enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *src,
+                           enum pl_dtype dt, struct pl_panels *out, struct pl_err *err);
+/* n elements from element `first` on, as f32. */
+void pl_cpu_source_read(const struct pl_weight_source *src, size_t first, float *out, size_t n);
+/* A vector as f32; *out NULL when the source is absent. */
+PL_MUST_CHECK
+enum pl_status pl_cpu_vector(const struct pl_weight_source *src, float **out, struct pl_err *err);
+void pl_cpu_store(enum pl_dtype dt, void *dst, size_t i, float v);
+float pl_cpu_load(enum pl_dtype dt, const void *src, size_t i);
+
+/* network.c, cache.c, forward.c, ops.c: entries of the vtable. */
+enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *a,
+                                     const struct pl_model_sources *src, enum pl_dtype dt,
+                                     struct pl_network **out, struct pl_err *err);
+void pl_cpu_network_free(struct pl_network *n);
+int64_t pl_cpu_network_need(const struct pl_arch *a, const struct pl_model_sources *src,
+                            enum pl_dtype dt);
+void pl_cpu_embed(const struct pl_network *n, const int32_t *ids, size_t n_ids, float *out);
+int64_t pl_cpu_work_bytes(const struct pl_arch *a);
+
+enum pl_status pl_cpu_cache_create(struct pl_network *n, const struct pl_cache_opts *o,
+                                   struct pl_cache **out, struct pl_err *err);
+void pl_cpu_cache_free(struct pl_cache *c);
+struct pl_cache_bytes pl_cpu_cache_bytes(const struct pl_cache *c);
+struct pl_cache_bytes pl_cpu_cache_need(const struct pl_arch *a, const struct pl_cache_opts *o);
+size_t pl_cpu_cache_len(const struct pl_cache *c, int32_t layer);
+void pl_cpu_cache_set(struct pl_cache *c, int32_t layer, size_t len, int64_t next_position);
+int64_t pl_cpu_cache_position(const struct pl_cache *c, int32_t layer);
+void pl_cpu_cache_keep(struct pl_cache *c, int32_t layer, const int32_t *idx, size_t n);
+struct pl_tensor *pl_cpu_cache_stage(struct pl_cache *c);
+const struct pl_tensor *pl_cpu_cache_sums(const struct pl_cache *c);
+void pl_cpu_cache_sums_clear(struct pl_cache *c);
+const struct pl_tensor *pl_cpu_cache_tap(const struct pl_cache *c, size_t tap);
+int64_t pl_cpu_cache_kv_read(const struct pl_cache *c);
+/* Where KV head `head` of a layer begins, in elements. */
+size_t pl_cpu_k_head(const struct pl_cache *c, size_t head);
+size_t pl_cpu_v_head(const struct pl_cache *c, size_t head);
+/* Element d of key or value j within a head. */
+static inline size_t pl_cpu_k_at(size_t dim, size_t j, size_t d)
+{
+    return (j / PL_PANEL * dim + d) * PL_PANEL + j % PL_PANEL;
+}
+static inline size_t pl_cpu_v_at(size_t dim, size_t j, size_t d)
+{
+    size_t vp = (dim + PL_PANEL - 1) / PL_PANEL;
+
+    return ((j / PL_ATTN_CHUNK * vp + d / PL_PANEL) * PL_ATTN_CHUNK + j % PL_ATTN_CHUNK) *
+               PL_PANEL +
+           d % PL_PANEL;
+}
+
+enum pl_status pl_cpu_forward(struct pl_network *n, const struct pl_forward *f, struct pl_err *err);
+
+enum pl_status pl_cpu_tensor_create(struct pl_device *d, size_t rows, size_t cols,
+                                    struct pl_tensor **out, struct pl_err *err);
+enum pl_status pl_cpu_weight_create(struct pl_device *d, const struct pl_weight_source *src,
+                                    enum pl_dtype dt, struct pl_tensor **out, struct pl_err *err);
+enum pl_status pl_cpu_tensor_view(const struct pl_tensor *t, size_t first, size_t n,
+                                  struct pl_tensor **out, struct pl_err *err);
+void pl_cpu_tensor_free(struct pl_tensor *t);
+size_t pl_cpu_rows(const struct pl_tensor *t);
+size_t pl_cpu_cols(const struct pl_tensor *t);
+enum pl_status pl_cpu_upload(struct pl_tensor *t, size_t first, size_t n, const float *src,
+                             struct pl_err *err);
+enum pl_status pl_cpu_download(const struct pl_tensor *t, size_t first, size_t n, float *dst,
+                               struct pl_err *err);
+enum pl_status pl_cpu_linear(struct pl_tensor *y, const struct pl_tensor *x,
+                             const struct pl_tensor *w, const struct pl_tensor *bias,
+                             struct pl_err *err);
+enum pl_status pl_cpu_norm(enum pl_norm_kind kind, float eps, struct pl_tensor *y,
+                           const struct pl_tensor *x, const struct pl_tensor *gain,
+                           const struct pl_tensor *bias, struct pl_err *err);
+enum pl_status pl_cpu_activate(enum pl_act_kind act, struct pl_tensor *y, const struct pl_tensor *x,
+                               struct pl_err *err);
+enum pl_status pl_cpu_axpby(float a, const struct pl_tensor *x, float b, struct pl_tensor *y,
+                            struct pl_err *err);
+enum pl_status pl_cpu_attention(struct pl_tensor *y, const struct pl_tensor *q,
+                                const struct pl_tensor *k, const struct pl_tensor *v, size_t heads,
+                                bool causal, struct pl_err *err);
+enum pl_status pl_cpu_topk(const struct pl_tensor *x, size_t k, int32_t *idx, struct pl_err *err);
+enum pl_status pl_cpu_gather(struct pl_tensor *y, const struct pl_tensor *x, const int32_t *idx,
+                             size_t n, struct pl_err *err);
+enum pl_status pl_cpu_argmax(const struct pl_tensor *x, int32_t *idx, struct pl_err *err);
+
+#endif

@@ -1,0 +1,523 @@
+#include "model/cpu/kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+#ifdef PL_ISA_AVX2
+#include <immintrin.h>
+#define WIDTH 8
+#define MAX_ROWS 6 /* 12 accumulators, 2 weights, 1 broadcast of 16 registers */
+#else
+#define WIDTH 4
+#define MAX_ROWS 3 /* 12 accumulators of 16 registers */
+#endif
+#define PER_PANEL (PL_PANEL / WIDTH)
+#define K_BLOCK 256 /* 16 KB of a panel stay in L1 while all rows pass */
+#define DIRECT_ROWS                                                                                \
+    12 /* up to here each weight is converted in registers, above once into scratch */
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vf __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
+typedef int32_t vi __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
+typedef uint32_t vu __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
+typedef uint16_t vh __attribute__((vector_size(WIDTH * 2), aligned(2), may_alias));
+
+_Static_assert(K_BLOCK *PL_PANEL <= PL_GEMM_SCRATCH, "a converted block fits the scratch");
+
+INLINE vf splat(float f)
+{
+    return f - (vf){0};
+}
+
+INLINE vf load(const float *p)
+{
+    return *(const vf *)p;
+}
+
+INLINE void store(float *p, vf v)
+{
+    *(vf *)p = v;
+}
+
+INLINE vf fma_(vf a, vf b, vf c)
+{
+#ifdef PL_ISA_AVX2
+    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+
+INLINE vf pick(vi mask, vf yes, vf no)
+{
+    return (vf)(((vi)yes & mask) | ((vi)no & ~mask));
+}
+
+/* WIDTH weights from element i on. */
+INLINE vf load_weight(const void *w, size_t i, enum pl_dtype dt)
+{
+    if (dt == PL_DT_F32)
+        return load((const float *)w + i);
+#ifdef PL_ISA_AVX2
+    __m128i h = _mm_loadu_si128((const __m128i *)((const uint16_t *)w + i));
+    if (dt == PL_DT_F16)
+        return (vf)_mm256_cvtph_ps(h);
+    return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16);
+#else
+    vu u = __builtin_convertvector(*(const vh *)((const uint16_t *)w + i), vu);
+    if (dt == PL_DT_BF16)
+        return (vf)(u << 16);
+    /* exponent and mantissa moved into place, then rebiased by an exact product (subnormals too) */
+    vf v = (vf)((u & 0x7fff) << 13) * splat(0x1p112f);
+    vi top = (u & 0x7c00) == 0x7c00;
+    v = pick(top, (vf)((u & 0x7fff) << 13 | 0x7f800000), v);
+    return (vf)((vu)v | (u & 0x8000) << 16);
+#endif
+}
+
+/* mr rows × np panels, both constants where this is inlined. */
+INLINE void tile(int mr, int np, enum pl_dtype dt, const float *x, size_t ldx, size_t k,
+                 const void *w, size_t stride, float *y, size_t ldy, bool resume)
+{
+    const int nv = np * PER_PANEL;
+    vf acc[MAX_ROWS][4 * PER_PANEL], b[4 * PER_PANEL];
+
+#pragma GCC unroll 16
+    for (int m = 0; m < mr; m++) {
+#pragma GCC unroll 16
+        for (int j = 0; j < nv; j++)
+            acc[m][j] = resume ? load(y + (size_t)m * ldy + (size_t)j * WIDTH) : splat(0);
+    }
+    for (size_t i = 0; i < k; i++) {
+#pragma GCC unroll 16
+        for (int j = 0; j < nv; j++)
+            b[j] = load_weight(w,
+                               (size_t)(j / PER_PANEL) * stride + i * PL_PANEL +
+                                   (size_t)(j % PER_PANEL) * WIDTH,
+                               dt);
+#pragma GCC unroll 16
+        for (int m = 0; m < mr; m++) {
+            vf a = splat(x[(size_t)m * ldx + i]);
+#pragma GCC unroll 16
+            for (int j = 0; j < nv; j++)
+                acc[m][j] = fma_(a, b[j], acc[m][j]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int m = 0; m < mr; m++) {
+#pragma GCC unroll 16
+        for (int j = 0; j < nv; j++)
+            store(y + (size_t)m * ldy + (size_t)j * WIDTH, acc[m][j]);
+    }
+}
+
+/* Up to MAX_ROWS rows on one panel. */
+INLINE void rows_by_panel(size_t mr, enum pl_dtype dt, const float *x, size_t ldx, size_t k,
+                          const void *w, float *y, size_t ldy, bool resume)
+{
+    switch (mr) {
+    case 1:
+        tile(1, 1, dt, x, ldx, k, w, 0, y, ldy, resume);
+        break;
+    case 2:
+        tile(2, 1, dt, x, ldx, k, w, 0, y, ldy, resume);
+        break;
+    case 3:
+        tile(3, 1, dt, x, ldx, k, w, 0, y, ldy, resume);
+        break;
+#if MAX_ROWS > 3
+    case 4:
+        tile(4, 1, dt, x, ldx, k, w, 0, y, ldy, resume);
+        break;
+    case 5:
+        tile(5, 1, dt, x, ldx, k, w, 0, y, ldy, resume);
+        break;
+    case 6:
+        tile(6, 1, dt, x, ldx, k, w, 0, y, ldy, resume);
+        break;
+#endif
+    default:
+        break;
+    }
+}
+
+/* All rows on one panel of `valid` outputs; y points to the panel's first output. */
+INLINE void panel_rows(enum pl_dtype dt, const float *x, size_t ldx, size_t rows, size_t k,
+                       const void *w, size_t valid, float *y, size_t ldy, bool resume)
+{
+    float part[MAX_ROWS * PL_PANEL];
+
+    for (size_t r = 0; r < rows; r += MAX_ROWS) {
+        size_t mr = rows - r < MAX_ROWS ? rows - r : MAX_ROWS;
+        if (valid == PL_PANEL) {
+            rows_by_panel(mr, dt, x + r * ldx, ldx, k, w, y + r * ldy, ldy, resume);
+            continue;
+        }
+        memset(part, 0, sizeof(part));
+        for (size_t m = 0; resume && m < mr; m++)
+            memcpy(part + m * PL_PANEL, y + (r + m) * ldy, valid * sizeof(float));
+        rows_by_panel(mr, dt, x + r * ldx, ldx, k, w, part, PL_PANEL, resume);
+        for (size_t m = 0; m < mr; m++)
+            memcpy(y + (r + m) * ldy, part + m * PL_PANEL, valid * sizeof(float));
+    }
+}
+
+static const void *element(const void *w, size_t i, enum pl_dtype dt)
+{
+    return (const char *)w + i * (dt == PL_DT_F32 ? 4 : 2);
+}
+
+static size_t panel_width(const struct pl_gemm *g, size_t p)
+{
+    return g->n - p * PL_PANEL < PL_PANEL ? g->n - p * PL_PANEL : PL_PANEL;
+}
+
+/* Few rows: weights pass once, converted in registers. One row takes four panels at a time to hide
+ * the latency of fma. */
+INLINE void gemm_direct(const struct pl_gemm *g, enum pl_dtype dt)
+{
+    size_t p = g->first;
+
+    while (g->rows == 1 && p + 4 <= g->end && (p + 4) * PL_PANEL <= g->n) {
+        tile(1, MAX_ROWS > 3 ? 4 : 2, dt, g->x, g->ldx, g->k, element(g->w, p * g->stride, dt),
+             g->stride, g->y + p * PL_PANEL, g->ldy, g->resume);
+        p += MAX_ROWS > 3 ? 4 : 2;
+    }
+    for (; p < g->end; p++)
+        panel_rows(dt, g->x, g->ldx, g->rows, g->k, element(g->w, p * g->stride, dt),
+                   panel_width(g, p), g->y + p * PL_PANEL, g->ldy, g->resume);
+}
+
+/* Many rows: blocks of k so that a panel's block stays in L1; partial chains wait in y, which is
+ * exact. */
+INLINE void gemm_blocked(const struct pl_gemm *g, enum pl_dtype dt)
+{
+    for (size_t k0 = 0; k0 < g->k || k0 == 0; k0 += K_BLOCK) {
+        size_t kn = g->k - k0 < K_BLOCK ? g->k - k0 : K_BLOCK;
+        bool resume = g->resume || k0 > 0;
+        for (size_t p = g->first; p < g->end; p++) {
+            const void *w = element(g->w, p * g->stride + k0 * PL_PANEL, dt);
+            if (dt != PL_DT_F32) {
+                for (size_t i = 0; i < kn * PL_PANEL; i += WIDTH)
+                    store(g->scratch + i, load_weight(w, i, dt));
+                w = g->scratch;
+            }
+            panel_rows(PL_DT_F32, g->x + k0, g->ldx, g->rows, kn, w, panel_width(g, p),
+                       g->y + p * PL_PANEL, g->ldy, resume);
+        }
+    }
+}
+
+static void gemm(const struct pl_gemm *g)
+{
+    size_t o0 = g->first * PL_PANEL;
+    size_t o1 = g->end * PL_PANEL < g->n ? g->end * PL_PANEL : g->n;
+
+    if (g->first >= g->end)
+        return;
+    if (g->rows <= DIRECT_ROWS) {
+        if (g->dtype == PL_DT_F32)
+            gemm_direct(g, PL_DT_F32);
+        else if (g->dtype == PL_DT_F16)
+            gemm_direct(g, PL_DT_F16);
+        else
+            gemm_direct(g, PL_DT_BF16);
+    } else {
+        if (g->dtype == PL_DT_F32)
+            gemm_blocked(g, PL_DT_F32);
+        else if (g->dtype == PL_DT_F16)
+            gemm_blocked(g, PL_DT_F16);
+        else
+            gemm_blocked(g, PL_DT_BF16);
+    }
+    for (size_t r = 0; g->bias && r < g->rows; r++)
+        for (size_t o = o0; o < o1; o++)
+            g->y[r * g->ldy + o] += g->bias[o];
+    for (size_t r = 0; g->resid && r < g->rows; r++)
+        for (size_t o = o0; o < o1; o++)
+            g->y[r * g->ldy + o] += g->resid[r * g->ldr + o];
+}
+
+/* The 16 lanes of a row sum, folded 8, 4, 2, 1. */
+static float fold(const float lane[16])
+{
+    float s[8];
+
+    for (int i = 0; i < 8; i++)
+        s[i] = lane[i] + lane[i + 8];
+    for (int i = 0; i < 4; i++)
+        s[i] += s[i + 4];
+    s[0] += s[2];
+    s[1] += s[3];
+    return s[0] + s[1];
+}
+
+/* eˣ to about 1 ulp, by Cody and Waite's reduction and the polynomial of Cephes' expf; below −87.3:
+ * 0. */
+INLINE vf vexp(vf x)
+{
+    const vf lo = splat(-87.3365402f), hi = splat(88.7228394f), magic = splat(12582912.0f);
+    vf c = pick(x < lo, lo, pick(x > hi, hi, x));
+    vf t = fma_(c, splat(1.44269504088896341f), magic);
+    vf n = t - magic;
+    vf r = fma_(n, splat(-0.693359375f), c);
+    r = fma_(n, splat(2.12194440e-4f), r);
+    vf p = splat(1.9875691500e-4f);
+    p = fma_(p, r, splat(1.3981999507e-3f));
+    p = fma_(p, r, splat(8.3334519073e-3f));
+    p = fma_(p, r, splat(4.1665795894e-2f));
+    p = fma_(p, r, splat(1.6666665459e-1f));
+    p = fma_(p, r, splat(5.0000001201e-1f));
+    vf y = fma_(p, r * r, r) + splat(1);
+    vi e = (vi)t - (vi)magic; /* n as an integer; 2ⁿ in two halves, since 2¹²⁸ is no float */
+    vi half = e >> 1;
+    y *= (vf)((half + 127) << 23);
+    y *= (vf)((e - half + 127) << 23);
+    y = pick(x < lo, splat(0), y);
+    y = pick(x > hi, splat(INFINITY), y);
+    return pick(x == x, y, x);
+}
+
+/* The largest of n scaled scores (n a multiple of 16) and `max`; scales them in place. A NaN is
+ * passed over: its eˣ is NaN. */
+static float scale_max(float *s, size_t n, float scale, float max)
+{
+    float lane[WIDTH];
+    vf m = splat(max);
+
+    for (size_t j = 0; j < n; j += WIDTH) {
+        vf v = load(s + j) * splat(scale);
+        store(s + j, v);
+        m = pick(v > m, v, m);
+    }
+    store(lane, m);
+    for (size_t j = 0; j < WIDTH; j++)
+        max = lane[j] > max ? lane[j] : max;
+    return max;
+}
+
+/* s = e^(s − max) for n scores (a multiple of 16); returns their sum. */
+static float exp_sum(float *s, size_t n, float max)
+{
+    float lane[16] = {0};
+
+    for (size_t j = 0; j < n; j += 16) {
+#pragma GCC unroll 16
+        for (size_t i = 0; i < 16; i += WIDTH) {
+            vf p = vexp(load(s + j + i) - splat(max));
+            store(s + j + i, p);
+            store(lane + i, load(lane + i) + p);
+        }
+    }
+    return fold(lane);
+}
+
+/* One chunk's scores of one query → e^(s − running maximum); what came before shrinks by *shrink.
+ */
+static void softmax_step(float *s, size_t valid, float scale, float *max, float *sum, float *shrink)
+{
+    float m, corr[WIDTH];
+
+    for (size_t j = valid; j < PL_ATTN_CHUNK; j++)
+        s[j] = -INFINITY;
+    m = scale_max(s, PL_ATTN_CHUNK, scale, *max);
+    store(corr, vexp(splat(*max - m)));
+    *sum = *sum * corr[0] + exp_sum(s, PL_ATTN_CHUNK, m);
+    *shrink = corr[0];
+    *max = m;
+}
+
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* One chunk of keys for the query vectors [from, n). */
+static void attend_chunk(const struct pl_attend *a, size_t chunk, size_t from, const float *q,
+                         float *s, float *o, float *max, float *sum)
+{
+    size_t dp = pl_round_up(a->dim, PL_PANEL), first = chunk * PL_ATTN_CHUNK;
+    size_t keys = least(a->len[a->n - 1] - first, PL_ATTN_CHUNK);
+    size_t shared = least(a->len[from] - first, PL_ATTN_CHUNK);
+    struct pl_gemm g = {.x = q + from * dp,
+                        .ldx = dp,
+                        .rows = a->n - from,
+                        .k = a->dim,
+                        .w = element(a->k, first * a->dim, a->dtype),
+                        .dtype = a->dtype,
+                        .stride = a->dim * PL_PANEL,
+                        .end = (keys + PL_PANEL - 1) / PL_PANEL,
+                        .n = PL_ATTN_CHUNK,
+                        .y = s + from * PL_ATTN_CHUNK,
+                        .ldy = PL_ATTN_CHUNK,
+                        .scratch = a->scratch};
+    gemm(&g);
+    for (size_t i = from; i < a->n; i++) {
+        float shrink;
+        softmax_step(s + i * PL_ATTN_CHUNK, least(a->len[i] - first, PL_ATTN_CHUNK), a->scale,
+                     &max[i], &sum[i], &shrink);
+        for (size_t d = 0; d < dp; d++)
+            o[i * dp + d] *= shrink;
+    }
+    /* Keys that all of them see in one product; then, alone, each query's further ones. */
+    g = (struct pl_gemm){.x = s + from * PL_ATTN_CHUNK,
+                         .ldx = PL_ATTN_CHUNK,
+                         .rows = a->n - from,
+                         .k = shared,
+                         .w = element(a->v, chunk * dp * PL_ATTN_CHUNK, a->dtype),
+                         .dtype = a->dtype,
+                         .stride = (size_t)PL_ATTN_CHUNK * PL_PANEL,
+                         .end = dp / PL_PANEL,
+                         .n = dp,
+                         .y = o + from * dp,
+                         .ldy = dp,
+                         .resume = true,
+                         .scratch = a->scratch};
+    gemm(&g);
+    for (size_t i = from; i < a->n; i++) {
+        size_t own = least(a->len[i] - first, PL_ATTN_CHUNK);
+        if (own == shared)
+            continue;
+        g.x = s + i * PL_ATTN_CHUNK + shared;
+        g.rows = 1;
+        g.k = own - shared;
+        g.w = element(a->v, chunk * dp * PL_ATTN_CHUNK + shared * PL_PANEL, a->dtype);
+        g.y = o + i * dp;
+        gemm(&g);
+    }
+}
+
+static void attend(const struct pl_attend *a)
+{
+    size_t dp = pl_round_up(a->dim, PL_PANEL), from = 0;
+    float *s = a->scratch + PL_GEMM_SCRATCH, *q = s + PL_ATTN_BLOCK * PL_ATTN_CHUNK;
+    float *o = q + PL_ATTN_BLOCK * dp;
+    float max[PL_ATTN_BLOCK], sum[PL_ATTN_BLOCK];
+
+    for (size_t i = 0; i < a->n; i++) {
+        memcpy(q + i * dp, a->q[i], a->dim * sizeof(float));
+        max[i] = -INFINITY;
+        sum[i] = 0;
+    }
+    memset(o, 0, a->n * dp * sizeof(float));
+    for (size_t c = 0; c * PL_ATTN_CHUNK < a->len[a->n - 1]; c++) {
+        while (a->len[from] <= c * PL_ATTN_CHUNK)
+            from++;
+        attend_chunk(a, c, from, q, s, o, max, sum);
+    }
+    for (size_t i = 0; i < a->n; i++)
+        for (size_t d = 0; d < a->dim; d++)
+            a->out[i][d] = o[i * dp + d] / sum[i];
+}
+
+static void attention_weights(float *p, const float *q, size_t dim, const void *k,
+                              enum pl_dtype dtype, size_t len, float scale, float *scratch)
+{
+    size_t padded = pl_round_up(len, PL_ATTN_CHUNK);
+    float max, total;
+    struct pl_gemm g = {.x = q,
+                        .ldx = dim,
+                        .rows = 1,
+                        .k = dim,
+                        .w = k,
+                        .dtype = dtype,
+                        .stride = dim * PL_PANEL,
+                        .end = (len + PL_PANEL - 1) / PL_PANEL,
+                        .n = padded,
+                        .y = p,
+                        .ldy = padded,
+                        .scratch = scratch};
+
+    gemm(&g);
+    for (size_t j = len; j < padded; j++)
+        p[j] = -INFINITY;
+    max = scale_max(p, padded, scale, -INFINITY);
+    total = exp_sum(p, padded, max);
+    for (size_t j = 0; j < len; j++)
+        p[j] /= total;
+}
+
+/* Σ x, or Σ (x − mean)² */
+INLINE float row_sum(const float *x, size_t n, float mean, bool square)
+{
+    float lane[16] = {0};
+    size_t i = 0;
+
+    for (; i + 16 <= n; i += 16) {
+        for (size_t j = 0; j < 16; j++) {
+            float d = x[i + j] - mean;
+            lane[j] += square ? d * d : d;
+        }
+    }
+    for (size_t j = 0; i + j < n; j++) {
+        float d = x[i + j] - mean;
+        lane[j] += square ? d * d : d;
+    }
+    return fold(lane);
+}
+
+static void norm(enum pl_norm_kind kind, float eps, float *y, const float *x, const float *gain,
+                 const float *bias, size_t n)
+{
+    float mean = 0, scale;
+
+    if (kind == PL_NORM_LAYER)
+        mean = row_sum(x, n, 0, false) / (float)n;
+    scale = 1.0f / sqrtf(row_sum(x, n, mean, true) / (float)n + eps);
+    for (size_t i = 0; i < n; i++) {
+        float v = (x[i] - mean) * scale * gain[i];
+        y[i] = bias ? v + bias[i] : v;
+    }
+}
+
+INLINE float act_one(enum pl_act_kind act, float x)
+{
+    switch (act) {
+    case PL_ACT_GELU:
+        return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
+    case PL_ACT_GELU_TANH:
+        return 0.5f * x * (1.0f + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
+    case PL_ACT_RELU:
+        return x > 0 ? x : x == x ? 0 : x;
+    default:
+        return x;
+    }
+}
+
+/* x · σ(b·x): SiLU with b = 1, quick GELU with b = 1.702. The tail goes through the same vector
+ * code. */
+static void swish(float b, float *y, const float *x, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i += WIDTH) {
+        float in[WIDTH] = {0};
+        size_t w = least(n - i, WIDTH);
+        memcpy(in, x + i, w * sizeof(float));
+        vf v = load(in);
+        v = v / (splat(1) + vexp(v * splat(-b)));
+        store(in, v);
+        for (size_t j = 0; j < w; j++)
+            y[i + j] = up ? in[j] * up[i + j] : in[j];
+    }
+}
+
+static void act(enum pl_act_kind kind, float *y, const float *x, const float *up, size_t n)
+{
+    if (kind == PL_ACT_SILU || kind == PL_ACT_QUICK_GELU) {
+        swish(kind == PL_ACT_SILU ? 1.0f : 1.702f, y, x, up, n);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        float v = act_one(kind, x[i]);
+        y[i] = up ? v * up[i] : v;
+    }
+}
+
+const struct pl_kernels PL_KERNELS = {
+    .name = PL_KERNELS_NAME,
+    .gemm = gemm,
+    .attend = attend,
+    .weights = attention_weights,
+    .norm = norm,
+    .act = act,
+};

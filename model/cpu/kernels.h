@@ -1,0 +1,90 @@
+/*
+ * The inner loops of the CPU backend: one source (kernels.c), compiled once for each instruction
+ * set, chosen at run time.
+ *
+ * Order of operations, which is what makes results independent of rows and threads: an element of a
+ * product is one chain acc = fma(x[k], w[k], acc) in rising k (lanes lie over outputs, so a
+ * vector's width does not matter); sums over a row use 16 lanes, lane i taking elements i, i + 16,
+ * …, then folded 8, 4, 2, 1. The portable path multiplies and adds where the others fuse.
+ */
+#ifndef PL_MODEL_CPU_KERNELS_H
+#define PL_MODEL_CPU_KERNELS_H
+
+#include "model/arch.h"
+#include "model/dtype.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PL_PANEL 16          /* outputs of a weight that lie side by side */
+#define PL_GEMM_SCRATCH 8192 /* floats a thread lends to gemm */
+#define PL_ATTN_CHUNK 64     /* keys whose softmax is merged at once */
+#define PL_ATTN_BLOCK 12     /* most query vectors of one attend call */
+
+static inline size_t pl_round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/*
+ * y[rows, n] = x[rows, k] · wᵀ for the outputs of panels [first, end). A panel holds 16 outputs as
+ * [k][16] in dtype; panel p starts at element p · stride. Output o of the last panel is only stored
+ * when o < n.
+ */
+struct pl_gemm {
+    const float *x;
+    size_t ldx, rows, k;
+    const void *w;
+    enum pl_dtype dtype; /* f32, f16, bf16 */
+    size_t stride, first, end, n;
+    float *y;
+    size_t ldy;
+    bool resume;        /* the chains start from what y holds, not from 0 */
+    const float *bias;  /* [n] or NULL: added to the finished chain */
+    const float *resid; /* [rows, n] or NULL: added last; may be y */
+    size_t ldr;
+    float *scratch; /* [PL_GEMM_SCRATCH] */
+};
+
+/* Softmax attention of up to PL_ATTN_BLOCK query vectors on one KV head. Keys in panels of 16:
+ * element d of key j at (j / 16 · dim + d) · 16 + j % 16. Values in chunks of 64: element d of key
+ * j at
+ * (((j / 64) · vp + d / 16) · 64 + j % 64) · 16 + d % 16, vp = panels of dim. */
+struct pl_attend {
+    const float *q[PL_ATTN_BLOCK]; /* [dim] each */
+    float *out[PL_ATTN_BLOCK];     /* [dim] each */
+    size_t len[PL_ATTN_BLOCK];     /* keys that each sees, ≥ 1, not falling */
+    size_t n, dim;
+    const void *k, *v;
+    enum pl_dtype dtype;
+    float scale;
+    float *scratch; /* [pl_attend_scratch(dim)] */
+};
+
+static inline size_t pl_attend_scratch(size_t dim)
+{
+    return PL_GEMM_SCRATCH +
+           PL_ATTN_BLOCK * (PL_ATTN_CHUNK + pl_round_up(dim, 16) + pl_round_up(dim, 16));
+}
+
+struct pl_kernels {
+    const char *name;
+    void (*gemm)(const struct pl_gemm *g);
+    void (*attend)(const struct pl_attend *a);
+    /* p[0…len) = softmax(q · keys · scale), p has room for len rounded up to 64 */
+    void (*weights)(float *p, const float *q, size_t dim, const void *k, enum pl_dtype dtype,
+                    size_t len, float scale, float *scratch);
+    /* y[n] = norm(x) · gain + bias (bias may be NULL); y may be x */
+    void (*norm)(enum pl_norm_kind kind, float eps, float *y, const float *x, const float *gain,
+                 const float *bias, size_t n);
+    /* y = act(x) or, with up, act(x) · up; y may be x */
+    void (*act)(enum pl_act_kind act, float *y, const float *x, const float *up, size_t n);
+};
+
+extern const struct pl_kernels pl_kernels_portable;
+#ifdef PL_HAVE_AVX2
+extern const struct pl_kernels pl_kernels_avx2;
+#endif
+
+#endif

@@ -1,0 +1,330 @@
+#include "model/cpu/cpu.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static enum pl_status misfit(struct pl_err *err, const char *op, const char *what,
+                             const struct pl_tensor *a, const struct pl_tensor *b)
+{
+    return pl_fail(err, PL_ERANGE, "%s: %s do not fit: [%zu, %zu] and [%zu, %zu]", op, what,
+                   a->rows, a->cols, b->rows, b->cols);
+}
+
+enum pl_status pl_cpu_tensor_create(struct pl_device *d, size_t rows, size_t cols,
+                                    struct pl_tensor **out, struct pl_err *err)
+{
+    struct pl_tensor *t = calloc(1, sizeof(*t));
+    size_t n;
+
+    if (!t || __builtin_mul_overflow(rows, cols, &n) || !(t->data = pl_cpu_alloc(n, 4))) {
+        free(t);
+        return pl_fail(err, PL_ENOMEM, "no memory for a tensor [%zu, %zu]", rows, cols);
+    }
+    t->device = d;
+    t->rows = rows;
+    t->cols = cols;
+    t->dtype = PL_DT_F32;
+    *out = t;
+    return PL_OK;
+}
+
+enum pl_status pl_cpu_weight_create(struct pl_device *d, const struct pl_weight_source *src,
+                                    enum pl_dtype dt, struct pl_tensor **out, struct pl_err *err)
+{
+    struct pl_tensor *t = calloc(1, sizeof(*t));
+    struct pl_panels p;
+    enum pl_status st;
+
+    if (!t)
+        return pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
+    st = pl_cpu_pack(d, src, dt, &p, err);
+    if (st) {
+        free(t);
+        return st;
+    }
+    *t = (struct pl_tensor){
+        .device = d, .rows = p.out, .cols = p.in, .panels = p.data, .dtype = p.dtype};
+    *out = t;
+    return PL_OK;
+}
+
+void pl_cpu_tensor_free(struct pl_tensor *t)
+{
+    if (!t)
+        return;
+    if (!t->borrowed) {
+        free(t->data);
+        free(t->panels);
+    }
+    free(t);
+}
+
+size_t pl_cpu_rows(const struct pl_tensor *t)
+{
+    return t->rows;
+}
+
+size_t pl_cpu_cols(const struct pl_tensor *t)
+{
+    return t->cols;
+}
+
+static enum pl_status check_rows(const struct pl_tensor *t, size_t first, size_t n,
+                                 struct pl_err *err)
+{
+    if (!t->data)
+        return pl_fail(err, PL_EUSAGE, "a weight in the backend's order has no rows to copy");
+    if (first > t->rows || n > t->rows - first)
+        return pl_fail(err, PL_ERANGE, "rows %zu to %zu of a tensor [%zu, %zu]", first, first + n,
+                       t->rows, t->cols);
+    return PL_OK;
+}
+
+enum pl_status pl_cpu_upload(struct pl_tensor *t, size_t first, size_t n, const float *src,
+                             struct pl_err *err)
+{
+    enum pl_status st = check_rows(t, first, n, err);
+
+    if (!st && n)
+        memcpy(t->data + first * t->cols, src, n * t->cols * sizeof(float));
+    return st;
+}
+
+enum pl_status pl_cpu_download(const struct pl_tensor *t, size_t first, size_t n, float *dst,
+                               struct pl_err *err)
+{
+    enum pl_status st = check_rows(t, first, n, err);
+
+    if (!st && n)
+        memcpy(dst, t->data + first * t->cols, n * t->cols * sizeof(float));
+    return st;
+}
+
+enum pl_status pl_cpu_tensor_view(const struct pl_tensor *t, size_t first, size_t n,
+                                  struct pl_tensor **out, struct pl_err *err)
+{
+    enum pl_status st = check_rows(t, first, n, err);
+    struct pl_tensor *v;
+
+    if (st)
+        return st;
+    v = calloc(1, sizeof(*v));
+    if (!v)
+        return pl_fail(err, PL_ENOMEM, "no memory for a view");
+    *v = *t;
+    v->borrowed = true;
+    v->rows = n;
+    v->data = t->data + first * t->cols;
+    *out = v;
+    return PL_OK;
+}
+
+/* Whether y can take one row of `cols` for each of x's. */
+static bool takes(const struct pl_tensor *y, const struct pl_tensor *x, size_t cols)
+{
+    return y->data && x->data && y->rows >= x->rows && y->cols == cols;
+}
+
+struct linear {
+    const struct pl_device *device;
+    struct pl_gemm g;
+    size_t panels;
+};
+
+static void linear_part(void *arg, int m, int members)
+{
+    const struct linear *l = arg;
+    struct pl_gemm g = l->g;
+
+    pl_pool_share(l->panels, m, members, &g.first, &g.end);
+    g.scratch = pl_cpu_scratch_of(l->device, m);
+    l->device->kernels->gemm(&g);
+}
+
+enum pl_status pl_cpu_linear(struct pl_tensor *y, const struct pl_tensor *x,
+                             const struct pl_tensor *w, const struct pl_tensor *bias,
+                             struct pl_err *err)
+{
+    struct linear l = {.device = y->device, .panels = (w->rows + PL_PANEL - 1) / PL_PANEL};
+
+    if (!w->panels)
+        return pl_fail(err, PL_EUSAGE, "linear: the weight was not made by weight_create");
+    if (!x->data || x->cols != w->cols)
+        return misfit(err, "linear", "input and weight", x, w);
+    if (!takes(y, x, w->rows))
+        return misfit(err, "linear", "output and weight", y, w);
+    if (bias && bias->cols != w->rows)
+        return misfit(err, "linear", "bias and weight", bias, w);
+    l.g = (struct pl_gemm){.x = x->data,
+                           .ldx = x->cols,
+                           .rows = x->rows,
+                           .k = x->cols,
+                           .w = w->panels,
+                           .dtype = w->dtype,
+                           .stride = w->cols * PL_PANEL,
+                           .n = w->rows,
+                           .y = y->data,
+                           .ldy = y->cols,
+                           .bias = bias ? bias->data : NULL};
+    pl_pool_run(y->device->pool, linear_part, &l);
+    return PL_OK;
+}
+
+enum pl_status pl_cpu_norm(enum pl_norm_kind kind, float eps, struct pl_tensor *y,
+                           const struct pl_tensor *x, const struct pl_tensor *gain,
+                           const struct pl_tensor *bias, struct pl_err *err)
+{
+    if (!takes(y, x, x->cols))
+        return misfit(err, "norm", "output and input", y, x);
+    if (gain->cols != x->cols || (bias && bias->cols != x->cols))
+        return misfit(err, "norm", "gain or bias and input", gain, x);
+    for (size_t r = 0; r < x->rows; r++)
+        y->device->kernels->norm(kind, eps, y->data + r * y->cols, x->data + r * x->cols,
+                                 gain->data, bias ? bias->data : NULL, x->cols);
+    return PL_OK;
+}
+
+enum pl_status pl_cpu_activate(enum pl_act_kind act, struct pl_tensor *y, const struct pl_tensor *x,
+                               struct pl_err *err)
+{
+    if (!takes(y, x, x->cols))
+        return misfit(err, "activate", "output and input", y, x);
+    y->device->kernels->act(act, y->data, x->data, NULL, x->rows * x->cols);
+    return PL_OK;
+}
+
+enum pl_status pl_cpu_axpby(float a, const struct pl_tensor *x, float b, struct pl_tensor *y,
+                            struct pl_err *err)
+{
+    if (!takes(y, x, x->cols))
+        return misfit(err, "axpby", "y and x", y, x);
+    for (size_t i = 0; i < x->rows * x->cols; i++)
+        y->data[i] = a * x->data[i] + b * y->data[i];
+    return PL_OK;
+}
+
+/* One query row of one head over `len` keys, by two passes over the scores in p[len]. */
+static void attend_row(float *y, const float *q, const struct pl_tensor *k,
+                       const struct pl_tensor *v, size_t at, size_t dim, size_t len, float *p)
+{
+    float scale = 1.0f / sqrtf((float)dim), max = -INFINITY, sum = 0;
+
+    for (size_t j = 0; j < len; j++) {
+        float dot = 0;
+        for (size_t d = 0; d < dim; d++)
+            dot += q[d] * k->data[j * k->cols + at + d];
+        p[j] = dot * scale;
+        max = p[j] > max ? p[j] : max;
+    }
+    for (size_t j = 0; j < len; j++) {
+        p[j] = expf(p[j] - max);
+        sum += p[j];
+    }
+    memset(y, 0, dim * sizeof(*y));
+    for (size_t j = 0; j < len; j++)
+        for (size_t d = 0; d < dim; d++)
+            y[d] += p[j] / sum * v->data[j * v->cols + at + d];
+}
+
+enum pl_status pl_cpu_attention(struct pl_tensor *y, const struct pl_tensor *q,
+                                const struct pl_tensor *k, const struct pl_tensor *v, size_t heads,
+                                bool causal, struct pl_err *err)
+{
+    size_t dim = heads ? q->cols / heads : 0;
+    float *p;
+
+    if (!heads || q->cols % heads)
+        return pl_fail(err, PL_ERANGE, "attention: %zu columns are no %zu heads", q->cols, heads);
+    if (!takes(y, q, q->cols) || y->data == q->data)
+        return misfit(err, "attention", "output and queries", y, q);
+    if (k->cols != q->cols || !k->rows || (causal && k->rows < q->rows))
+        return misfit(err, "attention", "queries and keys", q, k);
+    if (v->cols != k->cols || v->rows != k->rows)
+        return misfit(err, "attention", "keys and values", k, v);
+    p = pl_cpu_alloc(k->rows, sizeof(*p));
+    if (!p)
+        return pl_fail(err, PL_ENOMEM, "attention: no memory for %zu scores", k->rows);
+    for (size_t r = 0; r < q->rows; r++)
+        for (size_t h = 0; h < heads; h++)
+            attend_row(y->data + r * y->cols + h * dim, q->data + r * q->cols + h * dim, k, v,
+                       h * dim, dim, causal ? k->rows - q->rows + r + 1 : k->rows, p);
+    free(p);
+    return PL_OK;
+}
+
+/* Orders floats as integers: NaN below all, −0 with 0. */
+static uint32_t rank(float f)
+{
+    uint32_t u;
+
+    if (f != f)
+        return 0;
+    f += 0.0f;
+    memcpy(&u, &f, sizeof(u));
+    return u & 0x80000000u ? ~u : u | 0x80000000u;
+}
+
+/* The k-th largest rank by four passes of 256 buckets; *ties: how many of that rank are among the
+ * k. */
+static uint32_t kth_rank(const float *x, size_t n, size_t k, size_t *ties)
+{
+    uint32_t prefix = 0, mask = 0;
+
+    for (int shift = 24; shift >= 0; shift -= 8) {
+        size_t count[256] = {0};
+        int b = 255;
+        for (size_t i = 0; i < n; i++)
+            if ((rank(x[i]) & mask) == prefix)
+                count[rank(x[i]) >> shift & 255]++;
+        for (; count[b] < k; b--)
+            k -= count[b];
+        prefix |= (uint32_t)b << shift;
+        mask |= UINT32_C(255) << shift;
+    }
+    *ties = k;
+    return prefix;
+}
+
+enum pl_status pl_cpu_topk(const struct pl_tensor *x, size_t k, int32_t *idx, struct pl_err *err)
+{
+    size_t ties, out = 0;
+    uint32_t least;
+
+    if (!x->data || !x->rows || !k || k > x->cols)
+        return pl_fail(err, PL_ERANGE, "topk: %zu of %zu columns", k, x->cols);
+    least = kth_rank(x->data, x->cols, k, &ties);
+    for (size_t i = 0; i < x->cols; i++) {
+        uint32_t r = rank(x->data[i]);
+        if (r > least || (r == least && ties && ties--))
+            idx[out++] = (int32_t)i;
+    }
+    return PL_OK;
+}
+
+enum pl_status pl_cpu_gather(struct pl_tensor *y, const struct pl_tensor *x, const int32_t *idx,
+                             size_t n, struct pl_err *err)
+{
+    if (!y->data || !x->data || y->cols != x->cols || n > y->rows)
+        return misfit(err, "gather", "output and input", y, x);
+    for (size_t i = 0; i < n; i++)
+        if (idx[i] < 0 || (size_t)idx[i] >= x->rows)
+            return pl_fail(err, PL_ERANGE, "gather: row %d of %zu", idx[i], x->rows);
+    for (size_t i = 0; i < n; i++)
+        memmove(y->data + i * y->cols, x->data + (size_t)idx[i] * x->cols, x->cols * sizeof(float));
+    return PL_OK;
+}
+
+enum pl_status pl_cpu_argmax(const struct pl_tensor *x, int32_t *idx, struct pl_err *err)
+{
+    if (!x->data || !x->cols)
+        return pl_fail(err, PL_ERANGE, "argmax of a tensor without columns");
+    for (size_t r = 0; r < x->rows; r++) {
+        const float *row = x->data + r * x->cols;
+        int32_t best = row[0] == row[0] ? 0 : -1;
+        for (size_t c = 1; c < x->cols && best >= 0; c++)
+            best = row[c] != row[c] ? -1 : row[c] > row[best] ? (int32_t)c : best;
+        idx[r] = best;
+    }
+    return PL_OK;
+}

@@ -1,0 +1,233 @@
+#include "model/model.h"
+
+#include "base/arena.h"
+#include "model/checkpoint.h"
+#include "model/weights.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct pl_model {
+    struct pl_model_info info;
+    const struct pl_backend *backend;
+    struct pl_device *device;
+    struct pl_network *network;
+};
+
+/* Everything known about a model before its weights are read. */
+struct plan {
+    struct pl_arena arena;
+    struct pl_checkpoint *checkpoint;
+    struct pl_model_sources sources;
+    struct pl_model_info info;
+    enum pl_dtype dtype;
+};
+
+static void warn(const struct pl_model_opts *o, const char *text)
+{
+    if (o->warn)
+        o->warn(o->warn_user, text);
+}
+
+static int64_t count_nonfinite(const struct pl_checkpoint *c, const struct pl_model_opts *o)
+{
+    int64_t sum = 0, nan, inf;
+    char text[512];
+
+    for (size_t i = 0; i < pl_checkpoint_count(c); i++) {
+        const struct pl_tensor_view *t = pl_checkpoint_tensor(c, i);
+        pl_tensor_nonfinite(t, &nan, &inf);
+        if (!nan && !inf)
+            continue;
+        sum += nan + inf;
+        snprintf(text, sizeof(text), "%s: tensor %s: %" PRId64 " NaN and %" PRId64 " Inf weights",
+                 t->file, t->name, nan, inf);
+        warn(o, text);
+    }
+    return sum;
+}
+
+static void plan_release(struct plan *p)
+{
+    pl_checkpoint_free(p->checkpoint);
+    pl_arena_release(&p->arena);
+}
+
+static enum pl_status check_dtype(enum pl_dtype dt, struct pl_err *err)
+{
+    if (dt == PL_DT_AUTO || pl_dtype_traits(dt)->computes)
+        return PL_OK;
+    return pl_fail(err, PL_EUNSUPPORTED, "weights cannot be held as %s (f32, f16, bf16)",
+                   pl_dtype_traits(dt)->name);
+}
+
+/* On failure nothing is left to release. */
+static enum pl_status plan_make(struct plan *p, const char *path, const struct pl_model_opts *o,
+                                const struct pl_backend *backend, struct pl_err *err)
+{
+    struct pl_weights_report report = {0};
+    struct pl_model_info *info = &p->info;
+    enum pl_status st;
+
+    memset(p, 0, sizeof(*p));
+    pl_arena_init(&p->arena);
+    st = check_dtype(o->dtype, err);
+    if (!st)
+        st = pl_arch_read(path, &info->arch, err);
+    if (!st && !o->random)
+        st = pl_checkpoint_open(path, &p->checkpoint, err);
+    if (!st)
+        st = pl_weights_resolve(&info->arch, p->checkpoint, o->random_seed, &p->arena, &p->sources,
+                                &report, err);
+    if (st) {
+        plan_release(p);
+        return st;
+    }
+    p->dtype = o->dtype;
+    if (o->random && p->dtype == PL_DT_AUTO)
+        p->dtype = info->arch.stored != PL_DT_AUTO ? info->arch.stored : PL_DT_F32;
+    info->random = o->random;
+    info->random_seed = o->random ? o->random_seed : 0;
+    info->stored = o->random ? p->dtype : report.stored;
+    info->dtype = p->dtype == PL_DT_AUTO ? info->stored : p->dtype;
+    info->params = pl_arch_params(&info->arch);
+    info->weights_bytes = backend->network_need(&info->arch, &p->sources, p->dtype);
+    info->nonfinite = -1;
+    if (p->checkpoint) {
+        info->file_bytes = pl_checkpoint_file_bytes(p->checkpoint);
+        info->tensors = (int32_t)pl_checkpoint_count(p->checkpoint);
+        info->extra_tensors = info->tensors - report.used;
+        if (o->check_finite) {
+            info->nonfinite = count_nonfinite(p->checkpoint, o);
+            pl_checkpoint_drop_pages(p->checkpoint);
+        }
+    }
+    return PL_OK;
+}
+
+static enum pl_status find_backend(const struct pl_model_opts *o, const struct pl_backend **out,
+                                   struct pl_err *err)
+{
+    *out = pl_backend_by_name(o->device);
+    if (*out)
+        return PL_OK;
+    return pl_fail(err, PL_EUNSUPPORTED, "device \"%.40s\" is not in this build (cpu is)",
+                   o->device);
+}
+
+enum pl_status pl_model_describe(const char *path, const struct pl_model_opts *opts,
+                                 struct pl_model_info *out, struct pl_err *err)
+{
+    static const struct pl_model_opts none;
+    const struct pl_model_opts *o = opts ? opts : &none;
+    const struct pl_backend *backend;
+    enum pl_status st;
+    struct plan p;
+
+    st = find_backend(o, &backend, err);
+    if (!st)
+        st = plan_make(&p, path, o, backend, err);
+    if (st)
+        return st;
+    *out = p.info;
+    plan_release(&p);
+    return PL_OK;
+}
+
+enum pl_status pl_model_load(const char *path, const struct pl_model_opts *opts,
+                             struct pl_model **out, struct pl_err *err)
+{
+    static const struct pl_model_opts none;
+    const struct pl_model_opts *o = opts ? opts : &none;
+    struct pl_model *m = calloc(1, sizeof(*m));
+    enum pl_status st;
+    struct plan p;
+    char what[80];
+
+    if (!m)
+        return pl_fail(err, PL_ENOMEM, "%s: no memory", path);
+    st = find_backend(o, &m->backend, err);
+    if (!st)
+        st = plan_make(&p, path, o, m->backend, err);
+    if (st) {
+        free(m);
+        return st;
+    }
+    st = m->backend->open(&o->where, &m->device, err);
+    if (!st)
+        st = m->backend->network_create(m->device, &p.info.arch, &p.sources, p.dtype, &m->network,
+                                        err);
+    m->info = p.info;
+    plan_release(&p);
+    if (st) {
+        pl_model_free(m);
+        return pl_err_prefix(err, st, "%s", path);
+    }
+    m->info.weights_bytes = m->backend->network_bytes(m->network);
+    m->backend->describe(m->device, what, sizeof(what));
+    snprintf(m->info.device, sizeof(m->info.device), "%s (%s)", m->backend->name, what);
+    *out = m;
+    return PL_OK;
+}
+
+void pl_model_free(struct pl_model *m)
+{
+    if (!m)
+        return;
+    if (m->network)
+        m->backend->network_free(m->network);
+    m->backend->close(m->device);
+    free(m);
+}
+
+const struct pl_model_info *pl_model_info(const struct pl_model *m)
+{
+    return &m->info;
+}
+
+const struct pl_backend *pl_model_backend(const struct pl_model *m)
+{
+    return m->backend;
+}
+
+struct pl_device *pl_model_device(const struct pl_model *m)
+{
+    return m->device;
+}
+
+struct pl_network *pl_model_network(const struct pl_model *m)
+{
+    return m->network;
+}
+
+const struct pl_tensor *pl_model_head(const struct pl_model *m)
+{
+    return m->backend->network_head(m->network);
+}
+
+const struct pl_tensor *pl_model_final_norm(const struct pl_model *m)
+{
+    return m->backend->network_final_norm(m->network);
+}
+
+enum pl_status pl_model_check_ids(const struct pl_model *m, const int32_t *ids, size_t n,
+                                  struct pl_err *err)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= m->info.arch.vocab)
+            return pl_fail(err, PL_ERANGE, "token %zu is %" PRId32 ", the vocabulary has %" PRId32,
+                           i, ids[i], m->info.arch.vocab);
+    return PL_OK;
+}
+
+enum pl_status pl_model_embed(const struct pl_model *m, const int32_t *ids, size_t n, float *out,
+                              struct pl_err *err)
+{
+    enum pl_status st = pl_model_check_ids(m, ids, n, err);
+
+    if (!st)
+        m->backend->embed(m->network, ids, n, out);
+    return st;
+}

@@ -1,0 +1,434 @@
+#include "model/session_impl.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_VERIFY 32
+#define PADDING 64 /* columns that a backend may round its sums up by */
+static unsigned all_needs(const struct pl_session_opts *o)
+{
+    unsigned needs = 0;
+
+    for (size_t i = 0; i < o->n_hooks; i++)
+        needs |= o->hooks[i].needs;
+    return needs;
+}
+
+static struct pl_cache_opts cache_opts(const struct pl_session_opts *o, int64_t max_positions)
+{
+    return (struct pl_cache_opts){
+        .kv_dtype = o->kv_dtype == PL_DT_AUTO ? PL_DT_F32 : o->kv_dtype,
+        .max_tokens = o->max_tokens ? o->max_tokens : (size_t)max_positions,
+        .max_rows = o->max_verify ? o->max_verify : DEFAULT_VERIFY,
+        .stage = o->n_hooks > 0,
+        .attn_sums = (all_needs(o) & PL_STAGE_ATTN) != 0,
+        .taps = o->taps,
+        .n_taps = o->n_taps,
+    };
+}
+
+static size_t own_bytes(const struct pl_arch *a, const struct pl_session_opts *o, size_t max_tokens)
+{
+    size_t n = 0;
+
+    if (o->n_hooks)
+        n += 3 * max_tokens * sizeof(int32_t);
+    if (all_needs(o) & PL_STAGE_LAST)
+        n += (size_t)a->hidden * sizeof(float);
+    if (all_needs(o) & PL_STAGE_ATTN)
+        n += ((size_t)a->heads * max_tokens + max_tokens + PADDING) * sizeof(float);
+    return n;
+}
+
+void pl_session_bytes(const struct pl_arch *a, const struct pl_session_opts *o,
+                      struct pl_session_memory *out)
+{
+    struct pl_cache_opts c = cache_opts(o, a->max_positions);
+    struct pl_cache_bytes b = pl_cpu_backend.cache_need(a, &c);
+
+    *out = (struct pl_session_memory){
+        .kv_bytes = b.kv, .workspace_bytes = b.workspace + (int64_t)own_bytes(a, o, c.max_tokens)};
+}
+
+static enum pl_status check_opts(const struct pl_arch *a, const struct pl_session_opts *o,
+                                 struct pl_err *err)
+{
+    if (o->max_tokens > (uint64_t)a->max_positions)
+        return pl_fail(err, PL_ERANGE,
+                       "a session of %zu tokens: the model has %" PRId64 " positions",
+                       o->max_tokens, a->max_positions);
+    if (o->max_verify > MAX_FORWARD)
+        return pl_fail(err, PL_ERANGE, "a verify of %zu tokens: at most %d", o->max_verify,
+                       MAX_FORWARD);
+    for (size_t i = 0; i < o->n_taps; i++)
+        if (o->taps[i] != PL_TAP_FINAL && (o->taps[i] < 1 || o->taps[i] > a->layers))
+            return pl_fail(err, PL_ERANGE, "hidden states after block %d: the model has %d",
+                           o->taps[i], a->layers);
+    for (size_t i = 0; i < o->n_hooks; i++) {
+        const struct pl_stage_hook *h = &o->hooks[i];
+        for (size_t j = 0; j < h->n_layers; j++) {
+            if (h->layers[j] < 0 || h->layers[j] >= a->layers)
+                return pl_fail(err, PL_ERANGE, "hook %s: layer %d: the model has 0 to %d", h->name,
+                               h->layers[j], a->layers - 1);
+            if (j && h->layers[j] <= h->layers[j - 1])
+                return pl_fail(err, PL_ERANGE, "hook %s: its layers do not ascend", h->name);
+        }
+    }
+    return PL_OK;
+}
+
+static enum pl_status copy_hooks(struct pl_session *s, const struct pl_session_opts *o,
+                                 struct pl_err *err)
+{
+    s->by_layer = calloc((size_t)s->layers, sizeof(*s->by_layer));
+    s->hooks = calloc(o->n_hooks + 1, sizeof(*s->hooks));
+    if (!s->by_layer || !s->hooks)
+        return pl_fail(err, PL_ENOMEM, "no memory for a session's hooks");
+    for (size_t i = 0; i < o->n_hooks; i++, s->n_hooks++) {
+        const struct pl_stage_hook *h = &o->hooks[i];
+        struct stage_hook *to = &s->hooks[i];
+        to->hook = *h;
+        to->layers = calloc(h->n_layers + 1, sizeof(*to->layers));
+        if (!to->layers)
+            return pl_fail(err, PL_ENOMEM, "no memory for a session's hooks");
+        to->hook.layers = to->layers;
+        for (size_t j = 0; j < h->n_layers; j++) {
+            to->layers[j] = h->layers[j];
+            if (s->by_layer[h->layers[j]])
+                return pl_fail(err, PL_ERANGE, "hooks %s and %s both name layer %d",
+                               s->by_layer[h->layers[j]]->name, h->name, h->layers[j]);
+            s->by_layer[h->layers[j]] = &to->hook;
+        }
+    }
+    return PL_OK;
+}
+
+static enum pl_status allocate(struct pl_session *s, const struct pl_session_opts *o,
+                               struct pl_err *err)
+{
+    const struct pl_arch *a = &pl_model_info(s->model)->arch;
+    size_t n = s->max_tokens;
+    bool ok = true;
+
+    s->taps = calloc(o->n_taps + 1, sizeof(*s->taps));
+    s->tap_rows = calloc(o->n_taps + 1, sizeof(*s->tap_rows));
+    ok = s->taps && s->tap_rows;
+    for (size_t i = 0; ok && i < o->n_taps; i++)
+        s->taps[i] = o->taps[i];
+    s->n_taps = o->n_taps;
+    if (o->n_hooks) {
+        s->index = calloc(n, sizeof(*s->index));
+        s->pos = calloc(n, sizeof(*s->pos));
+        s->kept = calloc(n, sizeof(*s->kept));
+        ok = ok && s->index && s->pos && s->kept;
+    }
+    if (all_needs(o) & PL_STAGE_LAST) {
+        s->last = calloc(s->hidden, sizeof(*s->last));
+        ok = ok && s->last;
+    }
+    if (all_needs(o) & PL_STAGE_ATTN) {
+        s->attn = calloc((size_t)a->heads * n, sizeof(*s->attn));
+        s->sums_row = calloc(n + PADDING, sizeof(*s->sums_row));
+        ok = ok && s->attn && s->sums_row;
+    }
+    return ok ? PL_OK : pl_fail(err, PL_ENOMEM, "no memory for a session of %zu tokens", n);
+}
+
+enum pl_status pl_session_create(struct pl_model *m, const struct pl_session_opts *opts,
+                                 struct pl_session **out, struct pl_err *err)
+{
+    static const struct pl_session_opts none;
+    const struct pl_session_opts *o = opts ? opts : &none;
+    const struct pl_arch *a = &pl_model_info(m)->arch;
+    struct pl_cache_opts c = cache_opts(o, a->max_positions);
+    struct pl_session *s;
+    enum pl_status st;
+
+    st = check_opts(a, o, err);
+    if (st)
+        return st;
+    s = calloc(1, sizeof(*s));
+    if (!s)
+        return pl_fail(err, PL_ENOMEM, "no memory for a session");
+    s->model = m;
+    s->backend = pl_model_backend(m);
+    s->network = pl_model_network(m);
+    s->layers = a->layers;
+    s->vocab = (size_t)a->vocab;
+    s->hidden = (size_t)a->hidden;
+    s->max_tokens = c.max_tokens;
+    s->max_verify = c.max_rows;
+    s->kv_dtype = c.kv_dtype;
+    s->positions = o->positions;
+    s->own_bytes = own_bytes(a, o, c.max_tokens);
+    st = copy_hooks(s, o, err);
+    if (!st)
+        st = allocate(s, o, err);
+    if (!st)
+        st = s->backend->cache_create(s->network, &c, &s->cache, err);
+    if (st) {
+        pl_session_free(s);
+        return st;
+    }
+    *out = s;
+    return PL_OK;
+}
+
+void pl_session_free(struct pl_session *s)
+{
+    if (!s)
+        return;
+    if (s->cache)
+        s->backend->cache_free(s->cache);
+    for (size_t i = 0; i < s->n_hooks; i++)
+        free(s->hooks[i].layers);
+    free(s->hooks);
+    free(s->by_layer);
+    free(s->index);
+    free(s->pos);
+    free(s->kept);
+    free(s->last);
+    free(s->attn);
+    free(s->sums_row);
+    free(s->taps);
+    free(s->tap_rows);
+    free(s);
+}
+
+void pl_session_reset(struct pl_session *s)
+{
+    for (int32_t l = 0; l < s->layers; l++)
+        s->backend->cache_set(s->cache, l, 0, 0);
+    for (size_t i = 0; i < s->n_taps; i++)
+        s->tap_rows[i] = 0;
+    s->len = s->since = 0;
+    s->kv_read = 0;
+}
+
+static enum pl_status check_room(const struct pl_session *s, size_t n, struct pl_err *err)
+{
+    int64_t most = pl_model_info(s->model)->arch.max_positions;
+
+    if (n <= s->max_tokens - s->len)
+        return PL_OK;
+    return pl_fail(err, PL_ERANGE,
+                   "%zu tokens after %zu: the session holds %zu (the model has %" PRId64
+                   " positions)",
+                   n, s->len, s->max_tokens, most);
+}
+
+enum pl_status pl_session_prefill(struct pl_session *s, const struct pl_prompt *p, float *logits,
+                                  struct pl_err *err)
+{
+    enum pl_status st;
+
+    if (!p->n)
+        return pl_fail(err, PL_ERANGE, "the prompt is empty: at least one token is needed");
+    if (!p->ids && !p->embeds)
+        return pl_fail(err, PL_EUSAGE, "a prompt needs ids or embeddings");
+    if (s->n_hooks && s->len)
+        return pl_fail(err, PL_EUSAGE, "a session with hooks takes one prompt after a reset");
+    if (s->n_hooks && p->all_logits)
+        return pl_fail(err, PL_EUSAGE, "a session with hooks gives the last row's logits only");
+    st = check_room(s, p->n, err);
+    if (!st && !p->embeds)
+        st = pl_model_check_ids(s->model, p->ids, p->n, err);
+    if (st)
+        return st;
+    s->kv_read = 0;
+    st = pl_session_run_prompt(s, p, logits, err);
+    if (st) {
+        pl_session_reset(s);
+        return st;
+    }
+    s->len += p->n;
+    s->since = 0;
+    return PL_OK;
+}
+
+static enum pl_status append(struct pl_session *s, const int32_t *ids, size_t k, float *logits,
+                             struct pl_err *err)
+{
+    struct pl_forward f = {.ids = ids,
+                           .end_layer = s->layers,
+                           .sums_layer = -1,
+                           .want = PL_LOGITS_ALL,
+                           .logits = logits};
+    enum pl_status st;
+
+    if (!s->len)
+        return pl_fail(err, PL_EUSAGE, "decode or verify before any prefill");
+    st = check_room(s, k, err);
+    if (!st)
+        st = pl_model_check_ids(s->model, ids, k, err);
+    if (st)
+        return st;
+    s->kv_read = 0;
+    st = pl_session_forward(s, &f, k, err);
+    if (st)
+        return st;
+    pl_session_note_taps(s, 0, s->layers, k);
+    s->len += k;
+    s->since += k;
+    return PL_OK;
+}
+
+enum pl_status pl_session_decode(struct pl_session *s, int32_t id, float *logits,
+                                 struct pl_err *err)
+{
+    return append(s, &id, 1, logits, err);
+}
+
+enum pl_status pl_session_verify(struct pl_session *s, const int32_t *ids, size_t k, float *logits,
+                                 struct pl_err *err)
+{
+    if (!k || k > s->max_verify)
+        return pl_fail(err, PL_ERANGE, "a verify of %zu tokens: this session takes 1 to %zu", k,
+                       s->max_verify);
+    return append(s, ids, k, logits, err);
+}
+
+enum pl_status pl_session_rollback(struct pl_session *s, size_t n, struct pl_err *err)
+{
+    if (n > s->since)
+        return pl_fail(err, PL_ERANGE, "a rollback of %zu tokens: %zu were added since the prefill",
+                       n, s->since);
+    for (int32_t l = 0; l < s->layers; l++)
+        s->backend->cache_set(s->cache, l, s->backend->cache_len(s->cache, l) - n,
+                              s->backend->cache_position(s->cache, l) - (int64_t)n);
+    s->len -= n;
+    s->since -= n;
+    return PL_OK;
+}
+
+enum pl_status pl_sessions_decode(struct pl_session *const *s, const int32_t *ids, size_t n,
+                                  float *logits, struct pl_err *err)
+{
+    struct pl_span spans[MAX_FORWARD];
+    struct pl_forward f = {.spans = spans,
+                           .n_spans = n,
+                           .ids = ids,
+                           .sums_layer = -1,
+                           .want = PL_LOGITS_ALL,
+                           .logits = logits};
+    enum pl_status st;
+
+    if (!n || n > s[0]->max_verify)
+        return pl_fail(err, PL_ERANGE, "%zu sequences in one step: 1 to %zu", n,
+                       n ? s[0]->max_verify : (size_t)MAX_FORWARD);
+    f.end_layer = s[0]->layers;
+    for (size_t i = 0; i < n; i++) {
+        spans[i] = (struct pl_span){.cache = s[i]->cache, .rows = 1};
+        if (s[i]->model != s[0]->model)
+            return pl_fail(err, PL_EUSAGE, "sequence %zu belongs to another model", i);
+        for (size_t j = 0; j < i; j++)
+            if (s[i] == s[j])
+                return pl_fail(err, PL_EUSAGE, "sequences %zu and %zu are the same", j, i);
+        if (!s[i]->len)
+            return pl_fail(err, PL_EUSAGE, "sequence %zu has no prompt yet", i);
+        st = check_room(s[i], 1, err);
+        if (st)
+            return st;
+    }
+    st = pl_model_check_ids(s[0]->model, ids, n, err);
+    if (!st)
+        st = s[0]->backend->forward(s[0]->network, &f, err);
+    for (size_t i = 0; i < n && !st; i++) {
+        s[i]->kv_read = s[i]->backend->cache_kv_read(s[i]->cache);
+        pl_session_note_taps(s[i], 0, s[i]->layers, 1);
+        s[i]->len++;
+        s[i]->since++;
+    }
+    return st;
+}
+
+size_t pl_session_len(const struct pl_session *s)
+{
+    return s->len;
+}
+
+size_t pl_session_capacity(const struct pl_session *s)
+{
+    return s->max_tokens;
+}
+
+size_t pl_session_kv_len(const struct pl_session *s, int32_t layer)
+{
+    return layer >= 0 && layer < s->layers ? s->backend->cache_len(s->cache, layer) : 0;
+}
+
+enum pl_status pl_session_kv_keep(struct pl_session *s, int32_t layer, const int32_t *idx, size_t n,
+                                  struct pl_err *err)
+{
+    size_t len = pl_session_kv_len(s, layer);
+    size_t heads = (size_t)pl_model_info(s->model)->arch.kv_heads;
+
+    if (s->since || !s->len)
+        return pl_fail(err, PL_EUSAGE, "KV rows are dropped right after a prefill");
+    if (layer < 0 || layer >= s->layers || !n || n > len)
+        return pl_fail(err, PL_ERANGE, "keep %zu of the %zu KV rows of layer %d", n, len, layer);
+    for (size_t i = 0; i < heads * n; i++)
+        if (idx[i] < 0 || (size_t)idx[i] >= len || (i % n && idx[i] <= idx[i - 1]))
+            return pl_fail(err, PL_ERANGE, "layer %d: KV row %" PRId32 " of %zu does not ascend",
+                           layer, idx[i], len);
+    s->backend->cache_keep(s->cache, layer, idx, n);
+    return PL_OK;
+}
+
+int64_t pl_session_kv_read(const struct pl_session *s)
+{
+    return s->kv_read;
+}
+
+size_t pl_session_hidden_rows(const struct pl_session *s, size_t tap)
+{
+    return tap < s->n_taps ? s->tap_rows[tap] : 0;
+}
+
+const struct pl_tensor *pl_session_hidden(const struct pl_session *s, size_t tap)
+{
+    return tap < s->n_taps ? s->backend->cache_tap(s->cache, tap) : NULL;
+}
+
+enum pl_status pl_session_hidden_copy(const struct pl_session *s, size_t tap, size_t first,
+                                      size_t n, float *out, struct pl_err *err)
+{
+    size_t rows = pl_session_hidden_rows(s, tap);
+
+    if (tap >= s->n_taps || first > rows || n > rows - first)
+        return pl_fail(err, PL_ERANGE, "hidden states %zu to %zu of tap %zu: it holds %zu rows",
+                       first, first + n, tap, rows);
+    return s->backend->download(s->backend->cache_tap(s->cache, tap), first, n, out, err);
+}
+
+void pl_session_memory(const struct pl_session *s, struct pl_session_memory *out)
+{
+    const struct pl_arch *a = &pl_model_info(s->model)->arch;
+    struct pl_cache_bytes b = s->backend->cache_bytes(s->cache);
+    int64_t row = pl_arch_kv_bytes_per_token(a, s->kv_dtype) / s->layers;
+
+    out->kv_bytes = b.kv;
+    out->workspace_bytes = b.workspace + (int64_t)s->own_bytes;
+    out->kv_bytes_used = 0;
+    for (int32_t l = 0; l < s->layers; l++)
+        out->kv_bytes_used += row * (int64_t)s->backend->cache_len(s->cache, l);
+}
+
+struct pl_model *pl_session_model(const struct pl_session *s)
+{
+    return s->model;
+}
+
+int32_t pl_logits_argmax(const float *logits, size_t n)
+{
+    size_t best = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (logits[i] != logits[i])
+            return -1;
+        if (logits[i] > logits[best])
+            best = i;
+    }
+    return n ? (int32_t)best : -1;
+}
