@@ -1,0 +1,303 @@
+#include "orchestrator/plan.h"
+
+#include "orchestrator/plan_estimate.h"
+#include "worker/rank/order.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A block is what a worker takes at once: long enough that asking for it costs nothing, short
+ * enough that a lost one costs little and that every worker gets several. */
+#define BLOCK_SAMPLES_MAX 16
+#define BLOCK_S_MIN 0.05
+#define BLOCK_S_MAX 30.0
+#define BLOCKS_PER_WORKER 8
+#define BLOCK_TRIALS_MAX 65535 /* a row's `order` is 16 bits */
+/* Loads may take a tenth of the time. */
+#define LOAD_SHARE 0.1
+#define RUN_SAMPLES_UNKNOWN 8
+
+void pl_plan_free(struct pl_plan *p)
+{
+    if (!p)
+        return;
+    free(p->arms);
+    free(p->group_of);
+    free(p->residence_of);
+    free(p->n_residences);
+    free(p);
+}
+
+static uint64_t blocks_per_context(const struct pl_plan *p)
+{
+    return ((uint64_t)p->shape.samples + p->block_samples - 1) / p->block_samples;
+}
+
+struct pl_block pl_plan_block(const struct pl_plan *p, uint64_t index)
+{
+    uint64_t chunks = blocks_per_context(p), chunk = index % chunks, rest = index / chunks;
+    struct pl_block b = {.index = index,
+                         .group = (uint32_t)(rest / p->shape.contexts),
+                         .context = (uint32_t)(rest % p->shape.contexts),
+                         .first_sample = (uint32_t)(chunk * p->block_samples)};
+    uint32_t left = p->shape.samples - b.first_sample;
+    b.n_samples = left < p->block_samples ? left : p->block_samples;
+    return b;
+}
+
+uint64_t pl_plan_block_of(const struct pl_plan *p, const struct pl_row_id *id)
+{
+    return ((uint64_t)p->group_of[id->arm] * p->shape.contexts + id->context) *
+               blocks_per_context(p) +
+           id->sample / p->block_samples;
+}
+
+uint64_t pl_plan_kv_bytes(const struct pl_sweep *s, const struct pl_arm_info *info)
+{
+    uint64_t longest = 0;
+    for (uint32_t i = 0; i < s->n_contexts; i++)
+        if ((uint64_t)s->contexts[i] > longest)
+            longest = (uint64_t)s->contexts[i];
+    return info->kv_bytes_per_token * (longest + s->tokens) * s->batch;
+}
+
+static void make_shape(const struct pl_sweep *s, const struct pl_arm_info *arms,
+                       struct pl_shape *out)
+{
+    const json_t *measure = json_object_get(s->resolved, "measure");
+    bool prefill = strcmp(pl_json_get_str(measure, "mode", ""), "prefill") == 0;
+    *out = (struct pl_shape){.arms = s->n_arms,
+                             .contexts = s->n_contexts,
+                             .samples = s->samples,
+                             .repeats = s->repeats,
+                             .batch = s->batch,
+                             .tokens = prefill ? 1 : s->tokens,
+                             .models = 2,
+                             .layers = 1};
+    for (uint32_t i = 0; i < s->n_arms; i++) {
+        bool drafts = json_is_number(json_object_get(pl_sweep_arm(s, i), "acceptance"));
+        uint32_t rounds = arms[i].max_rounds ? arms[i].max_rounds : drafts ? out->tokens : 0;
+        if (arms[i].layers > out->layers)
+            out->layers = arms[i].layers;
+        if (arms[i].layers_draft > out->layers)
+            out->layers = arms[i].layers_draft;
+        if (!prefill && rounds > out->rounds)
+            out->rounds = rounds;
+    }
+    if (out->rounds > out->tokens)
+        out->rounds = out->tokens;
+}
+
+/* Arms tied by `baseline`, directly or through others, are one comparison. Numbered by their first
+ * arm. */
+static void make_groups(const struct pl_sweep *s, struct pl_plan *p)
+{
+    uint32_t n = s->n_arms, *of = p->group_of;
+    bool again = true;
+    for (uint32_t i = 0; i < n; i++)
+        of[i] = i;
+    while (again) {
+        again = false;
+        for (uint32_t i = 0; i < n; i++) {
+            int base = pl_sweep_baseline_of(s, i);
+            uint32_t b = base < 0 ? i : (uint32_t)base;
+            uint32_t low = of[i] < of[b] ? of[i] : of[b];
+            if (of[i] == of[b])
+                continue;
+            of[i] = of[b] = low;
+            again = true;
+        }
+    }
+    for (uint32_t i = 0; i < n; i++)
+        of[i] = of[i] == i ? p->n_groups++ : of[of[i]];
+}
+
+/* What residence r of group g takes: each model's weights once, and the largest KV cache and
+ * workspace among the arms of each. */
+static uint64_t residence_bytes(const struct pl_sweep *s, const struct pl_plan *p, uint32_t g,
+                                uint32_t r, uint32_t n_arms)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < n_arms; i++) {
+        const char *model = pl_json_get_str(pl_sweep_arm(s, i), "model", "");
+        uint64_t most = 0;
+        bool first = true;
+        if (p->group_of[i] != g || p->residence_of[i] != r)
+            continue;
+        for (uint32_t k = 0; k < n_arms; k++) {
+            uint64_t own = pl_plan_kv_bytes(s, &p->arms[k]) + p->arms[k].workspace_bytes;
+            if (p->group_of[k] != g || p->residence_of[k] != r ||
+                strcmp(pl_json_get_str(pl_sweep_arm(s, k), "model", ""), model) != 0)
+                continue;
+            first = first && k >= i;
+            most = own > most ? own : most;
+        }
+        if (first)
+            sum += p->arms[i].weights_bytes + most;
+    }
+    return sum;
+}
+
+/* First fit, in the order of the arms. */
+static void make_residences(const struct pl_sweep *s, struct pl_plan *p)
+{
+    for (uint32_t i = 0; i < s->n_arms; i++) {
+        uint32_t g = p->group_of[i];
+        for (uint32_t r = 0;; r++) {
+            p->residence_of[i] = r;
+            if (r == p->n_residences[g])
+                p->n_residences[g]++;
+            else if (p->device_bytes && residence_bytes(s, p, g, r, i + 1) > p->device_bytes)
+                continue;
+            break;
+        }
+    }
+}
+
+/* Time of one sample of a group at a context: every arm, every repeat. 0: not known. */
+static double sample_s(const struct pl_sweep *s, const struct pl_plan *p, uint32_t group,
+                       uint32_t context)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < s->n_arms; i++) {
+        double t = p->group_of[i] == group ? pl_plan_busy_s(s, p->arms, i, context) : -1;
+        if (t == 0)
+            return 0;
+        sum += t > 0 ? t * s->repeats : 0;
+    }
+    return sum;
+}
+
+static uint64_t count_blocks(const struct pl_plan *p, uint32_t block_samples)
+{
+    uint64_t chunks = ((uint64_t)p->shape.samples + block_samples - 1) / block_samples;
+    return chunks * p->n_groups * p->shape.contexts;
+}
+
+static void choose_block(const struct pl_sweep *s, struct pl_plan *p, uint32_t n_workers)
+{
+    double shortest = INFINITY, longest = 0; /* of one sample */
+    uint32_t bs = s->samples < BLOCK_SAMPLES_MAX ? s->samples : BLOCK_SAMPLES_MAX;
+    for (uint32_t g = 0; g < p->n_groups; g++)
+        for (uint32_t c = 0; c < s->n_contexts; c++) {
+            double t = sample_s(s, p, g, c);
+            if (t > 0) {
+                shortest = t < shortest ? t : shortest;
+                longest = t > longest ? t : longest;
+            }
+        }
+    while (bs > 1 && ((uint64_t)bs * s->repeats * s->n_arms > BLOCK_TRIALS_MAX ||
+                      bs * longest > BLOCK_S_MAX ||
+                      (count_blocks(p, bs) < (uint64_t)BLOCKS_PER_WORKER * n_workers &&
+                       (bs - 1) * shortest >= BLOCK_S_MIN)))
+        bs--;
+    p->block_samples = bs;
+}
+
+/* The length of an ABBA run: with r residences a pass through them costs r − 1 loads, and those may
+ * take a tenth. */
+static void choose_run(const struct pl_sweep *s, struct pl_plan *p)
+{
+    for (uint32_t g = 0; g < p->n_groups; g++) {
+        double load = 0, trials = INFINITY;
+        uint32_t run = RUN_SAMPLES_UNKNOWN;
+        if (p->n_residences[g] < 2)
+            continue;
+        for (uint32_t i = 0; i < s->n_arms && load >= 0; i++) {
+            double t = pl_plan_load_s(s, p->arms, i);
+            if (p->group_of[i] == g)
+                load = t < 0 ? -1 : t > load ? t : load;
+        }
+        for (uint32_t c = 0; c < s->n_contexts; c++) {
+            double t = sample_s(s, p, g, c);
+            trials = t < trials ? t : trials;
+        }
+        if (load >= 0 && trials > 0) {
+            double want =
+                ceil((p->n_residences[g] - 1) * load * (1 - LOAD_SHARE) / LOAD_SHARE / trials);
+            run = want < 1 ? 1 : want < s->samples ? (uint32_t)want : s->samples;
+        }
+        if (run > s->samples)
+            run = s->samples;
+        if (run > p->run_samples)
+            p->run_samples = run;
+    }
+    /* A run must fit into a block, which is all that a worker holds. */
+    if (p->run_samples > p->block_samples)
+        p->block_samples = p->run_samples;
+}
+
+static void add_up(const struct pl_sweep *s, struct pl_plan *p, uint32_t n_workers)
+{
+    uint64_t chunks = blocks_per_context(p);
+    double warmup = pl_sweep_measure_f64(s, "warmup", 0), busy = 0;
+    bool known = true;
+    for (uint32_t g = 0; g < p->n_groups; g++) {
+        uint64_t blocks = chunks * p->shape.contexts;
+        uint64_t first = blocks < n_workers ? blocks : n_workers;
+        uint64_t swaps =
+            blocks * (pl_order_loads(p->n_residences[g], p->block_samples, p->run_samples) - 1);
+        double load = 0;
+        p->loads += first + swaps;
+        for (uint32_t i = 0; i < s->n_arms; i++) {
+            double t = p->group_of[i] == g ? pl_plan_load_s(s, p->arms, i) : 0;
+            known = known && t >= 0;
+            load = t > load ? t : load;
+        }
+        busy += (double)(first + swaps) * load;
+        for (uint32_t c = 0; c < s->n_contexts; c++) {
+            double t = sample_s(s, p, g, c);
+            /* warm-ups: each worker once a context, and again after each swap */
+            double again = (double)(chunks < n_workers ? chunks : n_workers) +
+                           (double)swaps / s->n_contexts / p->n_residences[g];
+            known = known && t > 0;
+            busy += t * s->samples + t / s->repeats * warmup * again;
+        }
+    }
+    for (uint32_t i = 0; i < s->n_arms; i++)
+        for (uint32_t c = 0; c < s->n_contexts; c++)
+            p->trials_s += pl_plan_trial_s(s, p->arms, i, c) * s->samples * s->repeats;
+    if (!known)
+        p->trials_s = 0;
+    else
+        p->estimate_s = busy / (p->n_blocks < n_workers ? (double)p->n_blocks : n_workers);
+}
+
+enum pl_status pl_plan_make(const struct pl_sweep *s, const struct pl_arm_info *arms,
+                            uint64_t device_bytes, uint32_t n_workers, struct pl_plan **out,
+                            struct pl_err *err)
+{
+    struct pl_plan *p;
+    uint32_t n = s->n_arms;
+    if (s->samples == 0 || n == 0 || s->n_contexts == 0)
+        return pl_fail(err, PL_ERANGE,
+                       "the sweep has no trials: %" PRIu32 " arms, %" PRIu32 " contexts, %" PRIu32
+                       " samples",
+                       n, s->n_contexts, s->samples);
+    if (n_workers == 0)
+        return pl_fail(err, PL_ERANGE, "a plan for 0 workers, expected at least 1");
+    p = calloc(1, sizeof *p);
+    if (p) {
+        p->arms = calloc(n, sizeof *p->arms);
+        p->group_of = calloc(n, sizeof *p->group_of);
+        p->residence_of = calloc(n, sizeof *p->residence_of);
+        p->n_residences = calloc(n, sizeof *p->n_residences);
+    }
+    if (!p || !p->arms || !p->group_of || !p->residence_of || !p->n_residences) {
+        pl_plan_free(p);
+        return pl_fail(err, PL_ENOMEM, "no memory for the plan of %" PRIu32 " arms", n);
+    }
+    memcpy(p->arms, arms, n * sizeof *arms);
+    p->device_bytes = device_bytes;
+    make_shape(s, arms, &p->shape);
+    make_groups(s, p);
+    make_residences(s, p);
+    choose_block(s, p, n_workers);
+    choose_run(s, p);
+    p->n_blocks = count_blocks(p, p->block_samples);
+    add_up(s, p, n_workers);
+    *out = p;
+    return PL_OK;
+}

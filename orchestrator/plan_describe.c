@@ -1,0 +1,274 @@
+/* What runners say of a sweep's arms before anything runs. */
+#include "base/clock.h"
+#include "orchestrator/plan.h"
+#include "worker/rank/runner.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DESCRIBE_S 60.0
+
+struct child {
+    struct pl_runner *runner;
+    const char *model; /* a foreign engine's; NULL: our own runner */
+    bool broken;       /* said so already */
+};
+
+struct describer {
+    const struct pl_sweep *s;
+    const char *program;
+    bool allow_exec;
+    uint64_t device_bytes;
+    struct child *children; /* [arms + 1], NULL-ended by n */
+    size_t n;
+    struct pl_problems *problems, *warnings;
+};
+
+static int64_t patience_ns(const struct pl_sweep *s)
+{
+    return (int64_t)(pl_sweep_measure_f64(s, "load_timeout", DESCRIBE_S) * (double)PL_NS_PER_S);
+}
+
+/* Once a text: arms of one model often share their mistakes. */
+static void add_once(struct pl_problems *p, const char *subject, const char *text)
+{
+    size_t len = strlen(text);
+    for (size_t i = 0; i < p->n; i++) {
+        size_t have = strlen(p->items[i]);
+        if (have > len && strcmp(p->items[i] + have - len, text) == 0)
+            return;
+    }
+    pl_problems_add(p, "%s: %s", subject, text);
+}
+
+static enum pl_status start_child(const struct describer *d, const json_t *exec,
+                                  struct pl_runner **out, struct pl_err *err)
+{
+    struct pl_runner_opts opts = {.program = d->program, .hello_timeout_ns = patience_ns(d->s)};
+    const char **argv = NULL;
+    enum pl_status st;
+    if (exec) {
+        size_t n = json_array_size(exec);
+        argv = calloc(n + 1, sizeof *argv);
+        if (!argv)
+            return pl_fail(err, PL_ENOMEM, "no memory to start a runner");
+        for (size_t i = 0; i < n; i++)
+            argv[i] = json_string_value(json_array_get(exec, i));
+        opts.exec = argv;
+    }
+    st = pl_runner_start(&opts, out, err);
+    free(argv);
+    return st;
+}
+
+/* The child that speaks for a model; NULL with *st PL_OK: it cannot be asked, and `problems` says
+ * why. */
+static struct child *child_for(struct describer *d, const char *model, enum pl_status *st,
+                               struct pl_err *err)
+{
+    const json_t *engine = json_object_get(pl_sweep_model(d->s, model), "engine");
+    const json_t *exec = json_object_get(engine, "exec");
+    const char *key = exec ? model : NULL;
+    struct child *c;
+    for (size_t i = 0; i < d->n; i++)
+        if (key ? d->children[i].model && strcmp(d->children[i].model, key) == 0
+                : !d->children[i].model)
+            return &d->children[i];
+    c = &d->children[d->n];
+    *c = (struct child){.model = key};
+    if (exec && !d->allow_exec) {
+        d->n++;
+        c->broken = true;
+        pl_problems_add(d->problems,
+                        "models.%s.engine.exec starts \"%s\", expected --allow-exec on the command "
+                        "line, which allows programs that a sweep names",
+                        model, json_string_value(json_array_get(exec, 0)));
+        return c;
+    }
+    *st = start_child(d, exec, &c->runner, err);
+    if (*st != PL_OK && exec) {
+        d->n++;
+        c->broken = true;
+        pl_problems_add(d->problems, "models.%s.engine: %s", model, err ? err->text : "");
+        *st = PL_OK;
+        return c;
+    }
+    if (*st != PL_OK)
+        return NULL;
+    d->n++;
+    return c;
+}
+
+static uint64_t number(const json_t *o, const char *key)
+{
+    int64_t n = pl_json_get_i64(o, key, 0);
+    return n > 0 ? (uint64_t)n : 0;
+}
+
+static uint32_t small(const json_t *o, const char *key, uint32_t max)
+{
+    uint64_t n = number(o, key);
+    return n > max ? max : (uint32_t)n;
+}
+
+static void take_texts(struct pl_problems *out, const json_t *answer, const char *key,
+                       const char *subject)
+{
+    size_t i;
+    json_t *v;
+    json_array_foreach (json_object_get(answer, key), i, v)
+        if (json_is_string(v))
+            add_once(out, subject, json_string_value(v));
+}
+
+static enum pl_status ask(struct describer *d, struct child *c, const json_t *model,
+                          const json_t *arm, json_t **answer, struct pl_err *err)
+{
+    const json_t *grid = json_object_get(d->s->resolved, "grid");
+    json_t *q = json_pack("{s:s,s:O,s:n,s:O,s:O,s:I}", "type", "describe", "model", model,
+                          "draft_model", "arm", arm, "contexts", json_object_get(grid, "contexts"),
+                          "tokens", (json_int_t)d->s->tokens);
+    enum pl_status st;
+    if (!q)
+        return pl_fail(err, PL_ENOMEM, "no memory to ask a runner");
+    st = pl_runner_call(c->runner, q, patience_ns(d->s), answer, err);
+    json_decref(q);
+    return st;
+}
+
+/* A runner that failed: its stderr's last line tells more than we can. */
+static void blame(struct describer *d, struct child *c, const char *subject,
+                  const struct pl_err *err)
+{
+    const char *tail = c->runner ? pl_runner_stderr_tail(c->runner) : NULL, *last;
+    size_t n = tail ? strlen(tail) : 0;
+    while (n && (tail[n - 1] == '\n' || tail[n - 1] == ' '))
+        n--;
+    last = tail;
+    for (size_t i = 0; i < n; i++)
+        if (tail[i] == '\n')
+            last = tail + i + 1;
+    c->broken = true;
+    if (n)
+        pl_problems_add(d->problems, "%s: %s; its last words: %.*s", subject, err->text,
+                        (int)(tail + n - last), last);
+    else
+        pl_problems_add(d->problems, "%s: %s", subject, err->text);
+}
+
+static void take_answer(struct pl_arm_info *info, const json_t *answer)
+{
+    info->layers = small(answer, "layers", UINT16_MAX);
+    if (info->layers == 0)
+        info->layers = 1;
+    info->layers_draft = small(answer, "layers_draft", UINT16_MAX);
+    info->max_rounds = small(answer, "max_rounds", UINT16_MAX * 16u);
+    info->weights_bytes = number(answer, "weights_bytes");
+    info->kv_bytes_per_token = number(answer, "kv_bytes_per_token");
+    info->workspace_bytes = number(answer, "workspace_bytes");
+    info->max_positions = (int64_t)number(answer, "max_positions");
+}
+
+static void check_fit(struct describer *d, const char *subject, const struct pl_arm_info *info)
+{
+    uint64_t need = info->weights_bytes + pl_plan_kv_bytes(d->s, info) + info->workspace_bytes;
+    if (d->device_bytes && need > d->device_bytes)
+        pl_problems_add(d->warnings,
+                        "%s needs %.1f GiB and its device has %.1f GiB: its trials will fail "
+                        "(reason memory)",
+                        subject, (double)need / 1073741824.0,
+                        (double)d->device_bytes / 1073741824.0);
+}
+
+/* The model whose tokenizer a foreign engine's ids come from is described too, for its mistakes. */
+static enum pl_status ask_ids_from(struct describer *d, const json_t *engine, const json_t *arm,
+                                   struct pl_err *err)
+{
+    const char *from = pl_json_get_str(engine, "ids_from", NULL);
+    enum pl_status st = PL_OK;
+    struct child *c;
+    json_t *answer = NULL;
+    char subject[160];
+    if (!from)
+        return PL_OK;
+    c = child_for(d, from, &st, err);
+    if (!c || c->broken)
+        return st;
+    snprintf(subject, sizeof subject, "models.%s", from);
+    if (ask(d, c, pl_sweep_model(d->s, from), arm, &answer, err) == PL_OK)
+        take_texts(d->problems, answer, "errors", subject);
+    else
+        blame(d, c, subject, err);
+    json_decref(answer);
+    return PL_OK;
+}
+
+static enum pl_status describe_arm(struct describer *d, uint32_t i, struct pl_arm_info *info,
+                                   struct pl_err *err)
+{
+    const json_t *arm = pl_sweep_arm(d->s, i), *hello, *devices;
+    const char *name = pl_json_get_str(arm, "model", "");
+    const json_t *model = pl_sweep_model(d->s, name);
+    const json_t *engine = json_object_get(model, "engine");
+    char subject[160];
+    json_t *answer = NULL;
+    enum pl_status st = PL_OK;
+    struct child *c = child_for(d, name, &st, err);
+    info->sim = json_is_string(engine) && strcmp(json_string_value(engine), "sim") == 0;
+    info->synthetic = info->sim || json_is_string(json_object_get(model, "weights"));
+    info->devices = 1;
+    info->layers = 1;
+    if (!c || c->broken)
+        return st;
+    snprintf(subject, sizeof subject, "arms.%s", pl_sweep_arm_name(d->s, i));
+    st = ask(d, c, model, arm, &answer, err);
+    if (st == PL_ENOENT || st == PL_ENOMEM)
+        return st;
+    if (st != PL_OK) {
+        blame(d, c, subject, err);
+        return PL_OK;
+    }
+    take_answer(info, answer);
+    info->synthetic |=
+        pl_runner_synthetic(c->runner) || json_is_true(json_object_get(answer, "synthetic"));
+    hello = pl_runner_hello(c->runner);
+    devices = json_object_get(hello, "devices");
+    if (d->device_bytes == 0)
+        d->device_bytes = number(json_array_get(devices, 0), "bytes");
+    take_texts(d->problems, answer, "errors", subject);
+    take_texts(d->warnings, answer, "warnings", subject);
+    check_fit(d, subject, info);
+    json_decref(answer);
+    return ask_ids_from(d, engine, arm, err);
+}
+
+enum pl_status pl_plan_describe(const struct pl_sweep *s, const char *runner_program,
+                                bool allow_exec, struct pl_arm_info *arms, uint64_t *device_bytes,
+                                struct pl_problems *problems, struct pl_problems *warnings,
+                                struct pl_err *err)
+{
+    struct pl_err own = {""};
+    struct describer d = {.s = s,
+                          .program = runner_program,
+                          .allow_exec = allow_exec,
+                          .problems = problems,
+                          .warnings = warnings};
+    struct pl_arm_info *infos = calloc(s->n_arms, sizeof *infos);
+    enum pl_status st = PL_OK;
+    d.children = calloc((size_t)s->n_arms * 2 + 1, sizeof *d.children);
+    if (!infos || !d.children)
+        st = pl_fail(err, PL_ENOMEM, "no memory to describe %" PRIu32 " arms", s->n_arms);
+    for (uint32_t i = 0; i < s->n_arms && st == PL_OK; i++)
+        st = describe_arm(&d, i, &infos[i], err ? err : &own);
+    for (size_t i = 0; i < d.n; i++)
+        if (d.children[i].runner && !pl_runner_free(d.children[i].runner))
+            pl_problems_add(warnings, "a runner that was asked about the sweep could not be ended");
+    if (st == PL_OK) {
+        memcpy(arms, infos, s->n_arms * sizeof *infos);
+        *device_bytes = d.device_bytes;
+    }
+    free(d.children);
+    free(infos);
+    return st;
+}

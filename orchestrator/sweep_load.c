@@ -1,0 +1,566 @@
+/* A sweep file → the resolved sweep. Every step records its mistakes and goes on, so that all come
+ * in one go. */
+#include "orchestrator/sweep_paths.h"
+#include "orchestrator/sweep_select.h"
+#include "orchestrator/sweep_suggest.h"
+#include "orchestrator/sweep_tree.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SWEEP_BYTES_MAX (4u << 20)
+#define TRIALS_MAX ((uint64_t)1 << 40)
+
+struct model_def {
+    const char *name;
+    const struct pl_yaml *map;
+    unsigned engines; /* the one it has; PL_FOR_ALL when its engine is a mistake */
+    json_t *json;
+    bool used;
+};
+
+struct loader {
+    struct pl_tree t;
+    struct model_def *models;
+    size_t n_models;
+    struct pl_arm_def *arms;
+    json_t **arm_json; /* [n_arms] */
+    size_t n_arms;
+    json_t *root, *data, *grid, *generate, *measure;
+};
+
+static void loader_release(struct loader *l)
+{
+    for (size_t i = 0; i < l->n_models; i++)
+        json_decref(l->models[i].json);
+    for (size_t i = 0; l->arm_json && i < l->n_arms; i++)
+        json_decref(l->arm_json[i]);
+    json_decref(l->root);
+    json_decref(l->data);
+    json_decref(l->grid);
+    json_decref(l->generate);
+    json_decref(l->measure);
+    pl_tree_release(&l->t);
+}
+
+static void set(struct loader *l, json_t *o, const char *key, json_t *value)
+{
+    if (!value || json_object_set_new(o, key, value) != 0)
+        l->t.no_memory = true;
+}
+
+static bool is_null(const json_t *o, const char *key)
+{
+    const json_t *v = json_object_get(o, key);
+    return !v || json_is_null(v);
+}
+
+static bool has_str(const json_t *o, const char *key, const char *value)
+{
+    return strcmp(pl_json_get_str(o, key, ""), value) == 0;
+}
+
+static const struct pl_yaml *place_of(const struct pl_yaml *map, const char *key)
+{
+    const struct pl_yaml *v = map ? pl_yaml_get(map, key) : NULL;
+    return v ? v : map;
+}
+
+/* --- models --- */
+
+/* What `engine:` says: whose model it is; the JSON of the engine (NULL: our own). */
+static unsigned read_engine(struct loader *l, const struct pl_yaml *v, const char *label,
+                            json_t **engine)
+{
+    struct pl_tree *t = &l->t;
+    struct pl_suggest s;
+    const char *sub = pl_arena_printf(&t->arena, "%s.engine", label);
+    if (!v)
+        return PL_FOR_OWN;
+    if (v->kind == PL_YAML_MAP && sub) {
+        *engine = pl_tree_section(t, v, PL_SECTION_ENGINE, PL_FOR_ALL, sub);
+        return PL_FOR_EXEC;
+    }
+    if (v->kind == PL_YAML_SCALAR && strcmp(v->text, "sim") == 0) {
+        *engine = json_string("sim");
+        return PL_FOR_SIM;
+    }
+    pl_suggest_init(&s, v->kind == PL_YAML_SCALAR ? v->text : "");
+    pl_suggest_offer(&s, "sim");
+    pl_tree_mistake(t, v, "%s.engine is %s, expected sim or {exec: [ARGV…], ids_from: MODEL}%s%s",
+                    label, pl_tree_show(t, v), s.best ? ", did you mean " : "",
+                    s.best ? s.best : "");
+    return PL_FOR_ALL;
+}
+
+static void read_fail(struct loader *l, const struct pl_yaml *map, json_t *o, const char *label)
+{
+    const struct pl_yaml *v = pl_tree_get(map, "fail");
+    const char *sub = pl_arena_printf(&l->t.arena, "%s.fail", label);
+    set(l, o, "fail",
+        v && sub ? pl_tree_section(&l->t, v, PL_SECTION_FAIL, PL_FOR_ALL, sub) : json_null());
+}
+
+static void read_model(struct loader *l, struct model_def *m)
+{
+    struct pl_tree *t = &l->t;
+    char *label = pl_arena_printf(&t->arena, "models.%s", m->name);
+    json_t *engine = NULL, *own;
+    if (!label) {
+        t->no_memory = true;
+        return;
+    }
+    m->engines = read_engine(l, pl_tree_get(m->map, "engine"), label, &engine);
+    own = pl_tree_section(t, m->map, PL_SECTION_MODEL, m->engines, label);
+    m->json = json_object();
+    set(l, m->json, "engine", engine ? engine : json_null());
+    if (!m->json || json_object_update(m->json, own) != 0)
+        t->no_memory = true;
+    json_decref(own);
+    if (m->engines == PL_FOR_SIM)
+        read_fail(l, m->map, m->json, label);
+    /* "auto" and nothing said are the same sweep. */
+    if (has_str(m->json, "dtype", "auto"))
+        set(l, m->json, "dtype", json_null());
+    if (has_str(m->json, "kv", "auto"))
+        set(l, m->json, "kv", json_null());
+    if (m->engines == PL_FOR_OWN && !pl_tree_get(m->map, "path"))
+        pl_tree_mistake(t, m->map, "%s.path is missing, expected a model's directory, or an engine",
+                        label);
+}
+
+static void read_models(struct loader *l, const struct pl_yaml *models)
+{
+    struct pl_tree *t = &l->t;
+    if (!models)
+        return;
+    if (models->kind != PL_YAML_MAP || models->n == 0) {
+        pl_tree_mistake(t, models, "models is %s, expected a map of models by name",
+                        models->kind == PL_YAML_MAP ? "an empty map" : pl_tree_show(t, models));
+        return;
+    }
+    l->models = pl_arena_calloc(&t->arena, models->n, sizeof *l->models);
+    if (!l->models) {
+        t->no_memory = true;
+        return;
+    }
+    for (size_t i = 0; i < models->n; i++) {
+        const struct pl_yaml *key = models->keys[i], *v = models->items[i];
+        struct model_def *m = &l->models[l->n_models];
+        size_t first = 0;
+        while (strcmp(models->keys[first]->text, key->text) != 0)
+            first++;
+        if (first < i) {
+            pl_tree_mistake(t, key, "duplicate model \"%s\", expected it once, first at %s",
+                            key->text, pl_tree_place(t, models->keys[first]));
+            continue;
+        }
+        if (!pl_tree_name_ok(t, key, key->text, "model"))
+            continue;
+        l->n_models++;
+        m->name = key->text;
+        m->map = v;
+        if (v->kind == PL_YAML_MAP) {
+            read_model(l, m);
+            continue;
+        }
+        m->engines = PL_FOR_ALL;
+        m->json = json_object();
+        pl_tree_mistake(t, v, "models.%s is %s, expected a map with a path or an engine", m->name,
+                        pl_tree_show(t, v));
+    }
+}
+
+static struct model_def *find_model(struct loader *l, const char *name)
+{
+    for (size_t i = 0; i < l->n_models; i++)
+        if (strcmp(l->models[i].name, name) == 0)
+            return &l->models[i];
+    return NULL;
+}
+
+static void no_such_model(struct loader *l, const struct pl_yaml *at, const char *label,
+                          const char *name)
+{
+    struct pl_suggest s;
+    pl_suggest_init(&s, name);
+    for (size_t i = 0; i < l->n_models; i++)
+        pl_suggest_offer(&s, l->models[i].name);
+    pl_tree_mistake(&l->t, at, "%s is \"%s\", expected a model of this sweep%s%s", label, name,
+                    s.best ? ", did you mean " : "", s.best ? s.best : "");
+}
+
+/* What only matters for models that an arm runs: files, programs and models that they name. */
+static void check_used_model(struct loader *l, struct model_def *m)
+{
+    struct pl_tree *t = &l->t;
+    char *label = pl_arena_printf(&t->arena, "models.%s", m->name);
+    char *sub = pl_arena_printf(&t->arena, "models.%s.engine", m->name);
+    json_t *engine = json_object_get(m->json, "engine");
+    const struct pl_yaml *at = place_of(m->map, "engine");
+    const char *ids_from, *path = pl_json_get_str(m->json, "path", NULL), *found;
+    if (!label || !sub) {
+        t->no_memory = true;
+        return;
+    }
+    if (m->engines == PL_FOR_OWN)
+        pl_tree_resolve_path(t, m->json, "path", place_of(m->map, "path"), label);
+    if (m->engines != PL_FOR_EXEC)
+        return;
+    /* A foreign engine may name its model as it likes. */
+    found = path ? pl_tree_find_path(t, path) : NULL;
+    if (found && found != path)
+        set(l, m->json, "path", json_string(found));
+    pl_tree_resolve_exec(t, json_object_get(engine, "exec"), place_of(at, "exec"), sub);
+    ids_from = pl_json_get_str(engine, "ids_from", NULL);
+    if (ids_from) {
+        struct model_def *from = find_model(l, ids_from);
+        sub = pl_arena_printf(&t->arena, "%s.ids_from", sub);
+        if (!from && sub)
+            no_such_model(l, place_of(at, "ids_from"), sub, ids_from);
+        else if (from && sub && !(from->engines & PL_FOR_OWN))
+            pl_tree_mistake(
+                t, place_of(at, "ids_from"),
+                "%s is \"%s\", expected a model of our own runner, which has a tokenizer", sub,
+                ids_from);
+        else if (from && !from->used) {
+            from->used = true;
+            check_used_model(l, from);
+        }
+    }
+}
+
+/* --- arms --- */
+
+/* The simulated engine's drafting keys: the arm's, else its model's, else the defaults; they mean
+ * something together only. */
+static void resolve_drafting(struct loader *l, const struct model_def *m,
+                             const struct pl_arm_def *arm, json_t *j, const char *label)
+{
+    static const char *const keys[] = {"gamma", "draft_us", "verify_us"};
+    json_t *accept = json_object_get(j, "acceptance");
+    if (json_is_null(accept))
+        accept = json_object_get(m->json, "acceptance");
+    if (!accept || json_is_null(accept)) {
+        for (size_t i = 0; i < 3; i++)
+            if (pl_tree_get(arm->map, keys[i]))
+                pl_tree_mistake(&l->t, place_of(arm->map, keys[i]),
+                                "%s.%s is given without acceptance, expected both or none", label,
+                                keys[i]);
+        return;
+    }
+    json_object_set(j, "acceptance", accept);
+    for (size_t i = 0; i < 3; i++) {
+        json_t *v = json_object_get(j, keys[i]);
+        if (json_is_null(v))
+            v = json_object_get(m->json, keys[i]);
+        if (v && !json_is_null(v))
+            json_object_set(j, keys[i], v);
+        else if (i == 0)
+            set(l, j, keys[i], json_integer(1));
+        else
+            set(l, j, keys[i], json_real(i == 1 ? 0 : pl_json_get_f64(m->json, "decode_us", 0)));
+    }
+}
+
+static void read_arm(struct loader *l, size_t i)
+{
+    struct pl_tree *t = &l->t;
+    const struct pl_arm_def *arm = &l->arms[i];
+    const struct pl_yaml *v = pl_tree_get(arm->map, "model");
+    struct model_def *m = NULL;
+    char *label = pl_arena_printf(&t->arena, "arms.%s", arm->name), *sub;
+    json_t *keys, *j = json_object();
+    if (!label || !j) {
+        t->no_memory = true;
+        json_decref(j);
+        return;
+    }
+    if (v && v->kind == PL_YAML_SCALAR && v->text[0]) {
+        m = find_model(l, v->text);
+        sub = pl_arena_printf(&t->arena, "%s.model", label);
+        if (!m && sub && l->n_models)
+            no_such_model(l, v, sub, v->text);
+    }
+    keys = pl_tree_section(t, arm->map, PL_SECTION_ARM, m ? m->engines : PL_FOR_ALL, label);
+    set(l, j, "name", json_string(arm->name));
+    if (json_object_update(j, keys) != 0)
+        t->no_memory = true;
+    json_decref(keys);
+    if (m && m->engines == PL_FOR_SIM) {
+        read_fail(l, arm->map, j, label);
+        resolve_drafting(l, m, arm, j, label);
+    }
+    l->arm_json[i] = j;
+}
+
+static void read_arms(struct loader *l, const struct pl_yaml *arms)
+{
+    struct pl_tree *t = &l->t;
+    if (!arms)
+        return;
+    if (arms->kind != PL_YAML_MAP || arms->n == 0) {
+        pl_tree_mistake(t, arms, "arms is %s, expected a map of arms by name",
+                        arms->kind == PL_YAML_MAP ? "an empty map" : pl_tree_show(t, arms));
+        return;
+    }
+    l->n_arms = pl_tree_arms(t, arms, &l->arms);
+    l->arm_json = pl_arena_calloc(&t->arena, l->n_arms + 1, sizeof(json_t *));
+    if (!l->arm_json) {
+        t->no_memory = true;
+        l->n_arms = 0;
+    }
+    for (size_t i = 0; i < l->n_arms; i++)
+        read_arm(l, i);
+}
+
+static size_t find_arm(const struct loader *l, const char *name)
+{
+    size_t i = 0;
+    while (i < l->n_arms && strcmp(l->arms[i].name, name) != 0)
+        i++;
+    return i;
+}
+
+static void no_such_arm(struct loader *l, const struct pl_yaml *at, const char *label,
+                        const char *name)
+{
+    struct pl_suggest s;
+    pl_suggest_init(&s, name);
+    for (size_t i = 0; i < l->n_arms; i++)
+        pl_suggest_offer(&s, l->arms[i].name);
+    pl_tree_mistake(&l->t, at, "%s is \"%s\", expected an arm of this sweep%s%s", label, name,
+                    s.best ? ", did you mean " : "", s.best ? s.best : "");
+}
+
+/* Every arm gets its baseline written out; all of them must be arms. */
+static void resolve_baselines(struct loader *l)
+{
+    struct pl_tree *t = &l->t;
+    const struct pl_yaml *at = place_of(t->root, "baseline");
+    const char *base = pl_json_get_str(l->root, "baseline", NULL);
+    bool needed = false;
+    if (base && l->n_arms && find_arm(l, base) == l->n_arms) {
+        no_such_arm(l, at, "baseline", base);
+        return;
+    }
+    if (!base && l->n_arms == 1)
+        base = l->arms[0].name;
+    for (size_t i = 0; i < l->n_arms; i++) {
+        json_t *arm = l->arm_json[i];
+        const char *own = pl_json_get_str(arm, "baseline", NULL);
+        char *label = pl_arena_printf(&t->arena, "arms.%s.baseline", l->arms[i].name);
+        if (own && label && find_arm(l, own) == l->n_arms)
+            no_such_arm(l, place_of(l->arms[i].map, "baseline"), label, own);
+        else if (!own && base)
+            set(l, arm, "baseline", json_string(base));
+        else if (!own)
+            needed = true;
+    }
+    if (needed && !pl_tree_get(t->root, "baseline"))
+        pl_tree_mistake(t, t->root,
+                        "baseline is missing, expected an arm that others are compared with");
+    else if (base)
+        set(l, l->root, "baseline", json_string(base));
+}
+
+/* --- the rest --- */
+
+static void check_data(struct loader *l, const struct pl_yaml *data)
+{
+    struct pl_tree *t = &l->t;
+    const struct pl_yaml *samples = pl_tree_get(pl_tree_get(t->root, "grid"), "samples");
+    bool has_path = !is_null(l->data, "path");
+    if (!data || data->kind != PL_YAML_MAP)
+        return;
+    if (has_str(l->data, "kind", "text")) {
+        if (!has_path && !pl_tree_get(data, "path"))
+            pl_tree_mistake(t, data,
+                            "data.path is missing, expected a text file or a folder of them");
+        pl_tree_resolve_path(t, l->data, "path", place_of(data, "path"), "data");
+    } else if (has_str(l->data, "kind", "synthetic")) {
+        if (has_path)
+            pl_tree_mistake(t, place_of(data, "path"),
+                            "data.path is given with synthetic data, expected kind: text");
+        if (samples && samples->kind == PL_YAML_SCALAR && strcmp(samples->text, "all") == 0)
+            pl_tree_mistake(
+                t, samples,
+                "grid.samples is all, expected a number, since synthetic data has no end");
+    }
+}
+
+static void check_sections(struct loader *l)
+{
+    struct pl_tree *t = &l->t;
+    const struct pl_yaml *generate = pl_tree_get(t->root, "generate");
+    bool real = false;
+    double temperature = pl_json_get_f64(l->generate, "temperature", 0);
+    if (temperature != 0)
+        pl_tree_mistake(
+            t, place_of(generate, "temperature"),
+            "generate.temperature is %g, expected 0 (greedy): sampling is not supported",
+            temperature);
+    for (size_t i = 0; i < l->n_models; i++)
+        real = real || (l->models[i].used && (l->models[i].engines & PL_FOR_REAL) &&
+                        !has_str(l->models[i].json, "device", "cuda"));
+    if (is_null(l->measure, "exclusive"))
+        set(l, l->measure, "exclusive", json_string(real ? "node" : "none"));
+    if (is_null(l->root, "name")) {
+        const char *slash = strrchr(t->path, '/'), *base = slash ? slash + 1 : t->path;
+        const char *dot = strrchr(base, '.');
+        set(l, l->root, "name",
+            json_stringn(base, dot && dot > base ? (size_t)(dot - base) : strlen(base)));
+    }
+}
+
+static void check_size(struct loader *l)
+{
+    uint64_t factors[4] = {l->n_arms, json_array_size(json_object_get(l->grid, "contexts")),
+                           (uint64_t)pl_json_get_i64(l->grid, "samples", 1),
+                           (uint64_t)pl_json_get_i64(l->grid, "repeats", 1)};
+    uint64_t rows = 1;
+    for (size_t i = 0; i < 4; i++)
+        if (factors[i] && rows <= TRIALS_MAX)
+            rows *= factors[i];
+    if (rows > TRIALS_MAX)
+        pl_tree_mistake(&l->t, place_of(l->t.root, "grid"),
+                        "the grid has more trials than a results file can hold, expected at most "
+                        "%" PRIu64,
+                        TRIALS_MAX);
+}
+
+static void mark_used(struct loader *l, const bool *chosen)
+{
+    for (size_t i = 0; i < l->n_arms; i++) {
+        struct model_def *m = find_model(l, pl_json_get_str(l->arm_json[i], "model", ""));
+        if (!m || m->used || !chosen[i])
+            continue;
+        m->used = true;
+        check_used_model(l, m);
+    }
+}
+
+static json_t *assemble(struct loader *l, const bool *chosen)
+{
+    json_t *out = json_object(), *models = json_object(), *arms = json_array();
+    const char *base = pl_json_get_str(l->root, "baseline", NULL);
+    size_t at = base ? find_arm(l, base) : l->n_arms;
+    for (size_t i = 0; i < l->n_models; i++) {
+        json_t *m = l->models[i].json;
+        if (!l->models[i].used)
+            continue;
+        json_object_del(m, "acceptance"); /* the arms have them */
+        json_object_del(m, "gamma");
+        json_object_del(m, "draft_us");
+        json_object_del(m, "verify_us");
+        set(l, models, l->models[i].name, json_incref(m));
+    }
+    for (size_t i = 0; i < l->n_arms; i++) {
+        if (!chosen[i])
+            continue;
+        if (at == l->n_arms || !chosen[at]) /* not selected: the first arm's stands in */
+            at = find_arm(l, pl_json_get_str(l->arm_json[i], "baseline", ""));
+        if (json_array_append(arms, l->arm_json[i]) != 0)
+            l->t.no_memory = true;
+    }
+    set(l, out, "name", json_incref(json_object_get(l->root, "name")));
+    set(l, out, "seed", json_incref(json_object_get(l->root, "seed")));
+    set(l, out, "data", json_incref(l->data));
+    set(l, out, "models", models);
+    set(l, out, "arms", arms);
+    set(l, out, "baseline", at < l->n_arms ? json_string(l->arms[at].name) : json_null());
+    set(l, out, "grid", json_incref(l->grid));
+    set(l, out, "generate", json_incref(l->generate));
+    set(l, out, "measure", json_incref(l->measure));
+    return out;
+}
+
+static json_t *read_all(struct loader *l, const struct pl_select *sel, struct pl_problems *notes)
+{
+    struct pl_tree *t = &l->t;
+    const struct pl_yaml *data;
+    bool *chosen;
+    if (sel)
+        pl_select_edit(t, sel);
+    l->root = pl_tree_section(t, t->root, PL_SECTION_ROOT, PL_FOR_ALL, "");
+    if (t->root->kind != PL_YAML_MAP)
+        return NULL;
+    data = pl_tree_get(t->root, "data");
+    l->data = pl_tree_section(t, data, PL_SECTION_DATA, PL_FOR_ALL, "data");
+    read_models(l, pl_tree_get(t->root, "models"));
+    read_arms(l, pl_tree_get(t->root, "arms"));
+    l->grid = pl_tree_section(t, pl_tree_get(t->root, "grid"), PL_SECTION_GRID, PL_FOR_ALL, "grid");
+    l->generate = pl_tree_section(t, pl_tree_get(t->root, "generate"), PL_SECTION_GENERATE,
+                                  PL_FOR_ALL, "generate");
+    l->measure = pl_tree_section(t, pl_tree_get(t->root, "measure"), PL_SECTION_MEASURE, PL_FOR_ALL,
+                                 "measure");
+    resolve_baselines(l);
+    chosen = pl_arena_calloc(&t->arena, l->n_arms + 1, sizeof *chosen);
+    if (!chosen || t->no_memory) {
+        t->no_memory = true;
+        return NULL;
+    }
+    pl_select_arms(t, sel, l->arm_json, l->n_arms, chosen, notes);
+    mark_used(l, chosen);
+    check_data(l, data);
+    check_sections(l);
+    check_size(l);
+    for (size_t i = 0; i < l->n_models && t->n_mistakes == 0; i++)
+        if (!l->models[i].used && !(sel && sel->arms))
+            pl_problems_add(notes, "models.%s is used by no arm", l->models[i].name);
+    return t->n_mistakes || t->no_memory ? NULL : assemble(l, chosen);
+}
+
+enum pl_status pl_sweep_load(const char *path, const struct pl_select *sel, struct pl_sweep **out,
+                             struct pl_problems *problems, struct pl_err *err)
+{
+    struct loader l = {.t = {.path = path}};
+    struct pl_problems notes = {0};
+    struct pl_buf text;
+    struct pl_sweep *s = NULL;
+    json_t *resolved = NULL;
+    size_t n;
+    enum pl_status st;
+    pl_arena_init(&l.t.arena);
+    pl_buf_init(&text, SWEEP_BYTES_MAX);
+    st = pl_read_file(path, SWEEP_BYTES_MAX, &text, err);
+    if (st != PL_OK)
+        goto out;
+    st = pl_yaml_parse(path, text.data ? text.data : "", text.len, &l.t.arena, &l.t.root, err);
+    if (st == PL_ESWEEP) {
+        pl_problems_add(problems, "%s", err ? err->text : "");
+        st = pl_fail(err, PL_ESWEEP, "%s: 1 mistake", path);
+    }
+    if (st != PL_OK)
+        goto out;
+    resolved = read_all(&l, sel, &notes);
+    n = pl_tree_report(&l.t, problems);
+    if (n)
+        st = pl_fail(err, PL_ESWEEP, "%s: %zu mistake%s", path, n, n == 1 ? "" : "s");
+    else if (!resolved || l.t.no_memory)
+        st = pl_fail(err, PL_ENOMEM, "%s: no memory for the sweep", path);
+    if (st == PL_OK)
+        st = pl_sweep_from_json(resolved, &s, err);
+    if (st != PL_OK)
+        goto out;
+    s->path = strdup(path);
+    s->text = strndup(text.data, text.len);
+    s->text_len = text.len;
+    if (!s->path || !s->text) {
+        st = pl_fail(err, PL_ENOMEM, "%s: no memory for the sweep", path);
+        goto out;
+    }
+    for (size_t i = 0; i < notes.n; i++)
+        pl_problems_add(problems, "%s", notes.items[i]);
+    *out = s;
+    s = NULL;
+out:
+    pl_sweep_free(s);
+    json_decref(resolved);
+    pl_problems_release(&notes);
+    pl_buf_release(&text);
+    loader_release(&l);
+    return st;
+}
