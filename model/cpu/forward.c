@@ -83,9 +83,9 @@ static void step_rope_table(const struct job *j, int32_t layer, int m, int membe
     }
 }
 
-/* y[rows, out] = x · wᵀ + bias (+ resid), this member's panels. Returns its columns. */
+/* y[rows, out] = x · wᵀ + bias, this member's panels; then added to add_to, where that is given. */
 static void step_linear(const struct job *j, const struct pl_panels *p, const float *x, size_t rows,
-                        float *y, const float *resid, int m, int members)
+                        float *y, float *add_to, int m, int members)
 {
     struct pl_gemm g = {.x = x,
                         .ldx = p->in,
@@ -101,8 +101,8 @@ static void step_linear(const struct job *j, const struct pl_panels *p, const fl
                         .scratch = pl_cpu_scratch_of(j->n->device, m)};
 
     pl_pool_share((p->out + PL_PANEL - 1) / PL_PANEL, m, members, &g.first, &g.end);
-    g.resid = resid;
-    g.ldr = p->out;
+    g.add_to = add_to;
+    g.ld_add = p->out;
     j->n->device->kernels->gemm(&g);
 }
 
@@ -281,7 +281,7 @@ static void run_layer(const struct job *j, int32_t l, int m, int members)
     if (j->f->sums_layer == l && j->f->spans[0].cache->sums.data)
         step_sums(j, l, m, members);
     pl_pool_barrier(pool);
-    step_linear(j, &w->o, b->att, j->rows, b->x, b->x, m, members);
+    step_linear(j, &w->o, b->att, j->rows, b->xn, b->x, m, members);
     pl_pool_barrier(pool);
     step_norm(j, w->ffn_norm, m, members);
     pl_pool_barrier(pool);
@@ -290,7 +290,7 @@ static void run_layer(const struct job *j, int32_t l, int m, int members)
     step_linear(j, &w->up, b->xn, j->rows, b->up, NULL, m, members);
     step_activate(j, m, members);
     pl_pool_barrier(pool);
-    step_linear(j, &w->down, b->up, j->rows, b->x, b->x, m, members);
+    step_linear(j, &w->down, b->up, j->rows, b->xn, b->x, m, members);
     pl_pool_barrier(pool);
     step_taps(j, l + 1, b->x, m, members);
 }

@@ -234,9 +234,9 @@ static void gemm(const struct pl_gemm *g)
     for (size_t r = 0; g->bias && r < g->rows; r++)
         for (size_t o = o0; o < o1; o++)
             g->y[r * g->ldy + o] += g->bias[o];
-    for (size_t r = 0; g->resid && r < g->rows; r++)
+    for (size_t r = 0; g->add_to && r < g->rows; r++)
         for (size_t o = o0; o < o1; o++)
-            g->y[r * g->ldy + o] += g->resid[r * g->ldr + o];
+            g->add_to[r * g->ld_add + o] += g->y[r * g->ldy + o];
 }
 
 /* The 16 lanes of a row sum, folded 8, 4, 2, 1. */

@@ -42,8 +42,8 @@ struct pl_gemm {
     size_t ldy;
     bool resume;        /* the chains start from what y holds, not from 0 */
     const float *bias;  /* [n] or NULL: added to the finished chain */
-    const float *resid; /* [rows, n] or NULL: added last; may be y */
-    size_t ldr;
+    float *add_to;      /* [rows, n] or NULL: the finished y is added to it; not y itself */
+    size_t ld_add;
     float *scratch; /* [PL_GEMM_SCRATCH] */
 };
 

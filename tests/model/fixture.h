@@ -1,0 +1,74 @@
+/* What the model tests share: cmocka in the right order, golden paths, loading that fails the test.
+ */
+#ifndef PL_TESTS_MODEL_FIXTURE_H
+#define PL_TESTS_MODEL_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "model/session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GOLDENS PL_SOURCE_DIR "/tests/model/goldens"
+
+#define ok(call)                                                                                   \
+    do {                                                                                           \
+        struct pl_err err = {0};                                                                   \
+        enum pl_status st_ = (call);                                                               \
+        if (st_)                                                                                   \
+            fail_msg("%s: %s", pl_status_text(st_), err.text);                                     \
+    } while (0)
+
+/* The call fails with this status and its text holds `part`. */
+#define fails(status, part, call)                                                                  \
+    do {                                                                                           \
+        struct pl_err err = {0};                                                                   \
+        enum pl_status st_ = (call);                                                               \
+        if (st_ != (status) || !strstr(err.text, part))                                            \
+            fail_msg("expected %s with \"%s\", got %s: %s", pl_status_text(status), part,          \
+                     pl_status_text(st_), err.text);                                               \
+    } while (0)
+
+static inline struct pl_model *load_model(const char *name, int threads, const char *isa)
+{
+    struct pl_model_opts o = {.where = {.threads = threads, .isa = isa}};
+    struct pl_model *m = NULL;
+    char path[512];
+
+    snprintf(path, sizeof(path), "%s/%s", GOLDENS, name);
+    ok(pl_model_load(path, &o, &m, &err));
+    return m;
+}
+
+static inline struct pl_session *new_session(struct pl_model *m, const struct pl_session_opts *o)
+{
+    struct pl_session *s = NULL;
+
+    ok(pl_session_create(m, o, &s, &err));
+    return s;
+}
+
+static inline void prefill(struct pl_session *s, const int32_t *ids, size_t n, float *logits)
+{
+    struct pl_prompt p = {.ids = ids, .n = n};
+
+    ok(pl_session_prefill(s, &p, logits, &err));
+}
+
+/* Some ids below vocab. */
+static inline void make_ids(int32_t *ids, size_t n, uint32_t seed, int32_t vocab)
+{
+    for (size_t i = 0; i < n; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        ids[i] = (int32_t)(seed >> 8) % vocab;
+    }
+}
+
+#endif
