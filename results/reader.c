@@ -279,14 +279,10 @@ static enum pl_status open_file(struct opener *o)
     o->src.file_bytes = (uint64_t)sb.st_size;
     pl_h5_begin();
     hid_t fapl = pl_h5_fapl();
-    if (fapl >= 0 && H5Fis_hdf5(r->path) <= 0) {
-        H5Eclear2(H5E_DEFAULT);
-        pl_h5_close_plist(fapl);
-        return pl_fail(o->err, PL_EFORMAT, "%s: not an HDF5 file", r->path);
-    }
     o->src.file = H5Fopen(r->path, H5F_ACC_RDONLY, fapl);
     const enum pl_status st =
-        o->src.file >= 0 ? PL_OK : pl_h5_fail(o->err, PL_EFORMAT, "%s", r->path);
+        o->src.file >= 0 ? PL_OK
+                         : pl_h5_fail(o->err, PL_EFORMAT, "%s: not a readable HDF5 file", r->path);
     pl_h5_close_plist(fapl);
     return st;
 }

@@ -1,6 +1,7 @@
 /*
- * What one row holds. Structs here are the memory types of the file's compounds: packed, little-endian, in the file's order,
- * so that the bytes of a struct are the bytes in the file and the CRC is the same from either side.
+ * What one row holds. Structs here are the memory types of the file's compounds: packed,
+ * little-endian, in the file's order, so that the bytes of a struct are the bytes in the file and
+ * the CRC is the same from either side.
  */
 #ifndef PL_RESULTS_RECORD_H
 #define PL_RESULTS_RECORD_H
@@ -26,8 +27,10 @@ struct pl_row_id {
     uint32_t arm, context, sample, repeat;
 };
 
-/* PL_ERANGE, naming the dimension: 0, models ≠ 2, rounds > tokens, a row beyond PL_ROW_BYTES_MAX, a file beyond 2^62 bytes. */
-PL_MUST_CHECK enum pl_status pl_shape_check(const struct pl_shape *s, struct pl_err *err);
+/* PL_ERANGE, naming the dimension: 0, models ≠ 2, rounds > tokens, a row beyond PL_ROW_BYTES_MAX, a
+ * file beyond 2^62 bytes. */
+PL_MUST_CHECK
+enum pl_status pl_shape_check(const struct pl_shape *s, struct pl_err *err);
 uint64_t pl_shape_rows(const struct pl_shape *s); /* saturates at UINT64_MAX */
 uint64_t pl_row_index(const struct pl_shape *s, const struct pl_row_id *id); /* C order */
 struct pl_row_id pl_row_at(const struct pl_shape *s, uint64_t index);
@@ -35,19 +38,19 @@ struct pl_row_id pl_row_at(const struct pl_shape *s, uint64_t index);
 /* Why a trial failed; the names stand in the file (/axes/reason) and in the tables. */
 #define PL_REASON_LIST(X)                                                                          \
     X(NONE, "none")                                                                                \
-    X(CRASH, "crash")         /* the runner died by a signal or exited */                          \
-    X(OOM, "oom")             /* host or device memory ran out */                                  \
-    X(TIMEOUT, "timeout")     /* no answer before the deadline */                                  \
-    X(GARBAGE, "garbage")     /* bytes that are not the protocol */                                \
-    X(LOAD, "load")           /* a model could not be loaded */                                    \
-    X(START, "start")         /* the runner could not be started */                                \
-    X(DATA, "data")           /* the sample is missing or broken */                                \
-    X(CONTEXT, "context")     /* the text or the model is shorter than the context */              \
-    X(MEMORY, "memory")       /* foreseen not to fit */                                            \
-    X(NUMERIC, "numeric")     /* NaN or infinite logits */                                         \
-    X(IDENTITY, "identity")   /* the row contradicts its own counts or times */                    \
-    X(RUNNER, "runner")       /* any other error the runner reported */                            \
-    X(DEVICE, "device")       /* lost or quarantined device */
+    X(CRASH, "crash")       /* the runner died by a signal or exited */                            \
+    X(OOM, "oom")           /* host or device memory ran out */                                    \
+    X(TIMEOUT, "timeout")   /* no answer before the deadline */                                    \
+    X(GARBAGE, "garbage")   /* bytes that are not the protocol */                                  \
+    X(LOAD, "load")         /* a model could not be loaded */                                      \
+    X(START, "start")       /* the runner could not be started */                                  \
+    X(DATA, "data")         /* the sample is missing or broken */                                  \
+    X(CONTEXT, "context")   /* the text or the model is shorter than the context */                \
+    X(MEMORY, "memory")     /* foreseen not to fit */                                              \
+    X(NUMERIC, "numeric")   /* NaN or infinite logits */                                           \
+    X(IDENTITY, "identity") /* the row contradicts its own counts or times */                      \
+    X(RUNNER, "runner")     /* any other error the runner reported */                              \
+    X(DEVICE, "device")     /* lost or quarantined device */
 
 enum pl_reason {
 #define PL_X(sym, name) PL_REASON_##sym,
@@ -55,10 +58,11 @@ enum pl_reason {
 #undef PL_X
         PL_REASON_COUNT
 };
-const char *pl_reason_name(enum pl_reason r); /* "unknown" beyond the list */
+const char *pl_reason_name(enum pl_reason r);     /* "unknown" beyond the list */
 enum pl_reason pl_reason_parse(const char *name); /* PL_REASON_RUNNER for names it does not know */
 
-/* The columns of /trials in their order: X(C type, tag, name). Times are ms; bytes are bytes; NaN: not measured. */
+/* The columns of /trials in their order: X(C type, tag, name). Times are ms; bytes are bytes; NaN:
+ * not measured. */
 #define PL_TRIAL_COLUMNS(X)                                                                        \
     X(double, F64, tokenize_ms)                                                                    \
     X(double, F64, vision_ms)                                                                      \
@@ -124,29 +128,31 @@ struct __attribute__((packed)) pl_commit {
  * (/trials /tokens /token_ms /kv_len /rounds /quality); the pointers below point into it. */
 struct pl_row {
     struct pl_trial *trial;
-    int32_t *tokens;    /* [batch][tokens], −1 beyond the end */
-    float *token_ms;    /* [batch][tokens], since the trial's start; NaN beyond the end */
-    uint32_t *kv_len;   /* [models][batch][layers] */
+    int32_t *tokens;         /* [batch][tokens], −1 beyond the end */
+    float *token_ms;         /* [batch][tokens], since the trial's start; NaN beyond the end */
+    uint32_t *kv_len;        /* [models][batch][layers] */
     struct pl_round *rounds; /* [batch][rounds]; NULL when absent */
-    double *quality;    /* [metrics]; NULL when absent */
+    double *quality;         /* [metrics]; NULL when absent */
     void *bytes;
     size_t n_bytes;
-    void *block; /* what was allocated: bytes starts up to 7 bytes in, so that every array above is aligned */
+    void *block; /* what was allocated: bytes starts up to 7 bytes in, so that every array above is
+                    aligned */
 };
 
 #define PL_ROW_BYTES_MAX (256u << 20)
 size_t pl_row_bytes(const struct pl_shape *shape); /* of a shape that pl_shape_check took */
 
 /* Allocates and clears a row (pl_row_clear's values). PL_ENOMEM. */
-PL_MUST_CHECK enum pl_status pl_row_init(struct pl_row *row, const struct pl_shape *shape,
-                                         struct pl_err *err);
+PL_MUST_CHECK
+enum pl_status pl_row_init(struct pl_row *row, const struct pl_shape *shape, struct pl_err *err);
 /* NaN times and quality, −1 tokens, zero counts. */
 void pl_row_clear(struct pl_row *row, const struct pl_shape *shape);
 void pl_row_release(struct pl_row *row);
 /* CRC32C over the linear index (u64, little-endian) and the row's bytes. */
 uint32_t pl_row_crc(uint64_t index, const struct pl_row *row);
 
-/* Logs: fixed capacity, a slot used once, `used` written as 1 with the record. Strings are NUL-padded. */
+/* Logs: fixed capacity, a slot used once, `used` written as 1 with the record. Strings are
+ * NUL-padded. */
 struct __attribute__((packed)) pl_log_session {
     uint8_t used;
     uint8_t event; /* 1 start, 2 end */

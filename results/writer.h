@@ -1,7 +1,8 @@
 /*
- * Writing a results file. Rank 0 creates it whole (pl_results_create: every object, fixed shapes, flushed, closed); then every
- * process opens it for itself (pl_results_open_rw: MPI-IO on MPI_COMM_SELF in a parallel build, the POSIX driver in a serial one;
- * no HDF5 file locking, no sieve buffer) and writes rows independently: no call here is collective. Nothing but rows, log
+ * Writing a results file. Rank 0 creates it whole (pl_results_create: every object, fixed shapes,
+ * flushed, closed); then every process opens it for itself (pl_results_open_rw: MPI-IO on
+ * MPI_COMM_SELF in a parallel build, the POSIX driver in a serial one; no HDF5 file locking, no
+ * sieve buffer) and writes rows independently: no call here is collective. Nothing but rows, log
  * slots and their overflow counters changes after creation.
  */
 #ifndef PL_RESULTS_WRITER_H
@@ -13,42 +14,51 @@
 
 struct pl_results_spec {
     struct pl_shape shape;
-    const char *const *arm_names;   /* [arms] */
-    const char *const *arm_json;    /* [arms], resolved */
-    const int64_t *contexts;        /* [contexts] */
-    const char *const *sample_ids;  /* [samples]; or NULL and sample_id is called */
+    const char *const *arm_names;  /* [arms] */
+    const char *const *arm_json;   /* [arms], resolved */
+    const int64_t *contexts;       /* [contexts] */
+    const char *const *sample_ids; /* [samples]; or NULL and sample_id is called */
     void (*sample_id)(void *ctx, uint32_t i, char *out, size_t size);
     void *sample_ctx;
-    uint32_t sample_id_len;         /* longest id in bytes */
+    uint32_t sample_id_len;          /* longest id in bytes */
     const char *const *metric_names; /* [metrics] */
-    const char *sweep_text;         /* as given */
-    const char *resolved;           /* resolved sweep, JSON */
-    const char *sha256;             /* of resolved, hex */
-    const json_t *provenance;       /* object: versions, host, CPU, …; stored as attributes and as one JSON string */
+    const char *sweep_text;          /* as given */
+    const char *resolved;            /* resolved sweep, JSON */
+    const char *sha256;              /* of resolved, hex */
+    const json_t *provenance; /* object: versions, host, CPU, …; stored as attributes and as one
+                                 JSON string */
     uint32_t log_capacity[PL_LOG_KINDS]; /* ≥ 1 each */
 };
 
-/* Creates path: PL_EEXIST when it is there, PL_EIO (disk full: says so), the half-made file is removed on failure. */
-PL_MUST_CHECK enum pl_status pl_results_create(const char *path, const struct pl_results_spec *spec,
-                                               struct pl_err *err);
+/* Creates path: PL_EEXIST when it is there, PL_EIO (disk full: says so), the half-made file is
+ * removed on failure. */
+PL_MUST_CHECK
+enum pl_status pl_results_create(const char *path, const struct pl_results_spec *spec,
+                                 struct pl_err *err);
 
 struct pl_writer;
 /* Opens an existing file for rows and logs; checks that its shape is `shape`. */
-PL_MUST_CHECK enum pl_status pl_writer_open(const char *path, const struct pl_shape *shape,
-                                            struct pl_writer **out, struct pl_err *err);
-/* Writes a row: when the row's marker is not empty it is first set to 0; then the cells, then the marker with its CRC. Only the
- * holder of the row's lease may call this. PL_EIO: a full disk or lost file system; the row then counts as empty. */
-PL_MUST_CHECK enum pl_status pl_writer_row(struct pl_writer *w, uint64_t index,
-                                           const struct pl_row *row, enum pl_row_state state,
-                                           uint8_t attempt, uint16_t session, struct pl_err *err);
+PL_MUST_CHECK
+enum pl_status pl_writer_open(const char *path, const struct pl_shape *shape,
+                              struct pl_writer **out, struct pl_err *err);
+/* Writes a row: when the row's marker is not empty it is first set to 0; then the cells, then the
+ * marker with its CRC. Only the holder of the row's lease may call this. PL_EIO: a full disk or
+ * lost file system; the row then counts as empty. */
+PL_MUST_CHECK
+enum pl_status pl_writer_row(struct pl_writer *w, uint64_t index, const struct pl_row *row,
+                             enum pl_row_state state, uint8_t attempt, uint16_t session,
+                             struct pl_err *err);
 /* Writes one log record (pl_log_size(kind) bytes) into `slot`; PL_ERANGE beyond the capacity. */
-PL_MUST_CHECK enum pl_status pl_writer_log(struct pl_writer *w, enum pl_log_kind kind, uint32_t slot,
-                                           const void *record, struct pl_err *err);
+PL_MUST_CHECK
+enum pl_status pl_writer_log(struct pl_writer *w, enum pl_log_kind kind, uint32_t slot,
+                             const void *record, struct pl_err *err);
 /* Rank 0: how many records of a kind found no slot so far (stored in /log_overflow). */
-PL_MUST_CHECK enum pl_status pl_writer_overflow(struct pl_writer *w, enum pl_log_kind kind,
-                                                uint64_t count, struct pl_err *err);
+PL_MUST_CHECK
+enum pl_status pl_writer_overflow(struct pl_writer *w, enum pl_log_kind kind, uint64_t count,
+                                  struct pl_err *err);
 /* fdatasync of the file, for the checkpoints of a long run. Local. */
-PL_MUST_CHECK enum pl_status pl_writer_sync(struct pl_writer *w, struct pl_err *err);
+PL_MUST_CHECK
+enum pl_status pl_writer_sync(struct pl_writer *w, struct pl_err *err);
 void pl_writer_free(struct pl_writer *w); /* NULL is fine; local, never collective */
 
 #endif
