@@ -268,7 +268,9 @@ static enum pl_status encode_text(struct encoder *e, const char *text, size_t le
         at += n;
         if (blank && n == 1 && after_space)
             continue;
-        if (!begun && e->t->spm.dummy_prefix)
+        if (!begun && e->t->spm.dummy_prefix && squeeze)
+            e->held++; /* squeezed whitespace at the end takes the prefix with it */
+        else if (!begun && e->t->spm.dummy_prefix)
             st = put(e, SPACE, 3, true, err);
         begun = true;
         after_space = squeeze && blank && n == 1;
