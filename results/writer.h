@@ -1,9 +1,9 @@
 /*
  * Writing a results file. Rank 0 creates it whole (pl_results_create: every object, fixed shapes,
- * flushed, closed); then every process opens it for itself (pl_results_open_rw: MPI-IO on
- * MPI_COMM_SELF in a parallel build, the POSIX driver in a serial one; no HDF5 file locking, no
- * sieve buffer) and writes rows independently: no call here is collective. Nothing but rows, log
- * slots and their overflow counters changes after creation.
+ * flushed, closed, then given its name); then every process opens it for itself (pl_writer_open: in
+ * a parallel build between MPI_Init and MPI_Finalize MPI-IO on MPI_COMM_SELF, else POSIX; no HDF5
+ * file locking, no sieve buffer) and writes rows independently: no call here is collective. Nothing
+ * but rows, log slots and their overflow counters changes after creation.
  */
 #ifndef PL_RESULTS_WRITER_H
 #define PL_RESULTS_WRITER_H
@@ -30,8 +30,10 @@ struct pl_results_spec {
     uint32_t log_capacity[PL_LOG_KINDS]; /* ≥ 1 each */
 };
 
-/* Creates path: PL_EEXIST when it is there, PL_EIO (disk full: says so), the half-made file is
- * removed on failure. */
+/* Creates path, as path.creating until it is complete (call it under the run's lock). PL_EEXIST
+ * when path is there; PL_EIO on a full disk, also when the rows will not fit into what is free ("no
+ * space left on device"); PL_ERANGE for shapes, labels and capacities out of bounds. Nothing is
+ * left on failure. */
 PL_MUST_CHECK
 enum pl_status pl_results_create(const char *path, const struct pl_results_spec *spec,
                                  struct pl_err *err);
