@@ -1,0 +1,505 @@
+/* From a results file to arrays. */
+#include "analysis/dataset.h"
+
+#include "analysis/out.h"
+#include "base/json.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Where (session, worker) computed. */
+struct ref {
+    uint16_t session;
+    uint32_t worker, place;
+};
+
+struct loader {
+    struct pl_dataset *d;
+    struct ref *refs; /* sorted by session, worker */
+    size_t n_refs;
+    enum pl_status st;
+    struct pl_err *err;
+};
+
+const char *pl_metric_name(enum pl_metric m)
+{
+    static const char *const names[] = {
+#define PL_X(sym, column, name) [PL_METRIC_##sym] = name,
+        PL_METRIC_COLUMNS(PL_X)
+#undef PL_X
+            [PL_METRIC_TPOT] = "tpot",
+        [PL_METRIC_DECODE_TPS] = "decode_tps", [PL_METRIC_GENERATION] = "decode"};
+    return (unsigned)m < PL_METRIC_COUNT ? names[m] : "unknown";
+}
+
+static char *clean_copy(const char *s)
+{
+    char *copy = strdup(s ? s : "");
+    if (copy)
+        pl_text_clean(copy);
+    return copy;
+}
+
+/* ---- places ---- */
+
+static enum pl_status add_device(struct loader *l, const char *name, uint32_t *out)
+{
+    struct pl_dataset *d = l->d;
+    char *copy = clean_copy(name);
+    if (!copy)
+        return PL_ENOMEM;
+    for (uint32_t i = 0; i < d->n_devices; i++)
+        if (strcmp(d->devices[i], copy) == 0) {
+            free(copy);
+            *out = i;
+            return PL_OK;
+        }
+    char **more = realloc(d->devices, (d->n_devices + 1) * sizeof *more);
+    if (!more) {
+        free(copy);
+        return PL_ENOMEM;
+    }
+    d->devices = more;
+    d->devices[d->n_devices] = copy;
+    *out = d->n_devices++;
+    return PL_OK;
+}
+
+static enum pl_status add_place(struct loader *l, uint32_t device, uint16_t session, uint32_t *out)
+{
+    struct pl_dataset *d = l->d;
+    for (uint32_t i = 0; i < d->n_places; i++)
+        if (d->places[i].device == device && d->places[i].session == session) {
+            *out = i;
+            return PL_OK;
+        }
+    struct pl_place *more = realloc(d->places, (d->n_places + 1) * sizeof *more);
+    if (!more)
+        return PL_ENOMEM;
+    d->places = more;
+    d->places[d->n_places] = (struct pl_place){device, session};
+    *out = d->n_places++;
+    return PL_OK;
+}
+
+static size_t lower_bound(const struct loader *l, uint16_t session, uint32_t worker)
+{
+    size_t low = 0, high = l->n_refs;
+    while (low < high) {
+        const size_t mid = (low + high) / 2;
+        const struct ref *r = &l->refs[mid];
+        if (r->session < session || (r->session == session && r->worker < worker))
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+/* The later record of a worker wins: it may have been given another device. */
+static enum pl_status set_ref(struct loader *l, uint16_t session, uint32_t worker, const char *name)
+{
+    uint32_t device = 0, place = 0;
+    enum pl_status st = add_device(l, name, &device);
+    if (st == PL_OK)
+        st = add_place(l, device, session, &place);
+    if (st != PL_OK)
+        return pl_fail(l->err, st, "the list of devices");
+    const size_t at = lower_bound(l, session, worker);
+    if (at < l->n_refs && l->refs[at].session == session && l->refs[at].worker == worker) {
+        l->refs[at].place = place;
+        return PL_OK;
+    }
+    struct ref *more = realloc(l->refs, (l->n_refs + 1) * sizeof *more);
+    if (!more)
+        return pl_fail(l->err, PL_ENOMEM, "the list of workers");
+    l->refs = more;
+    memmove(&more[at + 1], &more[at], (l->n_refs - at) * sizeof *more);
+    more[at] = (struct ref){session, worker, place};
+    l->n_refs++;
+    return PL_OK;
+}
+
+static enum pl_status find_place(struct loader *l, uint16_t session, uint32_t worker, uint32_t *out)
+{
+    size_t at = lower_bound(l, session, worker);
+    if (at >= l->n_refs || l->refs[at].session != session || l->refs[at].worker != worker) {
+        char name[32]; /* its record found no slot */
+        snprintf(name, sizeof name, "worker %" PRIu32, worker);
+        const enum pl_status st = set_ref(l, session, worker, name);
+        if (st != PL_OK)
+            return st;
+        at = lower_bound(l, session, worker);
+    }
+    *out = l->refs[at].place;
+    return PL_OK;
+}
+
+static enum pl_status read_workers(struct loader *l)
+{
+    struct pl_dataset *d = l->d;
+    void *records = NULL;
+    enum pl_status st = pl_reader_log(d->reader, PL_LOG_WORKERS, &records, &d->n_workers,
+                                      &d->overflow[PL_LOG_WORKERS], l->err);
+    d->workers = records;
+    for (uint32_t i = 0; i < d->n_workers && st == PL_OK; i++) {
+        const struct pl_log_worker *w = &d->workers[i];
+        char name[sizeof w->host + sizeof w->device + 2];
+        snprintf(name, sizeof name, "%.*s/%.*s", (int)sizeof w->host, w->host,
+                 (int)sizeof w->device, w->device[0] ? w->device : "cpu");
+        st = set_ref(l, w->session, w->worker, name);
+    }
+    return st;
+}
+
+/* ---- rows ---- */
+
+static bool grow(struct pl_cell *c)
+{
+    const size_t cap = c->cap ? c->cap * 2 : 64;
+    void *p;
+#define GROW(field)                                                                                \
+    p = realloc(c->field, cap * sizeof *c->field);                                                 \
+    if (!p)                                                                                        \
+        return false;                                                                              \
+    c->field = p
+    GROW(slot);
+    GROW(place);
+    GROW(generated);
+    GROW(start_ns);
+    for (int m = 0; m < PL_METRIC_COLUMN_COUNT; m++)
+        if (c->column[m]) {
+            GROW(column[m]);
+        }
+#undef GROW
+    c->cap = cap;
+    return true;
+}
+
+static bool set_column(struct pl_cell *c, int m, double v)
+{
+    if (!c->column[m] && isnan(v))
+        return true;
+    if (!c->column[m]) {
+        c->column[m] = malloc(c->cap * sizeof *c->column[m]);
+        if (!c->column[m])
+            return false;
+        for (size_t i = 0; i < c->n; i++)
+            c->column[m][i] = NAN;
+    }
+    c->column[m][c->n] = isfinite(v) ? v : NAN;
+    return true;
+}
+
+static void add_kv(const struct pl_dataset *d, struct pl_cell *c, const struct pl_row *row)
+{
+    const struct pl_shape *s = &d->shape;
+    for (uint32_t m = 0; m < 2; m++)
+        for (size_t i = 0; i < (size_t)s->batch * s->layers; i++) {
+            const uint32_t len = row->kv_len[(size_t)m * s->batch * s->layers + i];
+            if (len == 0)
+                continue; /* the model has fewer layers, or the engine did not say */
+            if (c->kv[m].layers == 0 || len < c->kv[m].shortest)
+                c->kv[m].shortest = len;
+            if (len > c->kv[m].longest)
+                c->kv[m].longest = len;
+            c->kv[m].lengths += len;
+            c->kv[m].layers += 1;
+            c->kv[m].full += row->trial->prompt_tokens;
+        }
+}
+
+static void add_sums(const struct pl_dataset *d, struct pl_cell *c, const struct pl_row *row)
+{
+    const struct pl_trial *t = row->trial;
+    c->prompt_tokens += t->prompt_tokens;
+    c->weights_bytes += (double)t->weights_bytes;
+    c->kv_bytes += (double)t->kv_bytes;
+    c->workspace_bytes += (double)t->workspace_bytes;
+    c->device_peak_bytes += (double)t->device_peak_bytes;
+    c->other_bytes += (double)t->other_bytes;
+    c->device_peak_max = fmax(c->device_peak_max, (double)t->device_peak_bytes);
+    c->synthetic += t->synthetic != 0;
+    c->swapped += t->swapped != 0;
+    c->divergent += t->divergent != 0;
+    c->disturbed += t->neighbours_max > 0;
+    for (uint32_t m = 0; m < d->shape.metrics; m++)
+        if (isfinite(row->quality[m])) {
+            c->quality[m] += row->quality[m];
+            c->quality_rows[m]++;
+        }
+    add_kv(d, c, row);
+}
+
+static enum pl_status add_done(struct loader *l, struct pl_cell *c, const struct pl_row_view *v)
+{
+    const struct pl_trial *t = v->row.trial;
+    uint32_t place = 0;
+    enum pl_status st = find_place(l, v->commit.session, t->worker, &place);
+    if (st != PL_OK)
+        return st;
+    if (c->n == c->cap && !grow(c))
+        return pl_fail(l->err, PL_ENOMEM, "the rows of one arm");
+    bool ok = true;
+#define PL_X(sym, field, name) ok = ok && set_column(c, PL_METRIC_##sym, t->field);
+    PL_METRIC_COLUMNS(PL_X)
+#undef PL_X
+    if (!ok)
+        return pl_fail(l->err, PL_ENOMEM, "the rows of one arm");
+    c->slot[c->n] = (uint64_t)v->id.sample * l->d->shape.repeats + v->id.repeat;
+    c->place[c->n] = place;
+    c->generated[c->n] = t->generated;
+    c->start_ns[c->n] = t->start_unix_ns;
+    add_sums(l->d, c, &v->row);
+    c->n++;
+    c->done++;
+    return PL_OK;
+}
+
+static bool take_row(void *ctx, const struct pl_row_view *v)
+{
+    struct loader *l = ctx;
+    struct pl_dataset *d = l->d;
+    struct pl_cell *c = &d->cells[(size_t)v->id.arm * d->shape.contexts + v->id.context];
+
+    if (v->torn) {
+        c->torn++;
+        d->torn++;
+    } else if (v->commit.state == PL_ROW_FAILED) {
+        const uint16_t reason = v->row.trial->reason;
+        c->failed++;
+        d->failed++;
+        c->by_reason[reason < PL_REASON_COUNT ? reason : PL_REASON_RUNNER]++;
+    } else if (v->commit.state == PL_ROW_DONE) {
+        d->done++;
+        d->synthetic += v->row.trial->synthetic != 0;
+        l->st = add_done(l, c, v);
+    }
+    return l->st == PL_OK;
+}
+
+/* ---- the sweep ---- */
+
+static bool is_set(const json_t *o, const char *key)
+{
+    const json_t *v = json_object_get(o, key);
+    return v && !json_is_null(v);
+}
+
+static uint32_t find_arm(const struct pl_dataset *d, const char *name)
+{
+    for (uint32_t a = 0; a < d->shape.arms && name; a++)
+        if (strcmp(pl_reader_arm(d->reader, a), name) == 0)
+            return a;
+    return UINT32_MAX;
+}
+
+static enum pl_status read_sweep(struct pl_dataset *d, struct pl_err *err)
+{
+    const json_t *sweep = pl_reader_sweep(d->reader);
+    const json_t *measure = json_object_get(sweep, "measure");
+    const char *top = pl_json_get_str(sweep, "baseline", NULL), *key;
+    json_t *model;
+
+    d->seed = (uint64_t)pl_json_get_i64(sweep, "seed", 1);
+    d->delta = pl_json_get_f64(measure, "noise", 0.01);
+    d->prefill_mode = strcmp(pl_json_get_str(measure, "mode", "e2e"), "prefill") == 0;
+    json_object_foreach (json_object_get(sweep, "models"), key, model)
+        d->draws_random_weights |= is_set(model, "weights");
+    for (uint32_t a = 0; a < d->shape.arms; a++) {
+        const json_t *arm = pl_reader_arm_json(d->reader, a);
+        d->arms[a] = clean_copy(pl_reader_arm(d->reader, a));
+        if (!d->arms[a])
+            return pl_fail(err, PL_ENOMEM, "the names of the arms");
+        const uint32_t base = find_arm(d, pl_json_get_str(arm, "baseline", top));
+        d->baseline[a] = base == UINT32_MAX ? a : base;
+        d->prunes |= is_set(arm, "prune");
+    }
+    return PL_OK;
+}
+
+static enum pl_status make_cells(struct pl_dataset *d, struct pl_err *err)
+{
+    const size_t n = (size_t)d->shape.arms * d->shape.contexts;
+    d->cells = calloc(n, sizeof *d->cells);
+    d->arms = calloc(d->shape.arms, sizeof *d->arms);
+    d->baseline = calloc(d->shape.arms, sizeof *d->baseline);
+    if (!d->cells || !d->arms || !d->baseline)
+        return pl_fail(err, PL_ENOMEM, "%zu cells", n);
+    for (size_t i = 0; i < n && d->shape.metrics; i++) {
+        d->cells[i].quality = calloc(d->shape.metrics, sizeof(double));
+        d->cells[i].quality_rows = calloc(d->shape.metrics, sizeof(uint64_t));
+        if (!d->cells[i].quality || !d->cells[i].quality_rows)
+            return pl_fail(err, PL_ENOMEM, "%zu cells", n);
+    }
+    return PL_OK;
+}
+
+static enum pl_status read_logs(struct loader *l)
+{
+    struct pl_dataset *d = l->d;
+    void *records = NULL;
+    uint32_t n;
+    enum pl_status st = read_workers(l);
+    if (st == PL_OK)
+        st = pl_reader_log(d->reader, PL_LOG_SESSIONS, &records, &d->n_session_events,
+                           &d->overflow[PL_LOG_SESSIONS], l->err);
+    if (st == PL_OK) {
+        d->sessions = records;
+        records = NULL;
+        st = pl_reader_log(d->reader, PL_LOG_FAILURES, &records, &d->n_failures,
+                           &d->overflow[PL_LOG_FAILURES], l->err);
+    }
+    if (st == PL_OK)
+        d->failures = records;
+    for (int k = 0; k < PL_LOG_KINDS && st == PL_OK; k++) {
+        if (k != PL_LOG_LOADS && k != PL_LOG_BLOCKS)
+            continue;
+        records = NULL;
+        st = pl_reader_log(d->reader, (enum pl_log_kind)k, &records, &n, &d->overflow[k], l->err);
+        if (st == PL_OK)
+            free(records);
+    }
+    return st;
+}
+
+static uint32_t count_sessions(const struct pl_dataset *d)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < d->n_places; i++) {
+        bool seen = false;
+        for (uint32_t j = 0; j < i && !seen; j++)
+            seen = d->places[j].session == d->places[i].session;
+        n += !seen;
+    }
+    return n;
+}
+
+enum pl_status pl_dataset_load(const char *path, struct pl_dataset **out, struct pl_err *err)
+{
+    struct pl_dataset *d = calloc(1, sizeof *d);
+    struct loader l = {.d = d, .err = err};
+    enum pl_status st = PL_OK;
+
+    if (!d || !(d->path = clean_copy(path))) {
+        st = pl_fail(err, PL_ENOMEM, "%s", path);
+        goto out;
+    }
+    st = pl_reader_open(path, &d->reader, err);
+    if (st != PL_OK)
+        goto out;
+    d->shape = *pl_reader_shape(d->reader);
+    d->rows = pl_shape_rows(&d->shape);
+    st = make_cells(d, err);
+    if (st == PL_OK)
+        st = read_sweep(d, err);
+    if (st == PL_OK)
+        st = read_logs(&l);
+    if (st == PL_OK)
+        st = pl_reader_each(d->reader, take_row, &l, err);
+    if (st == PL_OK)
+        st = l.st;
+    if (st == PL_OK)
+        d->n_sessions = count_sessions(d);
+out:
+    free(l.refs);
+    if (st == PL_OK)
+        *out = d;
+    else
+        pl_dataset_free(d);
+    return st;
+}
+
+void pl_dataset_free(struct pl_dataset *d)
+{
+    if (!d)
+        return;
+    for (size_t i = 0; d->cells && i < (size_t)d->shape.arms * d->shape.contexts; i++) {
+        struct pl_cell *c = &d->cells[i];
+        free(c->slot);
+        free(c->place);
+        free(c->generated);
+        free(c->start_ns);
+        for (int m = 0; m < PL_METRIC_COLUMN_COUNT; m++)
+            free(c->column[m]);
+        free(c->quality);
+        free(c->quality_rows);
+    }
+    for (uint32_t i = 0; d->arms && i < d->shape.arms; i++)
+        free(d->arms[i]);
+    for (uint32_t i = 0; i < d->n_devices; i++)
+        free(d->devices[i]);
+    free(d->cells);
+    free(d->arms);
+    free(d->baseline);
+    free(d->devices);
+    free(d->places);
+    free(d->failures);
+    free(d->sessions);
+    free(d->workers);
+    free(d->path);
+    pl_reader_free(d->reader);
+    free(d);
+}
+
+/* ---- access ---- */
+
+const struct pl_cell *pl_dataset_cell(const struct pl_dataset *d, uint32_t arm, uint32_t context)
+{
+    return &d->cells[(size_t)arm * d->shape.contexts + context];
+}
+
+static double generation(const struct pl_cell *c, size_t i)
+{
+    static const enum pl_metric parts[] = {PL_METRIC_DECODE, PL_METRIC_DRAFT, PL_METRIC_ADAPTER,
+                                           PL_METRIC_VERIFY};
+    double sum = NAN;
+    for (size_t p = 0; p < sizeof parts / sizeof parts[0]; p++) {
+        const double v = c->column[parts[p]] ? c->column[parts[p]][i] : NAN;
+        if (!isnan(v))
+            sum = isnan(sum) ? v : sum + v;
+    }
+    return sum;
+}
+
+double pl_cell_value(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m,
+                     size_t i)
+{
+    if (m < PL_METRIC_COLUMN_COUNT)
+        return c->column[m] ? c->column[m][i] : NAN;
+    if (m == PL_METRIC_GENERATION)
+        return d->prefill_mode ? NAN : generation(c, i);
+    if (!c->column[PL_METRIC_E2E] || !c->column[PL_METRIC_TTFT])
+        return NAN;
+    const double ms = c->column[PL_METRIC_E2E][i] - c->column[PL_METRIC_TTFT][i];
+    const double steps = (double)c->generated[i] / d->shape.batch - 1;
+    if (!(ms > 0) || !(steps > 0))
+        return NAN;
+    return m == PL_METRIC_TPOT ? ms / steps : 1000 * steps * d->shape.batch / ms;
+}
+
+bool pl_cell_has(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m)
+{
+    if (m < PL_METRIC_COLUMN_COUNT)
+        return c->column[m] != NULL;
+    for (size_t i = 0; i < c->n; i++)
+        if (!isnan(pl_cell_value(d, c, m, i)))
+            return true;
+    return false;
+}
+
+void pl_dataset_synthetic_text(const struct pl_dataset *d, char *out, size_t size)
+{
+    const char *what = d->draws_random_weights ? "simulated engine or random weights"
+                                               : "simulated engine, or one that says so of itself";
+    if (d->synthetic == 0)
+        out[0] = '\0';
+    else if (d->synthetic == d->done)
+        snprintf(out, size, "synthetic: all %" PRIu64 " finished trials (%s)", d->done, what);
+    else
+        snprintf(out, size, "synthetic: %" PRIu64 " of %" PRIu64 " finished trials (%s)",
+                 d->synthetic, d->done, what);
+}

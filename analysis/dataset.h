@@ -1,0 +1,116 @@
+/*
+ * What the tables need from a results file, in memory: the times of every done row as arrays per
+ * arm × context, counts of everything else. Memory is O(done rows), about 8 bytes a measured column
+ * and 24 a row; tokens, per-token times and rounds are not kept. Read-only once loaded.
+ */
+#ifndef PL_ANALYSIS_DATASET_H
+#define PL_ANALYSIS_DATASET_H
+
+#include "results/reader.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* X(symbol, column of /trials, its name in the tables) */
+#define PL_METRIC_COLUMNS(X)                                                                       \
+    X(TOKENIZE, tokenize_ms, "tokenize")                                                           \
+    X(VISION, vision_ms, "vision")                                                                 \
+    X(ENCODE, encode_ms, "encode")                                                                 \
+    X(PREFILL, prefill_ms, "prefill")                                                              \
+    X(DRAFT, draft_ms, "draft")                                                                    \
+    X(ADAPTER, adapter_ms, "adapter")                                                              \
+    X(VERIFY, verify_ms, "verify")                                                                 \
+    X(DECODE, decode_ms, "decode")                                                                 \
+    X(WAIT, wait_ms, "wait")                                                                       \
+    X(D_VISION, d_vision_ms, "d_vision")                                                           \
+    X(D_PREFILL, d_prefill_ms, "d_prefill")                                                        \
+    X(D_DECODE, d_decode_ms, "d_decode")                                                           \
+    X(TTFT, ttft_ms, "ttft")                                                                       \
+    X(E2E, total_ms, "e2e")
+
+enum pl_metric {
+#define PL_X(sym, column, name) PL_METRIC_##sym,
+    PL_METRIC_COLUMNS(PL_X)
+#undef PL_X
+        PL_METRIC_COLUMN_COUNT,
+    /* from several columns: docs/METRICS.md */
+    PL_METRIC_TPOT = PL_METRIC_COLUMN_COUNT, /* (e2e − ttft) / (generated / batch − 1), ms */
+    PL_METRIC_DECODE_TPS,                    /* 1000 (generated − batch) / (e2e − ttft) */
+    PL_METRIC_GENERATION, /* decode + draft + adapter + verify: what follows the first token */
+    PL_METRIC_COUNT
+};
+#define PL_METRIC_PHASES PL_METRIC_TTFT /* the first so many are phases */
+const char *pl_metric_name(enum pl_metric m);
+
+/* One arm at one context. Row i of the arrays is a done row; rows are in order of (sample, repeat).
+ */
+struct pl_cell {
+    uint64_t done, failed, torn;
+    uint64_t synthetic, swapped, divergent,
+        disturbed;                          /* done rows; disturbed: neighbours_max > 0 */
+    uint64_t by_reason[PL_REASON_COUNT];    /* failed rows */
+    size_t n, cap;                          /* n = done */
+    uint64_t *slot;                         /* sample · repeats + repeat */
+    uint32_t *place;                        /* index into pl_dataset.places */
+    uint32_t *generated;                    /* tokens of all sequences */
+    int64_t *start_ns;                      /* wall clock */
+    double *column[PL_METRIC_COLUMN_COUNT]; /* ms, NaN: not measured; NULL: measured nowhere here */
+    /* sums over done rows */
+    double prompt_tokens, weights_bytes, kv_bytes, workspace_bytes, device_peak_bytes, other_bytes;
+    double device_peak_max;
+    struct {
+        double lengths, layers, full; /* Σ length, Σ 1, Σ prompt tokens over layers with a length */
+        uint32_t shortest, longest;
+    } kv[2];                /* model 0: verifier or only model; 1: drafter */
+    double *quality;        /* [metrics] sums over the rows that have it */
+    uint64_t *quality_rows; /* [metrics] */
+};
+
+/* A device in one session: the top cluster of the statistics. */
+struct pl_place {
+    uint32_t device; /* index into pl_dataset.devices */
+    uint16_t session;
+};
+
+struct pl_dataset {
+    struct pl_reader *reader; /* owned; axes, sweep and provenance are read through it */
+    char *path;
+    struct pl_shape shape;
+    uint64_t rows, done, failed, torn; /* rows: the grid's; the rest is left to do */
+    struct pl_cell *cells;             /* [arms][contexts] */
+    char **arms;                       /* [arms] names, clean UTF-8 */
+    uint32_t *baseline; /* [arms] index of its baseline; itself where it has none, or is one */
+    char **devices;     /* [n_devices] "host/device", clean UTF-8 */
+    uint32_t n_devices;
+    struct pl_place *places;
+    uint32_t n_places;
+    uint32_t n_sessions; /* with a worker */
+    double delta;        /* measure.noise: δ of the verdicts */
+    uint64_t seed;
+    bool prefill_mode;
+    bool prunes; /* an arm prunes tokens */
+    bool draws_random_weights;
+    uint64_t synthetic; /* done rows */
+    struct pl_log_failure *failures;
+    struct pl_log_session *sessions;
+    struct pl_log_worker *workers;
+    uint32_t n_failures, n_session_events, n_workers;
+    uint64_t overflow[PL_LOG_KINDS];
+};
+
+/* Reads the whole file, also while a run writes it. PL_EFORMAT, PL_ENOENT, PL_EIO, PL_ENOMEM. */
+PL_MUST_CHECK
+enum pl_status pl_dataset_load(const char *path, struct pl_dataset **out, struct pl_err *err);
+void pl_dataset_free(struct pl_dataset *d); /* NULL is fine */
+
+const struct pl_cell *pl_dataset_cell(const struct pl_dataset *d, uint32_t arm, uint32_t context);
+/* A metric of row i of a cell; NaN where it was not measured or cannot be formed. */
+double pl_cell_value(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m,
+                     size_t i);
+/* True when some row of the cell has it. */
+bool pl_cell_has(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m);
+/* "synthetic: all 300 rows (simulated engine …)", or which part; "" where nothing is. */
+void pl_dataset_synthetic_text(const struct pl_dataset *d, char *out, size_t size);
+
+#endif

@@ -1,0 +1,52 @@
+/*
+ * Figures: gnuplot scripts made from the tables' data, drawn by gnuplot as a child process, as SVG
+ * and PNG. A machine without gnuplot has no figures and a warning. Colours: Okabe and Ito's, which
+ * most colour-blind people tell apart.
+ */
+#ifndef PL_ANALYSIS_FIGURE_H
+#define PL_ANALYSIS_FIGURE_H
+
+#include "analysis/dataset.h"
+#include "analysis/out.h"
+#include "analysis/speedup.h"
+
+#include <stdbool.h>
+
+enum pl_figure_id {
+    PL_FIGURE_SPEEDUP,  /* intervals per arm and context */
+    PL_FIGURE_LATENCY,  /* mean phases, stacked, per context and arm */
+    PL_FIGURE_FAILURES, /* failed trials per arm and reason; only where there are any */
+    PL_FIGURE_COUNT
+};
+
+struct pl_figure {
+    const char *name, *title; /* static */
+    int width, height;        /* px, of the SVG */
+    bool wanted;              /* there is something to draw */
+    struct pl_out body;       /* gnuplot commands after the terminal is set */
+};
+
+/* figures[PL_FIGURE_COUNT]; release with pl_figures_release whatever was returned. */
+PL_MUST_CHECK
+enum pl_status pl_figures_make(const struct pl_dataset *d, const struct pl_speedups *s,
+                               struct pl_figure *figures, struct pl_err *err);
+void pl_figures_release(struct pl_figure *figures);
+
+/* Draws one into DIR/NAME.svg and DIR/NAME.png, atomically. PL_ENOENT: no gnuplot; PL_EIO with its
+ * message; PL_ETIMEOUT after a minute. */
+PL_MUST_CHECK
+enum pl_status pl_figure_draw(const struct pl_figure *f, const char *dir, struct pl_err *err);
+
+/* Of pl_figures_make: one each. */
+void pl_figure_speedup(const struct pl_dataset *d, const struct pl_speedups *s,
+                       struct pl_figure *f);
+void pl_figure_latency(const struct pl_dataset *d, struct pl_figure *f);
+void pl_figure_failures(const struct pl_dataset *d, struct pl_figure *f);
+
+/* Shared by them: colour i of the palette; a name as a gnuplot string of at most 28 characters;
+ * the px that such a name takes. */
+const char *pl_figure_colour(size_t i);
+void pl_figure_name(struct pl_out *o, const char *name);
+int pl_figure_name_px(const char *name);
+
+#endif
