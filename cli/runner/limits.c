@@ -15,8 +15,8 @@
 
 #define BUFFER_BYTES ((size_t)256 << 20)
 #define READ_NS (600 * PL_NS_PER_MS)
-#define FMA_ITERATIONS 4000000
-#define FMA_RUNS 5
+#define FMA_NS (200 * PL_NS_PER_MS)
+#define FMA_ITERATIONS 500000 /* a pass of a millisecond or so */
 
 int pl_usable_cpus(void)
 {
@@ -123,54 +123,55 @@ struct member {
     int index;
     const vec *part;
     size_t n;
-    double flop;
     uint64_t sink;
     float fsink;
 };
 
-/* All threads go through both parts in step; the first one keeps the time. */
+/* Passes of one kind, all threads in step, until `ns` are over; the first thread keeps the time and
+ * the best rate. The two barriers around the decision let everybody see it. */
+static void passes(struct member *m, bool reading, int64_t ns, double *best)
+{
+    struct crew *c = m->crew;
+    int64_t begin = pl_now_ns();
+    bool over = false;
+
+    while (!over) {
+        double amount;
+        pthread_barrier_wait(&c->barrier);
+        int64_t t0 = pl_now_ns();
+        if (reading) {
+            m->sink += read_part(m->part, m->n);
+            amount = (double)(m->n * sizeof(vec));
+        } else {
+            amount = c->fma(&m->fsink);
+        }
+        pthread_barrier_wait(&c->barrier);
+        if (m->index == 0) {
+            int64_t now = pl_now_ns();
+            double rate = amount * c->threads * 1e9 / (double)(now - t0);
+            if (rate > *best)
+                *best = rate;
+            c->stop = now - begin > ns;
+        }
+        pthread_barrier_wait(&c->barrier);
+        over = c->stop;
+    }
+}
+
 static void *work(void *arg)
 {
     struct member *m = arg;
     struct crew *c = m->crew;
-    int64_t begin;
-    bool all;
 
     if (m->index) {
         pthread_mutex_lock(&c->gate);
-        all = c->threads == c->wanted;
+        bool all = c->threads == c->wanted;
         pthread_mutex_unlock(&c->gate);
         if (!all)
             return NULL;
     }
-    begin = pl_now_ns();
-    for (;;) {
-        pthread_barrier_wait(&c->barrier);
-        int64_t t0 = pl_now_ns();
-        m->sink += read_part(m->part, m->n);
-        pthread_barrier_wait(&c->barrier);
-        if (m->index == 0) {
-            int64_t now = pl_now_ns();
-            double rate = (double)(m->n * sizeof(vec)) * c->threads * 1e9 / (double)(now - t0);
-            if (rate > c->out->read_bytes_per_s)
-                c->out->read_bytes_per_s = rate;
-            c->stop = now - begin > READ_NS;
-        }
-        pthread_barrier_wait(&c->barrier);
-        if (c->stop)
-            break;
-    }
-    for (int run = 0; run < FMA_RUNS; run++) {
-        pthread_barrier_wait(&c->barrier);
-        int64_t t0 = pl_now_ns();
-        m->flop = c->fma(&m->fsink);
-        pthread_barrier_wait(&c->barrier);
-        if (m->index == 0) {
-            double rate = m->flop * c->threads * 1e9 / (double)(pl_now_ns() - t0);
-            if (rate > c->out->f32_flop_per_s)
-                c->out->f32_flop_per_s = rate;
-        }
-    }
+    passes(m, true, READ_NS, &c->out->read_bytes_per_s);
+    passes(m, false, FMA_NS, &c->out->f32_flop_per_s);
     return NULL;
 }
 
