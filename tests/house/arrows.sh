@@ -33,7 +33,7 @@ arrow cli/runner 'worker/rank|results|analysis|orchestrator'
 only '<mpi.h> outside *_mpi.c' 'mpi\.h' '_mpi\.[ch]$'
 only '<hdf5.h> outside results/' 'hdf5' '^results/'
 only 'CUDA or NCCL headers outside model/cuda/ and spec_decode/*_nccl.*' '(cuda|nccl|cublas|cudnn)' '^model/cuda/|^spec_decode/.*_nccl\.'
-report 'paceline (cli/) holds no model code' "$(find cli -maxdepth 1 -name '*.[ch]' | xargs -r grep -HnE '#include *"(model|pruning|spec_decode|worker/runner)/')"
+report 'paceline (cli/) holds no model code' "$(find cli -maxdepth 1 -name '*.[ch]' -exec grep -HnE '#include *"(model|pruning|spec_decode|worker/runner)/' {} +)"
 report 'banned calls' "$(sources base data results model pruning spec_decode worker orchestrator analysis cli |
   xargs -r grep -HnE '(^|[^_a-zA-Z0-9])(strcpy|strcat|sprintf|vsprintf|atoi|atof|gets|alloca) *\(')"
 exit $bad
