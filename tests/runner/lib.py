@@ -68,14 +68,19 @@ def npy_ids(path, ids, dtype="<i4"):
 
 
 def npy_floats(path):
-    """Shape and numbers of a float32 file."""
+    """Shape and numbers of a float32 file (int32 and int64 too)."""
     data = open(path, "rb").read()
     assert data[:8] == b"\x93NUMPY\x01\x00"
     n = struct.unpack("<H", data[8:10])[0]
     assert (10 + n) % 64 == 0
     head = eval(data[10:10 + n], {"__builtins__": {}}, {})
-    assert head["descr"] == "<f4" and not head["fortran_order"]
-    return head["shape"], struct.unpack("<%df" % ((len(data) - 10 - n) // 4), data[10 + n:])
+    assert not head["fortran_order"]
+    code, size = {"<f4": ("f", 4), "<i4": ("i", 4), "<i8": ("q", 8)}[head["descr"]]
+    return head["shape"], struct.unpack("<%d%s" % ((len(data) - 10 - n) // size, code), data[10 + n:])
+
+
+def npy_read_ids(path):
+    return list(npy_floats(path)[1])
 
 
 def broken_copy(model, to, tensor="model.norm.weight"):

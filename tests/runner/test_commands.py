@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 
-from lib import broken_copy, need, npy_floats, npy_ids
+from lib import broken_copy, need, npy_floats, npy_ids, npy_read_ids
 
 PROGRAM, SOURCE = sys.argv[1:3]
 MODEL = need(os.path.join(SOURCE, "examples/models/tiny-llama"))
@@ -69,6 +69,24 @@ def generate(ids, first):
     assert run(*argv) == g["text"] + "\n"
     r = json.loads(run(*argv, "--json", "--weights", "random:1"))
     assert r["synthetic"] and r["ids"] != g["ids"]
+
+
+def goldens(tmp):
+    """What transformers computed (tools/make_goldens.py), through the commands and their files."""
+    top = os.path.join(SOURCE, "tests/model/goldens")
+    for name in sorted(os.listdir(top) if os.path.isdir(top) else []):
+        model = os.path.join(top, name)
+        if not os.path.exists(model + "/logits.npy"):
+            continue
+        argv = [model, "--ids-file", model + "/ids.npy", "--dtype", "f32"]
+        run("logits", *argv, "-o", tmp + "/g.npy")
+        (shape, want), (got_shape, got) = npy_floats(model + "/logits.npy"), npy_floats(tmp + "/g.npy")
+        scale = max(map(abs, want))
+        assert tuple(got_shape) == tuple(shape), name
+        assert max(abs(a - b) for a, b in zip(want, got)) <= 1e-4 * scale, name
+        greedy = npy_read_ids(model + "/greedy.npy")
+        g = json.loads(run("generate", *argv, "--tokens", str(len(greedy)), "--json"))
+        assert g["ids"] == greedy and g["text"] is None, name
 
 
 def bench():
@@ -139,6 +157,7 @@ def mistakes(tmp):
 with tempfile.TemporaryDirectory() as tmp:
     ids = tokenize()
     generate(ids, logits(ids, tmp))
+    goldens(tmp)
     bench()
     inspect(tmp)
     mistakes(tmp)
