@@ -245,6 +245,19 @@ static void failures_are_planted(void **state)
     assert_true(fabs(again - N * both) < 5 * sqrt(N * both));
 }
 
+static void the_nearest_key_wins(void **state)
+{
+    const char *model =
+        "{\"decode_us\": 50, \"acceptance\": 0.5, \"gamma\": 2, \"draft_us\": null}";
+    struct pl_sim_params p = params(model, "{\"acceptance\": null}");
+
+    (void)state;
+    assert_true(p.drafts && p.acceptance == 0.5 && p.gamma == 2 && p.verify_us == 50);
+    p = params(model, "{\"gamma\": 3, \"draft\": {\"verify_us\": 7, \"gamma\": 4}}");
+    assert_true(p.drafts && p.acceptance == 0.5 && p.gamma == 4 && p.verify_us == 7);
+    assert_false(params("{}", "{\"draft\": null}").drafts);
+}
+
 static void refuses(const char *model, const char *arm, const char *word)
 {
     json_t *m = json_loads(model, 0, NULL), *a = json_loads(arm, 0, NULL);
@@ -284,6 +297,7 @@ int main(void)
         cmocka_unit_test(drafting_identities),
         cmocka_unit_test(acceptance_is_planted),
         cmocka_unit_test(failures_are_planted),
+        cmocka_unit_test(the_nearest_key_wins),
         cmocka_unit_test(mistakes_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

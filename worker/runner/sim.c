@@ -144,7 +144,7 @@ enum pl_status pl_sim_params_read(const json_t *model, const json_t *arm, struct
         st = read_draft(draft, &p, &in_arm, err);
     if (st)
         return st;
-    p.drafts = in_arm || json_is_object(draft);
+    p.drafts = in_model || in_arm || json_is_object(draft);
     *out = p;
     return PL_OK;
 }

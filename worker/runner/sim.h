@@ -40,10 +40,9 @@ struct pl_sim_params {
     double fail[PL_SIM_FAILS];              /* probabilities */
 };
 
-/* From a model entry and an arm (NULL: the model alone). Drafting keys stand in the arm or in its
- * `draft`; the model's are defaults for arms that draft. PL_ESWEEP names the key and what it may
- * be.
- */
+/* From a model entry and an arm (NULL: the model alone). An arm drafts where `acceptance` stands in
+ * it, in its `draft` or, for all its arms, in the model; the same places hold gamma, draft_us and
+ * verify_us, the nearest wins. PL_ESWEEP names the key and what it may be. */
 PL_MUST_CHECK
 enum pl_status pl_sim_params_read(const json_t *model, const json_t *arm, struct pl_sim_params *out,
                                   struct pl_err *err);
