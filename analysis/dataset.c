@@ -307,8 +307,10 @@ static enum pl_status read_sweep(struct pl_dataset *d, struct pl_err *err)
     d->seed = (uint64_t)pl_json_get_i64(sweep, "seed", 1);
     d->delta = pl_json_get_f64(measure, "noise", 0.01);
     d->prefill_mode = strcmp(pl_json_get_str(measure, "mode", "e2e"), "prefill") == 0;
-    json_object_foreach (json_object_get(sweep, "models"), key, model)
+    json_object_foreach (json_object_get(sweep, "models"), key, model) {
+        d->simulates |= strcmp(pl_json_get_str(model, "engine", ""), "sim") == 0;
         d->draws_random_weights |= is_set(model, "weights");
+    }
     for (uint32_t a = 0; a < d->shape.arms; a++) {
         const json_t *arm = pl_reader_arm_json(d->reader, a);
         d->arms[a] = clean_copy(pl_reader_arm(d->reader, a));
@@ -493,8 +495,10 @@ bool pl_cell_has(const struct pl_dataset *d, const struct pl_cell *c, enum pl_me
 
 void pl_dataset_synthetic_text(const struct pl_dataset *d, char *out, size_t size)
 {
-    const char *what = d->draws_random_weights ? "simulated engine or random weights"
-                                               : "simulated engine, or one that says so of itself";
+    const char *what = d->simulates && d->draws_random_weights ? "simulated engine, random weights"
+                       : d->simulates                          ? "simulated engine"
+                       : d->draws_random_weights               ? "random weights"
+                                                               : "as the runner says";
     if (d->synthetic == 0)
         out[0] = '\0';
     else if (d->synthetic == d->done)

@@ -89,9 +89,9 @@ struct pl_dataset {
     double delta;        /* measure.noise: δ of the verdicts */
     uint64_t seed;
     bool prefill_mode;
-    bool prunes; /* an arm prunes tokens */
-    bool draws_random_weights;
-    uint64_t synthetic; /* done rows */
+    bool prunes;                          /* an arm prunes tokens */
+    bool simulates, draws_random_weights; /* some model of the sweep */
+    uint64_t synthetic;                   /* done rows */
     struct pl_log_failure *failures;
     struct pl_log_session *sessions;
     struct pl_log_worker *workers;
@@ -110,7 +110,7 @@ double pl_cell_value(const struct pl_dataset *d, const struct pl_cell *c, enum p
                      size_t i);
 /* True when some row of the cell has it. */
 bool pl_cell_has(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m);
-/* "synthetic: all 300 rows (simulated engine …)", or which part; "" where nothing is. */
+/* "synthetic: all 300 finished trials (simulated engine)", or which part; "" where nothing is. */
 void pl_dataset_synthetic_text(const struct pl_dataset *d, char *out, size_t size);
 
 #endif

@@ -14,8 +14,10 @@
 
 #define SCRIPT_MAX (8u << 20)
 #define DRAW_NS (60 * PL_NS_PER_S)
+#define HEIGHT_MAX 16000 /* cairo draws 32767 px, the PNG has two to one */
 #define NAME_CHARS 28
-#define CHAR_PX 7
+#define CHAR_PX 8
+#define WIDE_PX 14
 
 const char *pl_figure_colour(size_t i)
 {
@@ -24,20 +26,24 @@ const char *pl_figure_colour(size_t i)
     return palette[i % (sizeof palette / sizeof palette[0])];
 }
 
-/* Cuts at a whole character. */
+/* Cuts at a whole character. Beyond the basic plane are emoji, which colour fonts draw at a size of
+ * their own: they become boxes. */
 static void shorten(const char *name, char *out, size_t size)
 {
-    size_t n = 0, chars = 0;
-    const size_t all = pl_text_width(name);
-    const size_t keep = all > NAME_CHARS ? NAME_CHARS - 1 : all;
+    size_t at = 0, chars = 0;
+    const size_t all = pl_text_width(name), keep = all > NAME_CHARS ? NAME_CHARS - 1 : all;
 
-    while (name[n] && n + 8 < size) {
-        if (((unsigned char)name[n] & 0xc0) != 0x80 && chars++ == keep)
-            break;
-        n++;
+    while (*name && chars++ < keep && at + 8 < size) {
+        const bool beyond = ((unsigned char)*name & 0xf8) == 0xf0;
+        if (beyond)
+            at += (size_t)snprintf(out + at, size - at, "□");
+        else
+            out[at++] = *name;
+        for (name++; ((unsigned char)*name & 0xc0) == 0x80; name++)
+            if (!beyond)
+                out[at++] = *name;
     }
-    memcpy(out, name, n);
-    snprintf(out + n, size - n, "%s", all > keep ? "…" : "");
+    snprintf(out + at, size - at, "%s", all > keep ? "…" : "");
 }
 
 void pl_figure_name(struct pl_out *o, const char *name)
@@ -47,10 +53,71 @@ void pl_figure_name(struct pl_out *o, const char *name)
     pl_out_esc(o, PL_ESC_GNUPLOT, text);
 }
 
+static int text_px(const char *s)
+{
+    int px = 0;
+    for (; *s; s++) {
+        const unsigned char c = (unsigned char)*s;
+        if ((c & 0xc0) != 0x80)
+            px += c >= 0xe3 ? WIDE_PX : CHAR_PX; /* from U+3000 on */
+    }
+    return px;
+}
+
 int pl_figure_name_px(const char *name)
 {
-    const size_t n = pl_text_width(name);
-    return (int)(n > NAME_CHARS ? NAME_CHARS : n) * CHAR_PX;
+    char text[4 * NAME_CHARS + 8];
+    shorten(name, text, sizeof text);
+    return text_px(text);
+}
+
+void pl_figure_title(const struct pl_dataset *d, const char *text, int height, struct pl_out *o)
+{
+    pl_out_f(o, "set label 1 '%s%s%s' at screen 0.5, screen %.6f center\n", text,
+             d->synthetic ? " · synthetic" : "",
+             d->done + d->failed < d->rows ? " · incomplete" : "", 1 - 18.0 / height);
+}
+
+static int entry_px(const struct pl_legend *e)
+{
+    return text_px(e->text) + 42;
+}
+
+/* How many entries from the first on fit in a row, at least one. */
+static size_t row_fits(const struct pl_legend *entries, size_t n, int width, int *px)
+{
+    size_t fits = 0;
+    *px = 0;
+    while (fits < n && (fits == 0 || *px + entry_px(&entries[fits]) <= width - 40))
+        *px += entry_px(&entries[fits++]);
+    return fits;
+}
+
+int pl_figure_legend_rows(const struct pl_legend *entries, size_t n, int width)
+{
+    int rows = 0, px;
+    for (size_t at = 0; at < n; rows++)
+        at += row_fits(entries + at, n - at, width, &px);
+    return rows;
+}
+
+void pl_figure_legend(const struct pl_legend *entries, size_t n, int point, int top_px, int width,
+                      int height, struct pl_out *o)
+{
+    int y = top_px, px;
+    for (size_t at = 0, fits; at < n; at += fits, y += PL_LEGEND_ROW_PX) {
+        fits = row_fits(entries + at, n - at, width, &px);
+        int x = (width - px) / 2 + 14;
+        for (size_t i = at; i < at + fits; i++) {
+            pl_out_f(o, "set label %zu ", 100 + i);
+            pl_out_esc(o, PL_ESC_GNUPLOT, entries[i].text);
+            pl_out_f(o,
+                     " at screen %.6f, screen %.6f left offset 1,0 point pt %d ps 1.2 lc rgb "
+                     "'%s'\n",
+                     (double)x / width, 1 - (double)y / height, point, entries[i].colour);
+            x += entry_px(&entries[i]);
+        }
+    }
 }
 
 enum pl_status pl_figures_make(const struct pl_dataset *d, const struct pl_speedups *s,
@@ -71,6 +138,8 @@ enum pl_status pl_figures_make(const struct pl_dataset *d, const struct pl_speed
         const enum pl_status st = pl_out_status(&figures[i].body, err);
         if (st != PL_OK)
             return st;
+        figures[i].too_large = figures[i].height > HEIGHT_MAX;
+        figures[i].wanted = figures[i].height > 0 && !figures[i].too_large;
     }
     return PL_OK;
 }
@@ -106,6 +175,26 @@ static enum pl_status run(const struct pl_out *script, struct pl_err *err)
     return st;
 }
 
+/* A browser has glyphs for everything; here, ones that no installed font has come out as large as
+ * the picture. From U+2E80 on (CJK and beyond) they become boxes. */
+static void plain_glyphs(const struct pl_out *body, struct pl_out *o)
+{
+    const char *from = body->buf.data, *at = from, *end = from + body->buf.len;
+    while (at < end) {
+        const unsigned char *c = (const unsigned char *)at;
+        if (c[0] < 0xe2 || (c[0] == 0xe2 && c[1] < 0xba)) {
+            at++;
+            continue;
+        }
+        pl_out_add(o, from, (size_t)(at - from));
+        pl_out_text(o, "□");
+        for (at++; at < end && ((unsigned char)*at & 0xc0) == 0x80;)
+            at++;
+        from = at;
+    }
+    pl_out_add(o, from, (size_t)(end - from));
+}
+
 static enum pl_status draw(const struct pl_figure *f, const char *dir, bool png, struct pl_err *err)
 {
     const char *ext = png ? "png" : "svg";
@@ -122,21 +211,24 @@ static enum pl_status draw(const struct pl_figure *f, const char *dir, bool png,
         st = pl_fail(err, PL_EIO, "%s: figures cannot be written there", dir);
         goto out;
     }
-    const char *font = "sans-serif,12";
     if (png)
         pl_out_f(&o,
-                 "set terminal pngcairo noenhanced size %d,%d font '%s' fontscale 2 linewidth 2 "
+                 "set terminal pngcairo noenhanced size %d,%d font 'sans-serif,9' fontscale 2 "
+                 "linewidth 2 "
                  "pointscale 2 background '#ffffff'\n",
-                 2 * f->width, 2 * f->height, font);
+                 2 * f->width, 2 * f->height); /* 9 pt is 12 px */
     else
         pl_out_f(&o,
-                 "set terminal svg noenhanced size %d,%d font '%s' name '%s' "
+                 "set terminal svg noenhanced size %d,%d font 'sans-serif,12' name '%s' "
                  "background '#ffffff'\n",
-                 f->width, f->height, font, f->name);
+                 f->width, f->height, f->name);
     pl_out_text(&o, "set encoding utf8\nset output ");
     pl_out_esc(&o, PL_ESC_GNUPLOT, temp);
     pl_out_text(&o, "\n");
-    pl_out_add(&o, f->body.buf.data, f->body.buf.len);
+    if (png)
+        plain_glyphs(&f->body, &o);
+    else
+        pl_out_add(&o, f->body.buf.data, f->body.buf.len);
     pl_out_text(&o, "unset output\nexit\n");
     st = pl_out_status(&o, err);
     if (st == PL_OK)

@@ -23,6 +23,7 @@ struct pl_figure {
     const char *name, *title; /* static */
     int width, height;        /* px, of the SVG */
     bool wanted;              /* there is something to draw */
+    bool too_large;           /* there is, but more than a picture can hold; not wanted then */
     struct pl_out body;       /* gnuplot commands after the terminal is set */
 };
 
@@ -43,10 +44,24 @@ void pl_figure_speedup(const struct pl_dataset *d, const struct pl_speedups *s,
 void pl_figure_latency(const struct pl_dataset *d, struct pl_figure *f);
 void pl_figure_failures(const struct pl_dataset *d, struct pl_figure *f);
 
-/* Shared by them: colour i of the palette; a name as a gnuplot string of at most 28 characters;
- * the px that such a name takes. */
+/* Shared by them. Colour i of the palette. */
 const char *pl_figure_colour(size_t i);
+/* A name as a gnuplot string of at most 28 characters (what no plain font has becomes a box), and
+ * the px that it takes. */
 void pl_figure_name(struct pl_out *o, const char *name);
 int pl_figure_name_px(const char *name);
+/* The title line, with " · synthetic" and " · incomplete" where that is so. */
+void pl_figure_title(const struct pl_dataset *d, const char *text, int height, struct pl_out *o);
+
+struct pl_legend {
+    char text[40];
+    const char *colour;
+};
+#define PL_LEGEND_ROW_PX 20
+/* Rows that the entries take in a figure of that width, and drawing them from top_px down as labels
+ * (numbers from 100) with point type `point`. */
+int pl_figure_legend_rows(const struct pl_legend *entries, size_t n, int width);
+void pl_figure_legend(const struct pl_legend *entries, size_t n, int point, int top_px, int width,
+                      int height, struct pl_out *o);
 
 #endif

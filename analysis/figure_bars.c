@@ -1,5 +1,6 @@
 /* Stacked horizontal bars: phases of a trial, failures by reason. */
 #include "analysis/figure.h"
+#include "analysis/table.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -7,15 +8,11 @@
 
 #define BAR_PX 20
 #define PLOT_PX 640
-#define TOP_PX 66
+#define TOP_PX 40 /* and the legend */
 #define PANEL_TOP_PX 30
 #define PANEL_BOTTOM_PX 34
 #define LAST_PX 24 /* the axis label */
 #define PARTS_MAX 16
-
-struct part {
-    const char *name, *colour;
-};
 
 /* Values [bar][part]; a bar without any is not drawn but has its place. */
 struct panel {
@@ -27,8 +24,9 @@ struct panel {
 
 struct chart {
     struct pl_out *o;
-    const char *title, *xlabel, *number; /* number: printf format of a bar's total */
-    const struct part *parts;
+    const char *title, *xlabel;
+    bool counts; /* whole numbers */
+    const struct pl_legend *parts;
     size_t n_parts;
     int left, width, height;
 };
@@ -41,7 +39,16 @@ static double total(const struct chart *c, const struct panel *p, size_t bar)
     return sum;
 }
 
-static void data(const struct chart *c, const struct panel *p, double *most)
+static double most_of(const struct chart *c, const struct panel *panels, size_t n)
+{
+    double most = 0;
+    for (size_t i = 0; i < n; i++)
+        for (size_t b = 0; b < panels[i].bars; b++)
+            most = fmax(most, total(c, &panels[i], b));
+    return most;
+}
+
+static void data(const struct chart *c, const struct panel *p)
 {
     for (size_t i = 0; i < c->n_parts; i++) {
         pl_out_f(c->o, "$p%zu << EOD\n", i);
@@ -54,22 +61,14 @@ static void data(const struct chart *c, const struct panel *p, double *most)
         }
         pl_out_text(c->o, "EOD\n");
     }
-    for (size_t b = 0; b < p->bars; b++)
-        *most = fmax(*most, total(c, p, b));
 }
 
-static void legend(const struct chart *c, int y_px)
-{
-    pl_out_f(c->o, "set key at screen 0.5, screen %.6f center center horizontal samplen 1\n",
-             1 - (double)y_px / c->height);
-}
-
-static void draw_panel(const struct chart *c, const struct panel *p, int top, bool first, bool last)
+static void draw_panel(const struct chart *c, const struct panel *p, int top, bool last)
 {
     const int bottom = top + (int)p->bars * BAR_PX;
-    double most = 0;
+    const double most = most_of(c, p, 1);
 
-    data(c, p, &most);
+    data(c, p);
     pl_out_f(c->o, "set tmargin at screen %.6f\nset bmargin at screen %.6f\n",
              1 - (double)top / c->height, 1 - (double)bottom / c->height);
     pl_out_f(c->o, "set yrange [%.9g:-0.5]\nset xrange [0:%.9g]\n", (double)p->bars - 0.5,
@@ -83,15 +82,14 @@ static void draw_panel(const struct chart *c, const struct panel *p, int top, bo
         pl_out_f(c->o, " %zu", b);
     }
     pl_out_text(c->o, ")\n");
-    if (first)
-        legend(c, 44);
-    else
-        pl_out_text(c->o, "unset key\n");
     for (size_t b = 0; b < p->bars; b++) {
         char number[40];
         const double sum = total(c, p, b);
         if (sum > 0) {
-            snprintf(number, sizeof number, c->number, sum);
+            if (c->counts)
+                snprintf(number, sizeof number, "%.0f", sum);
+            else
+                pl_format_sig(sum, number, sizeof number);
             pl_out_f(c->o, "set label %zu '%s' at %.9g, %zu left offset 0.6,0\n", b + 2, number,
                      sum, b);
         }
@@ -100,39 +98,44 @@ static void draw_panel(const struct chart *c, const struct panel *p, int top, bo
     for (size_t i = 0; i < c->n_parts; i++)
         pl_out_f(c->o,
                  "%s$p%zu using 1:2:3:4:($2-0.34):($2+0.34) with boxxyerror fillstyle solid 1 "
-                 "noborder lc rgb '%s' title '%s'",
-                 i ? ", \\\n  " : "", i, c->parts[i].colour, c->parts[i].name);
+                 "noborder lc rgb '%s' notitle",
+                 i ? ", \\\n  " : "", i, c->parts[i].colour);
     pl_out_text(c->o, "\nunset label\n");
 }
 
 /* Draws the panels one under the other; sets the figure's size. */
-static void draw(struct chart *c, const struct panel *panels, size_t n, struct pl_figure *f)
+static void draw(const struct pl_dataset *d, struct chart *c, const struct panel *panels, size_t n,
+                 struct pl_figure *f)
 {
-    int names = 0, top = TOP_PX;
+    int names = 0, top;
 
     for (size_t i = 0; i < n; i++)
         for (size_t b = 0; b < panels[i].bars; b++) {
             const int px = pl_figure_name_px(panels[i].names[b]);
             names = px > names ? px : names;
         }
-    c->left = names + 24;
+    c->left = names + 30;
     c->width = c->left + PLOT_PX + 24;
-    c->height = TOP_PX + LAST_PX;
+    top = TOP_PX + PL_LEGEND_ROW_PX * pl_figure_legend_rows(c->parts, c->n_parts, c->width);
+    c->height = top + LAST_PX;
     for (size_t i = 0; i < n; i++)
         c->height += PANEL_TOP_PX + (int)panels[i].bars * BAR_PX + PANEL_BOTTOM_PX;
     f->width = c->width;
     f->height = c->height;
-    f->wanted = true;
     pl_out_f(c->o,
-             "set multiplot\nset border 1 lc rgb '#555555'\nset tics nomirror\n"
-             "set grid xtics lc rgb '#C8C8C8' lw 0.6 lt 1\nset lmargin at screen %.6f\n"
+             "set multiplot\nset border 1 lc rgb '#555555'\nset tics nomirror textcolor rgb "
+             "'black'\nunset key\n"
+             "set format x '%%g'\nset grid xtics lc rgb '#C8C8C8' lw 0.6 lt 1\nset lmargin at "
+             "screen %.6f\n"
              "set rmargin at screen %.6f\n",
              (double)c->left / c->width, (double)(c->left + PLOT_PX) / c->width);
-    pl_out_f(c->o, "set label 1 '%s' at screen 0.5, screen %.6f center\n", c->title,
-             1 - 18.0 / c->height);
+    if (c->counts && most_of(c, panels, n) < 10)
+        pl_out_text(c->o, "set xtics 1\n");
+    pl_figure_title(d, c->title, c->height, c->o);
+    pl_figure_legend(c->parts, c->n_parts, 5, 42, c->width, c->height, c->o);
     for (size_t i = 0; i < n; i++) {
         top += PANEL_TOP_PX;
-        draw_panel(c, &panels[i], top, i == 0, i + 1 == n);
+        draw_panel(c, &panels[i], top, i + 1 == n);
         top += (int)panels[i].bars * BAR_PX + PANEL_BOTTOM_PX;
     }
     pl_out_text(c->o, "unset multiplot\n");
@@ -142,7 +145,7 @@ static void draw(struct chart *c, const struct panel *panels, size_t n, struct p
 
 static const struct {
     enum pl_metric metric;
-    struct part part;
+    struct pl_legend part;
 } phases[] = {
     {PL_METRIC_TOKENIZE, {"tokenize", "#B0B0B0"}}, {PL_METRIC_VISION, {"vision", "#CC79A7"}},
     {PL_METRIC_ENCODE, {"encode", "#009E73"}},     {PL_METRIC_PREFILL, {"prefill", "#0072B2"}},
@@ -188,12 +191,9 @@ void pl_figure_latency(const struct pl_dataset *d, struct pl_figure *f)
     struct panel *panels = calloc(contexts, sizeof *panels);
     double *all = calloc(arms * contexts * k, sizeof *all);
     double *used = calloc(arms * contexts * k, sizeof *used);
-    struct part parts[PARTS_MAX];
-    struct chart chart = {.o = &f->body,
-                          .title = "Mean time of a trial, by phase",
-                          .xlabel = "ms",
-                          .number = "%.4g",
-                          .parts = parts};
+    struct pl_legend parts[PARTS_MAX];
+    struct chart chart = {
+        .o = &f->body, .title = "Mean time of a trial, by phase", .xlabel = "ms", .parts = parts};
 
     if (!panels || !all || !used) {
         f->body.st = pl_fail(&f->body.err, PL_ENOMEM, "the latency figure");
@@ -216,7 +216,7 @@ void pl_figure_latency(const struct pl_dataset *d, struct pl_figure *f)
             continue;
         keep[chart.n_parts] = i;
         parts[chart.n_parts++] =
-            i < N_PHASES ? phases[i].part : (struct part){"not split", "#D8D8D8"};
+            i < N_PHASES ? phases[i].part : (struct pl_legend){"not split", "#D8D8D8"};
     }
     if (chart.n_parts == 0)
         goto out;
@@ -229,7 +229,7 @@ void pl_figure_latency(const struct pl_dataset *d, struct pl_figure *f)
             for (size_t i = 0; i < chart.n_parts; i++)
                 panels[c].values[a * chart.n_parts + i] = all[(c * arms + a) * k + keep[i]];
     }
-    draw(&chart, panels, contexts, f);
+    draw(d, &chart, panels, contexts, f);
 out:
     free(panels);
     free(all);
@@ -240,13 +240,13 @@ out:
 
 void pl_figure_failures(const struct pl_dataset *d, struct pl_figure *f)
 {
-    struct part parts[PL_REASON_COUNT];
+    struct pl_legend parts[PL_REASON_COUNT];
     struct panel panel = {
         .title = "all contexts", .names = (const char *const *)d->arms, .bars = d->shape.arms};
     struct chart chart = {.o = &f->body,
                           .title = "Failed trials, by reason",
                           .xlabel = "trials given up",
-                          .number = "%.0f",
+                          .counts = true,
                           .parts = parts};
     double *values = calloc((size_t)d->shape.arms * PL_REASON_COUNT, sizeof *values);
 
@@ -262,8 +262,9 @@ void pl_figure_failures(const struct pl_dataset *d, struct pl_figure *f)
         if (n == 0)
             continue;
         keep[chart.n_parts] = r;
-        parts[chart.n_parts] =
-            (struct part){pl_reason_name((enum pl_reason)r), pl_figure_colour(chart.n_parts)};
+        snprintf(parts[chart.n_parts].text, sizeof parts[0].text, "%s",
+                 pl_reason_name((enum pl_reason)r));
+        parts[chart.n_parts].colour = pl_figure_colour(chart.n_parts);
         chart.n_parts++;
     }
     for (uint32_t a = 0; a < d->shape.arms; a++)
@@ -273,6 +274,6 @@ void pl_figure_failures(const struct pl_dataset *d, struct pl_figure *f)
                     (double)pl_dataset_cell(d, a, c)->by_reason[keep[i]];
     panel.values = values;
     if (chart.n_parts)
-        draw(&chart, &panel, 1, f);
+        draw(d, &chart, &panel, 1, f);
     free(values);
 }

@@ -2,14 +2,17 @@
 #include "analysis/figure.h"
 
 #include <math.h>
+#include <stdio.h>
 
 #define ROW_PX 15
-#define GAP_PX 8 /* between arms */
-#define TOP_PX 84
+#define GAP_PX 8  /* between arms */
+#define TOP_PX 66 /* and the legend */
 #define BOTTOM_PX 58
 #define PANEL_PX 280
 #define BETWEEN_PX 26
 #define RIGHT_PX 24
+
+#define LEGEND_MAX 32
 
 struct panel {
     enum pl_metric metric;
@@ -21,7 +24,7 @@ struct picture {
     const struct pl_dataset *d;
     const struct pl_speedups *s;
     struct pl_out *o;
-    int left, width, height;
+    int left, top, width, height;
     size_t arms;
 };
 
@@ -63,14 +66,18 @@ static void x_axis(const struct picture *p, const struct panel *panel)
 
     if (logs)
         pl_out_f(p->o,
-                 "set logscale x\nset xtics (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)\n"
+                 "set logscale x\nset xtics (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, "
+                 "7, 10, 20, 50)\n"
                  "set xrange [%.9g:%.9g]\n",
                  panel->low / pad, panel->high * pad);
     else {
-        const double margin = 0.06 * (panel->high - panel->low);
-        double step = pow(10, floor(log10((panel->high - panel->low) / 3)));
-        const double wanted = (panel->high - panel->low) / 4;
-        step *= wanted > 5 * step ? 5 : wanted > 2 * step ? 2 : 1;
+        static const double steps[] = {1, 2, 5, 10};
+        const double wide = panel->high - panel->low, margin = 0.06 * wide;
+        const double unit = pow(10, floor(log10(wide / 5)));
+        double step = 10 * unit;
+        for (int k = 3; k >= 0; k--)
+            if (steps[k] * unit >= wide / 5) /* at most six tics */
+                step = steps[k] * unit;
         pl_out_f(p->o, "unset logscale x\nset xtics %.9g\nset xrange [%.9g:%.9g]\n", step,
                  panel->low - margin, panel->high + margin);
     }
@@ -109,7 +116,7 @@ static void arm_labels(const struct picture *p, bool first)
     const char *comma = "";
     size_t band = 0;
 
-    pl_out_text(p->o, "set ytics scale 0 (");
+    pl_out_text(p->o, first ? "set ytics scale 0 (" : "unset ytics\n");
     for (uint32_t a = 0; a < p->d->shape.arms && first; a++) {
         if (p->d->baseline[a] == a)
             continue;
@@ -118,7 +125,7 @@ static void arm_labels(const struct picture *p, bool first)
         pl_out_f(p->o, " %.9g", row_of(p, band++, 0) + (p->d->shape.contexts - 1) / 2.0);
         comma = ", ";
     }
-    pl_out_text(p->o, ")\n");
+    pl_out_text(p->o, first ? ")\n" : "");
 }
 
 static void draw_panel(const struct picture *p, const struct panel *panel, int index)
@@ -142,21 +149,15 @@ static void draw_panel(const struct picture *p, const struct panel *panel, int i
              "'#8C8C8C' fillstyle transparent solid 0.18 noborder\n",
              1 - p->d->delta, 1 + p->d->delta);
     pl_out_text(p->o, "unset arrow\nset arrow 1 from 1, graph 0 to 1, graph 1 nohead linecolor "
-                      "rgb '#555555' linewidth 1 dashtype 2 back\n");
-    if (index == 0 && p->d->shape.contexts > 1)
-        pl_out_f(p->o, "set key at screen 0.5, screen %.6f center center horizontal samplen 1\n",
-                 1 - 50.0 / p->height);
-    else
-        pl_out_text(p->o, "unset key\n");
+                      "rgb '#555555' linewidth 1.5 back\n");
     pl_out_text(p->o, "plot ");
     for (uint32_t c = 0; c < p->d->shape.contexts; c++) {
         const char *colour = pl_figure_colour(c);
         pl_out_f(p->o,
-                 "%s$c%uf using 1:2:3:4 with xerrorbars pt 7 ps 0.7 lw 1.6 lc rgb '%s' title "
-                 "'context %lld', \\\n  $c%uh using 1:2:3:4 with xerrorbars pt 6 ps 0.7 lw 1.6 lc "
+                 "%s$c%uf using 1:2:3:4 with xerrorbars pt 7 ps 0.7 lw 1.6 lc rgb '%s' notitle, "
+                 "\\\n  $c%uh using 1:2:3:4 with xerrorbars pt 6 ps 0.7 lw 1.6 lc "
                  "rgb '%s' notitle",
-                 c ? ", \\\n  " : "", c, colour, (long long)pl_reader_context(p->d->reader, c), c,
-                 colour);
+                 c ? ", \\\n  " : "", c, colour, c, colour);
     }
     pl_out_text(p->o, "\n");
 }
@@ -167,7 +168,9 @@ void pl_figure_speedup(const struct pl_dataset *d, const struct pl_speedups *s, 
                                        {PL_METRIC_GENERATION, "decode", 0, 0},
                                        {PL_METRIC_E2E, "end to end", 0, 0}};
     struct picture p = {.d = d, .s = s, .o = &f->body};
+    struct pl_legend legend[LEGEND_MAX];
     struct panel panels[3];
+    char title[128];
     int n = 0, names = 0;
 
     for (uint32_t a = 0; a < d->shape.arms; a++)
@@ -186,27 +189,36 @@ void pl_figure_speedup(const struct pl_dataset *d, const struct pl_speedups *s, 
         return;
     if (d->prefill_mode)
         panels[n - 1].label = "prefill";
-    f->wanted = true;
-    p.left = names + 24;
+    p.left = names + 30;
     p.width = p.left + n * PANEL_PX + (n - 1) * BETWEEN_PX + RIGHT_PX;
-    p.height = TOP_PX + BOTTOM_PX + GAP_PX +
-               (int)((row_of(&p, p.arms - 1, d->shape.contexts - 1) + 1) * ROW_PX);
-    if (n == 1 && p.width < 520)
-        p.width = 520;
+    if (p.width < 640)
+        p.width = 640;
+    const size_t entries = d->shape.contexts < LEGEND_MAX ? d->shape.contexts : LEGEND_MAX;
+    for (size_t c = 0; c < entries; c++) {
+        legend[c].colour = pl_figure_colour(c);
+        snprintf(legend[c].text, sizeof legend[c].text, "context %lld",
+                 (long long)pl_reader_context(d->reader, (uint32_t)c));
+    }
+    p.top = TOP_PX + PL_LEGEND_ROW_PX * pl_figure_legend_rows(legend, entries, p.width);
+    p.height = p.top + BOTTOM_PX + GAP_PX +
+               (int)fmin(1e6, (row_of(&p, p.arms - 1, d->shape.contexts - 1) + 1) * ROW_PX);
     f->width = p.width;
     f->height = p.height;
     pl_out_f(p.o,
-             "set multiplot\nset border 1 lc rgb '#555555'\nset tics nomirror\n"
-             "set grid xtics lc rgb '#C8C8C8' lw 0.6 lt 1\nset tmargin at screen %.6f\n"
-             "set bmargin at screen %.6f\nset xlabel 'speedup (× baseline)' offset 0,0.4\n",
-             1 - (double)TOP_PX / p.height, (double)BOTTOM_PX / p.height);
-    pl_out_f(p.o,
-             "set label 1 'Speedup over the baseline, 95 %% intervals (filled: excludes 1; band: "
-             "1 ± %g)' at screen 0.5, screen %.6f center\n",
-             d->delta, 1 - 18.0 / p.height);
+             "set multiplot\nset border 1 lc rgb '#555555'\nset tics nomirror textcolor rgb "
+             "'black'\nunset key\n"
+             "set format x '%%g'\nset grid xtics lc rgb '#C8C8C8' lw 0.6 lt 1\n"
+             "set tmargin at screen %.6f\nset bmargin at screen %.6f\n"
+             "set xlabel 'speedup (× baseline)' offset 0,0.4\n",
+             1 - (double)p.top / p.height, (double)BOTTOM_PX / p.height);
+    snprintf(title, sizeof title,
+             "Speedup over the baseline, 95 %% intervals (filled: excludes 1; band: 1 ± %g)",
+             d->delta);
+    pl_figure_title(d, title, p.height, p.o);
+    pl_figure_legend(legend, entries, 7, 42, p.width, p.height, p.o);
     for (int i = 0; i < n; i++) {
         draw_panel(&p, &panels[i], i);
-        pl_out_text(p.o, "unset label 1\n");
+        pl_out_text(p.o, "unset label\n");
     }
     pl_out_text(p.o, "unset multiplot\n");
 }

@@ -23,7 +23,7 @@ static const char style[] =
     "*{box-sizing:border-box}"
     "body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.55 system-ui,-apple-system,"
     "'Segoe UI',Roboto,'Noto Sans','DejaVu Sans',sans-serif}"
-    "main{max-width:1140px;margin:0 auto;padding:2.2rem 1.4rem 4rem}"
+    "main{max-width:1240px;margin:0 auto;padding:2.2rem 1.4rem 4rem}"
     "h1{font-size:1.9rem;line-height:1.2;margin:0 0 .3rem;letter-spacing:-.01em;"
     "overflow-wrap:anywhere}"
     "h2{font-size:1.22rem;margin:2.6rem 0 .7rem}"
@@ -35,9 +35,9 @@ static const char style[] =
     "nav{margin:1rem 0 0;font-size:.92rem}nav a{margin-right:1rem;white-space:nowrap}"
     ".scroll{overflow-x:auto;background:var(--card);border:1px solid var(--line);"
     "border-radius:8px}"
-    "table{border-collapse:collapse;width:100%;font-size:.88rem;font-variant-numeric:tabular-nums}"
-    "caption{text-align:left;font-weight:600;padding:.6rem .8rem .35rem}"
-    "th,td{padding:.32rem .8rem;border-top:1px solid var(--line);text-align:left;"
+    "table{border-collapse:collapse;width:100%;font-size:.86rem;font-variant-numeric:tabular-nums}"
+    "caption{text-align:left;font-weight:600;padding:.6rem .6rem .35rem}"
+    "th,td{padding:.3rem .6rem;border-top:1px solid var(--line);text-align:left;"
     "vertical-align:top;white-space:nowrap}"
     "thead th{color:var(--soft);font-weight:600;border-top:0;vertical-align:bottom}"
     ".num{text-align:right}.long{white-space:normal;overflow-wrap:anywhere}"
@@ -48,7 +48,7 @@ static const char style[] =
     ".faster{background:var(--goodbg);color:var(--good)}"
     ".slower{background:var(--badbg);color:var(--bad)}"
     ".note{color:var(--soft);font-size:.86rem;margin:.45rem .1rem}"
-    ".head td{padding:.6rem .8rem}.head .big{font-size:1.3rem;font-weight:650}"
+    ".head td{padding:.6rem;vertical-align:middle}.head .big{font-size:1.3rem;font-weight:650}"
     ".head .ci{color:var(--soft);font-size:.82rem;margin-left:.4rem}"
     ".head th[scope=row]{font-weight:600;white-space:normal;overflow-wrap:anywhere;"
     "vertical-align:middle}"
@@ -76,7 +76,9 @@ static void inline_svg(const char *svg, const struct pl_figure *f, struct pl_out
                  {"'#gp", hrefs},
                  {"'black'", "'currentColor'"},
                  {"\"black\"", "\"currentColor\""},
-                 {"'rgb( 85,  85,  85)'", "'#808080'"},
+                 {"'rgb(  0,   0,   0)'", "'currentColor'"},
+                 {"\"rgb(  0,   0,   0)\"", "\"currentColor\""},
+                 {"'rgb( 85,  85,  85)'", "'#808080'"}, /* axes */
                  {"'rgb(200, 200, 200)'", "'#808080' stroke-opacity='0.35'"},
                  {" fill=\"#ffffff\"", " fill=\"none\""}};
     const char *from = strstr(svg, "<svg");
@@ -275,7 +277,7 @@ static void table(const struct pl_report *r, enum pl_table_id id, struct pl_out 
     pl_out_f(o, "<details%s><summary>", t->n_rows <= OPEN_ROWS ? " open" : "");
     pl_out_esc(o, PL_ESC_HTML, t->title);
     pl_out_f(o, " (%zu row%s)</summary>\n", t->n_rows, t->n_rows == 1 ? "" : "s");
-    pl_table_write_html(t, o);
+    pl_table_write_html(t, id != PL_TABLE_SPEEDUP, o);
     pl_out_text(o, "</details>\n");
 }
 
@@ -301,13 +303,13 @@ void pl_report_html(const struct pl_report *r, const char *dir, struct pl_out *o
     headline(r, o);
     section(o, "warnings", "Warnings");
     if (r->tables[PL_TABLE_WARNINGS].n_rows)
-        pl_table_write_html(&r->tables[PL_TABLE_WARNINGS], o);
+        pl_table_write_html(&r->tables[PL_TABLE_WARNINGS], true, o);
     else
         pl_out_text(o, "<p class=\"note\">none</p>\n");
     pl_out_text(o, "</section>\n");
     section(o, "speedup", "Speedup");
     figure(r, PL_FIGURE_SPEEDUP, dir, o);
-    table(r, PL_TABLE_SPEEDUP, o);
+    table(r, PL_TABLE_SPEEDUP, o); /* its notes stand under the headline */
     table(r, PL_TABLE_SPEEDUP_DEVICES, o);
     pl_out_text(o, "</section>\n");
     section(o, "latency", "Latency and memory");

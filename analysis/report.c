@@ -106,6 +106,11 @@ static void draw_figures(struct pl_report *r, const char *dir)
         const struct pl_figure *f = &r->figures[i];
         struct pl_err why;
         r->drawn[i] = false;
+        if (f->too_large)
+            pl_tables_warn(&r->tables[PL_TABLE_WARNINGS], "figures", NULL, -1,
+                           "the figure %s has more rows than a picture can hold: draw a part with "
+                           "the tables' CSV",
+                           f->name);
         if (!f->wanted) {
             remove_figure(f, dir);
             continue;

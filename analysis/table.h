@@ -80,8 +80,8 @@ const char *pl_format_ext(enum pl_format f); /* "md" … */
 void pl_table_write(const struct pl_table *t, enum pl_format f, struct pl_out *o);
 /* Aligned columns for a terminal, PL_COL_WIDE left out; at most max_rows rows (0: all). */
 void pl_table_write_text(const struct pl_table *t, size_t max_rows, bool colour, struct pl_out *o);
-/* A <table>, PL_COL_WIDE left out. */
-void pl_table_write_html(const struct pl_table *t, struct pl_out *o);
+/* A <table>, PL_COL_WIDE left out; notes under it where asked. */
+void pl_table_write_html(const struct pl_table *t, bool notes, struct pl_out *o);
 
 /* What stands in one of its <td>. */
 void pl_table_html_value(const struct pl_table *t, size_t row, size_t col, struct pl_out *o);

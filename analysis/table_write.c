@@ -201,7 +201,7 @@ static void html_cell(const struct pl_table *t, size_t row, size_t col, struct p
     pl_out_text(o, "</td>");
 }
 
-void pl_table_write_html(const struct pl_table *t, struct pl_out *o)
+void pl_table_write_html(const struct pl_table *t, bool notes, struct pl_out *o)
 {
     if (t->failed && o->st == PL_OK)
         o->st = pl_fail(&o->err, PL_ENOMEM, "the table %s", t->name);
@@ -224,7 +224,7 @@ void pl_table_write_html(const struct pl_table *t, struct pl_out *o)
         pl_out_text(o, "</tr>\n");
     }
     pl_out_text(o, "</tbody></table></div>\n");
-    for (size_t i = 0; i < t->n_notes; i++) {
+    for (size_t i = 0; notes && i < t->n_notes; i++) {
         pl_out_text(o, "<p class=\"note\">");
         pl_out_esc(o, PL_ESC_HTML, t->notes[i]);
         pl_out_text(o, "</p>\n");
