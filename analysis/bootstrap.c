@@ -22,9 +22,10 @@ double pl_t975(size_t dof)
         return INFINITY;
     if (dof <= sizeof table / sizeof table[0])
         return table[dof - 1];
-    /* Cornish-Fisher; beyond 30 it is right to six digits */
-    const double z3 = z * z * z, z5 = z3 * z * z;
-    return z + (z3 + z) / (4 * v) + (5 * z5 + 16 * z3 + 3 * z) / (96 * v * v);
+    /* the expansion of Fisher and Cornish (1960); beyond 30 right to seven digits */
+    const double z3 = z * z * z, z5 = z3 * z * z, z7 = z5 * z * z;
+    return z + (z3 + z) / (4 * v) + (5 * z5 + 16 * z3 + 3 * z) / (96 * v * v) +
+           (3 * z7 + 19 * z5 + 17 * z3 - 15 * z) / (384 * v * v * v);
 }
 
 /* Two numbers below a bound from each 64 random bits; their bias is bound / 2^32. */

@@ -76,9 +76,8 @@ static void inline_svg(const char *svg, const struct pl_figure *f, struct pl_out
                  {"'#gp", hrefs},
                  {"'black'", "'currentColor'"},
                  {"\"black\"", "\"currentColor\""},
-                 {"'rgb(  0,   0,   0)'", "'currentColor'"},
-                 {"\"rgb(  0,   0,   0)\"", "\"currentColor\""},
-                 {"'rgb( 85,  85,  85)'", "'#808080'"}, /* axes */
+                 {"rgb(0,0,0)", "currentColor"},
+                 {"rgb( 85,  85,  85)", "#808080"}, /* axes */
                  {"'rgb(200, 200, 200)'", "'#808080' stroke-opacity='0.35'"},
                  {" fill=\"#ffffff\"", " fill=\"none\""}};
     const char *from = strstr(svg, "<svg");
