@@ -102,3 +102,17 @@ void pl_dtype_to_f32(enum pl_dtype dt, const void *src, float *dst, size_t n)
         dst[i] = dt == PL_DT_F16 ? pl_f16_to_f32(h) : pl_bf16_to_f32(h);
     }
 }
+
+void pl_dtype_from_f32(enum pl_dtype dt, const float *src, void *dst, size_t n)
+{
+    uint16_t *h = dst;
+
+    if (dt == PL_DT_F32)
+        memcpy(dst, src, n * sizeof(float));
+    else if (dt == PL_DT_F16)
+        for (size_t i = 0; i < n; i++)
+            h[i] = pl_f32_to_f16(src[i]);
+    else
+        for (size_t i = 0; i < n; i++)
+            h[i] = pl_f32_to_bf16(src[i]);
+}

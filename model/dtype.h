@@ -56,5 +56,7 @@ float pl_bf16_to_f32(uint16_t h);
 uint16_t pl_f32_to_bf16(float f);
 /* n elements of dt (f32, f16 or bf16) at src → f32. */
 void pl_dtype_to_f32(enum pl_dtype dt, const void *src, float *dst, size_t n);
+/* n floats → elements of dt (f32, f16 or bf16) at dst. */
+void pl_dtype_from_f32(enum pl_dtype dt, const float *src, void *dst, size_t n);
 
 #endif

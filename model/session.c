@@ -85,10 +85,11 @@ static enum pl_status copy_hooks(struct pl_session *s, const struct pl_session_o
     s->hooks = calloc(o->n_hooks + 1, sizeof(*s->hooks));
     if (!s->by_layer || !s->hooks)
         return pl_fail(err, PL_ENOMEM, "no memory for a session's hooks");
-    for (size_t i = 0; i < o->n_hooks; i++, s->n_hooks++) {
+    for (size_t i = 0; i < o->n_hooks; i++) {
         const struct pl_stage_hook *h = &o->hooks[i];
         struct stage_hook *to = &s->hooks[i];
         to->hook = *h;
+        s->n_hooks++; /* from here on pl_session_free knows it */
         to->layers = calloc(h->n_layers + 1, sizeof(*to->layers));
         if (!to->layers)
             return pl_fail(err, PL_ENOMEM, "no memory for a session's hooks");

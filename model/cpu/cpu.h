@@ -104,6 +104,10 @@ int64_t pl_cpu_panel_bytes(size_t out, size_t in, enum pl_dtype dt);
 PL_MUST_CHECK
 enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *src,
                            enum pl_dtype dt, struct pl_panels *out, struct pl_err *err);
+/* The matrix row by row, in the type that pl_cpu_weight_dtype says (embeddings). free() it. */
+PL_MUST_CHECK
+enum pl_status pl_cpu_rows_copy(struct pl_device *d, const struct pl_weight_source *src,
+                                enum pl_dtype dt, void **out, struct pl_err *err);
 /* n elements from element `first` on, as f32. */
 void pl_cpu_source_read(const struct pl_weight_source *src, size_t first, float *out, size_t n);
 /* A vector as f32; *out NULL when the source is absent. */

@@ -40,9 +40,9 @@ struct pl_gemm {
     size_t stride, first, end, n;
     float *y;
     size_t ldy;
-    bool resume;        /* the chains start from what y holds, not from 0 */
-    const float *bias;  /* [n] or NULL: added to the finished chain */
-    float *add_to;      /* [rows, n] or NULL: the finished y is added to it; not y itself */
+    bool resume;       /* the chains start from what y holds, not from 0 */
+    const float *bias; /* [n] or NULL: added to the finished chain */
+    float *add_to;     /* [rows, n] or NULL: the finished y is added to it; not y itself */
     size_t ld_add;
     float *scratch; /* [PL_GEMM_SCRATCH] */
 };

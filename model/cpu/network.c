@@ -72,28 +72,6 @@ static enum pl_status load_layer(struct pl_network *n, const struct pl_layer_sou
     return st;
 }
 
-/* The embedding, row by row; a tied one is read from the head's panels instead. */
-static enum pl_status load_embed(struct pl_network *n, const struct pl_weight_source *src,
-                                 enum pl_dtype dt, struct pl_err *err)
-{
-    size_t rows = (size_t)src->rows, cols = (size_t)src->cols;
-    float *row = pl_cpu_alloc(cols, sizeof(*row));
-
-    n->embed_dtype = pl_cpu_weight_dtype(src, dt);
-    n->embed = pl_cpu_alloc(rows * cols, pl_cpu_dtype_bytes(n->embed_dtype));
-    if (!row || !n->embed) {
-        free(row);
-        return pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
-    }
-    for (size_t r = 0; r < rows; r++) {
-        pl_cpu_source_read(src, r * cols, row, cols);
-        for (size_t c = 0; c < cols; c++)
-            pl_cpu_store(n->embed_dtype, n->embed, r * cols + c, row[c]);
-    }
-    free(row);
-    return PL_OK;
-}
-
 /* θ_i = theta^(−2i/d) in f32, as transformers computes it; scaling: modeling_rope_utils.py. */
 static enum pl_status make_rope(struct pl_network *n, struct pl_err *err)
 {
@@ -187,8 +165,10 @@ enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *
         st = pl_fail(err, PL_ENOMEM, "no memory for a model");
     for (int32_t i = 0; i < a->layers && !st; i++)
         st = load_layer(n, &src->layers[i], &n->layers[i], dt, err);
-    if (!st && !src->lm_head.absent)
-        st = load_embed(n, &src->embed, dt, err);
+    if (!st && !src->lm_head.absent) { /* a tied one is read from the head's panels instead */
+        n->embed_dtype = pl_cpu_weight_dtype(&src->embed, dt);
+        st = pl_cpu_rows_copy(d, &src->embed, dt, &n->embed, err);
+    }
     if (!st)
         st = pl_cpu_pack(d, src->lm_head.absent ? &src->embed : &src->lm_head, dt, &n->head_panels,
                          err);

@@ -50,18 +50,22 @@ int64_t pl_cpu_panel_bytes(size_t out, size_t in, enum pl_dtype dt)
     return (int64_t)(pl_round_up(out, PL_PANEL) * in * pl_cpu_dtype_bytes(dt));
 }
 
-/* Uniform in ±std·√3 (so of standard deviation std): 32 bits of one mix for each element, whoever
- * asks in whatever order. */
+/* Uniform in ±std·√3 (so of standard deviation std). Elements 2i and 2i + 1 are the halves of one
+ * mix of (key, i), whoever asks in whatever order. */
 static void random_read(const struct pl_weight_source *src, size_t first, float *out, size_t n)
 {
     const double step = (double)src->std * 1.7320508075688772 * 2 / 4294967296.0;
 
-    for (size_t i = 0; i < n; i++) {
-        uint64_t z = src->key + (uint64_t)(first + i) * UINT64_C(0x9e3779b97f4a7c15);
+    for (size_t i = first; i < first + n; i++) {
+        uint64_t z = src->key + (uint64_t)(i / 2) * UINT64_C(0x9e3779b97f4a7c15);
         z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
         z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
         z ^= z >> 31;
-        out[i] = (float)((double)(int32_t)(uint32_t)(z >> 32) * step);
+        out[i - first] = (float)((double)(int32_t)(uint32_t)(i % 2 ? z >> 32 : z) * step);
+        if (i % 2 == 0 && i + 1 < first + n) {
+            i++;
+            out[i - first] = (float)((double)(int32_t)(uint32_t)(z >> 32) * step);
+        }
     }
 }
 
@@ -78,10 +82,25 @@ void pl_cpu_source_read(const struct pl_weight_source *src, size_t first, float 
     }
 }
 
+/* n elements from element `first` on, in dt; row is room for n floats. */
+static void read_as(const struct pl_weight_source *src, enum pl_dtype dt, size_t first, void *out,
+                    float *row, size_t n)
+{
+    size_t bytes = pl_cpu_dtype_bytes(dt);
+
+    if (src->view && src->view->dtype == dt) {
+        memcpy(out, (const char *)src->view->data + first * bytes, n * bytes);
+        return;
+    }
+    pl_cpu_source_read(src, first, row, n);
+    pl_dtype_from_f32(dt, row, out, n);
+}
+
 struct pack {
     const struct pl_weight_source *src;
-    struct pl_panels *out;
-    float *rows; /* [threads][16 · in] */
+    const struct pl_panels *out;
+    size_t each; /* bytes of a thread's part of room */
+    char *room;  /* 16 rows in the panels' type, then one row of floats */
 };
 
 /* Pages that were read leave the resident set: the packed copy replaces them. */
@@ -95,23 +114,39 @@ static void drop_pages(const struct pl_tensor_view *v)
         madvise((void *)begin, end - begin, MADV_DONTNEED);
 }
 
+static void interleave(const struct pl_panels *o, size_t panel, const void *rows)
+{
+    size_t at = panel * o->in * PL_PANEL;
+
+    if (o->dtype == PL_DT_F32) {
+        float *dst = (float *)o->data + at;
+        for (size_t k = 0; k < o->in; k++)
+            for (size_t j = 0; j < PL_PANEL; j++)
+                dst[k * PL_PANEL + j] = ((const float *)rows)[j * o->in + k];
+    } else {
+        uint16_t *dst = (uint16_t *)o->data + at;
+        for (size_t k = 0; k < o->in; k++)
+            for (size_t j = 0; j < PL_PANEL; j++)
+                dst[k * PL_PANEL + j] = ((const uint16_t *)rows)[j * o->in + k];
+    }
+}
+
 static void pack_part(void *arg, int member, int members)
 {
     const struct pack *p = arg;
     const struct pl_panels *o = p->out;
-    float *rows = p->rows + (size_t)member * PL_PANEL * o->in;
-    size_t begin, end;
+    size_t begin, end, bytes = pl_cpu_dtype_bytes(o->dtype), row = o->in * bytes;
+    char *rows = p->room + (size_t)member * p->each;
+    float *floats = (float *)(rows + pl_round_up(PL_PANEL * row, 64));
 
     pl_pool_share((o->out + PL_PANEL - 1) / PL_PANEL, member, members, &begin, &end);
     for (size_t panel = begin; panel < end; panel++) {
         size_t first = panel * PL_PANEL;
         size_t n = o->out - first < PL_PANEL ? o->out - first : PL_PANEL;
-        pl_cpu_source_read(p->src, first * o->in, rows, n * o->in);
-        memset(rows + n * o->in, 0, (PL_PANEL - n) * o->in * sizeof(float));
-        for (size_t k = 0; k < o->in; k++)
-            for (size_t j = 0; j < PL_PANEL; j++)
-                pl_cpu_store(o->dtype, o->data, (panel * o->in + k) * PL_PANEL + j,
-                             rows[j * o->in + k]);
+        for (size_t j = 0; j < n; j++)
+            read_as(p->src, o->dtype, (first + j) * o->in, rows + j * row, floats, o->in);
+        memset(rows + n * row, 0, (PL_PANEL - n) * row);
+        interleave(o, panel, rows);
     }
 }
 
@@ -127,15 +162,17 @@ enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *s
         return pl_fail(err, PL_EUNSUPPORTED, "%s: weights of type %s cannot be run", src->name,
                        pl_dtype_traits(o.dtype)->name);
     o.data = pl_cpu_alloc(pl_round_up(o.out, PL_PANEL) * o.in, pl_cpu_dtype_bytes(o.dtype));
-    p.rows = pl_cpu_alloc(threads * PL_PANEL * o.in, sizeof(float));
-    if (!o.data || !p.rows) {
+    p.each = pl_round_up(PL_PANEL * o.in * pl_cpu_dtype_bytes(o.dtype), 64) +
+             pl_round_up(o.in * sizeof(float), 64);
+    p.room = pl_cpu_alloc(threads, p.each);
+    if (!o.data || !p.room) {
         free(o.data);
-        free(p.rows);
+        free(p.room);
         return pl_fail(err, PL_ENOMEM, "%s: no memory for %lld bytes", src->name,
                        (long long)pl_cpu_panel_bytes(o.out, o.in, o.dtype));
     }
     pl_pool_run(d->pool, pack_part, &p);
-    free(p.rows);
+    free(p.room);
     if (src->view)
         drop_pages(src->view);
     *out = o;
@@ -154,5 +191,43 @@ enum pl_status pl_cpu_vector(const struct pl_weight_source *src, float **out, st
         return pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
     pl_cpu_source_read(src, 0, v, (size_t)src->cols);
     *out = v;
+    return PL_OK;
+}
+
+struct copy {
+    const struct pl_weight_source *src;
+    enum pl_dtype dtype;
+    char *out;
+    float *room; /* [threads, cols] */
+};
+
+static void copy_part(void *arg, int member, int members)
+{
+    const struct copy *c = arg;
+    size_t cols = (size_t)c->src->cols, begin, end;
+
+    pl_pool_share((size_t)c->src->rows, member, members, &begin, &end);
+    for (size_t r = begin; r < end; r++)
+        read_as(c->src, c->dtype, r * cols, c->out + r * cols * pl_cpu_dtype_bytes(c->dtype),
+                c->room + (size_t)member * cols, cols);
+}
+
+enum pl_status pl_cpu_rows_copy(struct pl_device *d, const struct pl_weight_source *src,
+                                enum pl_dtype dt, void **out, struct pl_err *err)
+{
+    struct copy c = {.src = src, .dtype = pl_cpu_weight_dtype(src, dt)};
+
+    c.out = pl_cpu_alloc((size_t)src->rows * (size_t)src->cols, pl_cpu_dtype_bytes(c.dtype));
+    c.room = pl_cpu_alloc((size_t)pl_pool_threads(d->pool) * (size_t)src->cols, sizeof(float));
+    if (!c.out || !c.room) {
+        free(c.out);
+        free(c.room);
+        return pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
+    }
+    pl_pool_run(d->pool, copy_part, &c);
+    free(c.room);
+    if (src->view)
+        drop_pages(src->view);
+    *out = c.out;
     return PL_OK;
 }

@@ -61,7 +61,7 @@ static void check_cuts(const char *name, struct pl_model *m, enum pl_dtype kv,
                        const struct trace *ref)
 {
     static const size_t cuts[] = {1, 7, 64, 100};
-    static const size_t ks[] = {1, 2, 3, 4, 5, 8, 13, 22, 32};
+    static const size_t ks[] = {1, 2, 5, 12, 13, 32};
     size_t v = ref->vocab;
     float *got = calloc((STEPS + 1) * v, sizeof(*got));
     struct pl_session *s = session_for(m, kv);
@@ -93,12 +93,13 @@ static void check_cuts(const char *name, struct pl_model *m, enum pl_dtype kv,
     pl_session_free(s);
 }
 
+/* Both instruction sets on the first two models, all KV types on the second. */
 static void test_invariance(void **state)
 {
     (void)state;
     for (size_t n = 0; n < sizeof(models) / sizeof(models[0]); n++) {
         for (size_t i = 0; i < 2; i++) {
-            for (size_t k = 0; k < (n < 2 ? 3 : 1); k++) {
+            for (size_t k = 0; k < (n == 1 ? 3 : i == 0 && n > 1 ? 0 : 1); k++) {
                 struct trace ref;
                 run_plain(models[n], isas[i], kvs[k], 1, &ref);
                 assert_true(isfinite(ref.logits[0]));
@@ -185,10 +186,9 @@ static void test_together(void **state)
             same_bits("together", "mqa_sharded", got + i * v, want, v);
         }
     }
-    s[1] = s[0];
-    fails(PL_EUSAGE, "the same", pl_sessions_decode(s, next, 5, got, &err));
-    pl_session_free(s[0]);
-    for (size_t i = 2; i < 5; i++)
+    struct pl_session *twice[] = {s[2], s[2]};
+    fails(PL_EUSAGE, "the same", pl_sessions_decode(twice, next, 2, got, &err));
+    for (size_t i = 0; i < 5; i++)
         pl_session_free(s[i]);
     pl_session_free(alone);
     free(got);
