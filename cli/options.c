@@ -12,6 +12,15 @@ static const char *value_name(const struct pl_opt *o)
     return o->arg ? o->arg : "VALUE";
 }
 
+/* Characters of a UTF-8 string, which printf's widths do not count; at most 26. */
+static int columns(const char *s)
+{
+    int n = 0;
+    for (; *s && n < 26; s++)
+        n += ((unsigned char)*s & 0xC0) != 0x80;
+    return n;
+}
+
 static void print_help(const char *usage, const struct pl_opt *opts, size_t n)
 {
     printf("usage: paceline %s\n", usage);
@@ -24,7 +33,7 @@ static void print_help(const char *usage, const struct pl_opt *opts, size_t n)
             snprintf(letter, sizeof letter, "-%c, ", o->letter);
         snprintf(head, sizeof head, "%s--%s%s%s", letter, o->name,
                  o->kind == PL_OPT_FLAG ? "" : " ", o->kind == PL_OPT_FLAG ? "" : value_name(o));
-        printf("  %-26s %s\n", head, o->help);
+        printf("  %s%*s %s\n", head, 26 - columns(head), "", o->help);
     }
     printf("  %-26s %s\n", "-h, --help", "this text");
 }

@@ -12,27 +12,13 @@ struct command {
 };
 
 static const struct command commands[] = {
-#ifdef PL_HAVE_VALIDATE
     {"validate", pl_cmd_validate, "check a sweep file: every mistake with its place"},
-#endif
-#ifdef PL_HAVE_PLAN
     {"plan", pl_cmd_plan, "trials, blocks, loads, memory and time of a sweep"},
-#endif
-#ifdef PL_HAVE_RUN
     {"run", pl_cmd_run, "run a sweep into a results file"},
-#endif
-#ifdef PL_HAVE_STATUS
     {"status", pl_cmd_status, "how far a run is"},
-#endif
-#ifdef PL_HAVE_REPORT
     {"report", pl_cmd_report, "tables, figures and one HTML page of a results file"},
-#endif
-#ifdef PL_HAVE_VERIFY
     {"verify", pl_cmd_verify, "check every row of a results file"},
-#endif
-#ifdef PL_HAVE_INSPECT
     {"inspect", pl_cmd_inspect, "what a model holds; --build: what this build has"},
-#endif
 };
 static const size_t n_commands = sizeof commands / sizeof commands[0];
 

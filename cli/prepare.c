@@ -56,8 +56,7 @@ int pl_cli_prepare(const char *path, struct pl_cli_select *sel, bool allow_exec,
                         p.sweep->samples);
     if (st == PL_OK)
         st = describe(&p, allow_exec, workers, &mistakes, &err);
-    for (size_t i = 0; i < mistakes.n; i++)
-        fprintf(stderr, "%s: %s\n", path, mistakes.items[i]);
+    pl_cli_problems(&mistakes, NULL);
     pl_problems_release(&mistakes);
     if (st != PL_OK) {
         pl_cli_prepared_release(&p);
@@ -211,15 +210,15 @@ void pl_cli_plan_print(const struct pl_cli_prepared *p, uint32_t workers)
         print_size(p->arms[at].workspace_bytes);
         printf("  %s\n", fits(p, &p->arms[at]) ? "yes" : "no");
     }
-    printf("\n%-24s %-24s %-24s %s\n", "arm", "model", "baseline", "trial");
+    printf("\n%-24s %-24s %-24s %s\n", "arm", "model", "baseline", "expected trial");
     for (uint32_t i = 0; i < s->n_arms; i++) {
-        printf("%-24s %-24s %-24s", pl_sweep_arm_name(s, i), model_of(p, i),
+        printf("%-24s %-24s %-24s ", pl_sweep_arm_name(s, i), model_of(p, i),
                pl_json_get_str(pl_sweep_arm(s, i), "baseline", ""));
         for (uint32_t c = 0; c < s->n_contexts && p->arms[i].sim; c++)
-            printf("%s%.4g ms at %" PRId64, c ? ", " : " ", pl_plan_trial_s(s, p->arms, i, c) * 1e3,
+            printf("%s%.4g ms at %" PRId64, c ? ", " : "", pl_plan_trial_s(s, p->arms, i, c) * 1e3,
                    s->contexts[c]);
         printf("%s\n", p->arms[i].sim         ? " (simulated)"
-                       : p->arms[i].synthetic ? " random weights"
-                                              : "");
+                       : p->arms[i].synthetic ? "not known (random weights)"
+                                              : "not known");
     }
 }

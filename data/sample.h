@@ -1,12 +1,14 @@
 /*
- * Samples: what one trial reads. A list is a pure function of (data entry, seed, contexts, count): every process that opens it
- * gets the same samples, whoever runs them.
+ * Samples: what one trial reads. A list is a pure function of (data entry, seed, contexts, count):
+ * every process that opens it gets the same samples, whoever runs them.
  *
- * text: one UTF-8 file, or a folder whose regular files are read in the order of their names. Sample i is an offset into the text drawn
- * from the seed, the same for every arm and context: the text is cut into slots of `largest context × 6` bytes (English in small
- * vocabularies needs 2–5 bytes a token), the slots are shuffled by the seed, the start is moved forward to the next
- * UTF-8 character after white space. Disjoint while slots last; beyond that starts are drawn anywhere and pl_samples_overlap says so.
- * synthetic: sample i is a key; ids are drawn from it and the arm's vocabulary by the runner.
+ * text: one UTF-8 file, or a folder whose regular files are read in the order of their names.
+ * Sample i is an offset into the text drawn from the seed, the same for every arm and context: the
+ * text is cut into slots of `largest context × 6` bytes (English in small vocabularies needs 2–5
+ * bytes a token), the slots are shuffled by the seed, the start is moved forward to the next UTF-8
+ * character after white space. Disjoint while slots last; beyond that starts are drawn anywhere and
+ * pl_samples_overlap says so. synthetic: sample i is a key; ids are drawn from it and the arm's
+ * vocabulary by the runner.
  */
 #ifndef PL_DATA_SAMPLE_H
 #define PL_DATA_SAMPLE_H
@@ -22,18 +24,21 @@ struct pl_samples;
 
 #define PL_SAMPLE_ID_MAX 96
 
-/* data: the sweep's resolved `data` object. count: 0 = all (text: one a slot). PL_ENOENT, PL_EFORMAT (not UTF-8: byte offset), PL_ERANGE
- * (shorter than one context of bytes, `samples: all` on synthetic). */
-PL_MUST_CHECK enum pl_status pl_samples_open(const json_t *data, uint64_t seed,
-                                             const int64_t *contexts, size_t n_contexts,
-                                             uint32_t count, struct pl_samples **out,
-                                             struct pl_err *err);
+/* data: the sweep's resolved `data` object. count: 0 = all (text: one a slot). PL_ENOENT,
+ * PL_EFORMAT (not UTF-8: byte offset), PL_ERANGE (shorter than one context of bytes, `samples: all`
+ * on synthetic). */
+PL_MUST_CHECK
+enum pl_status pl_samples_open(const json_t *data, uint64_t seed, const int64_t *contexts,
+                               size_t n_contexts, uint32_t count, struct pl_samples **out,
+                               struct pl_err *err);
 void pl_samples_free(struct pl_samples *s);
 uint32_t pl_samples_count(const struct pl_samples *s);
 bool pl_samples_overlap(const struct pl_samples *s);
-/* Stable id: "NAME@offset" for text, "synthetic-7" for synthetic. At most PL_SAMPLE_ID_MAX bytes with the NUL. */
+/* Stable id: "NAME@offset" for text, "synthetic-7" for synthetic. At most PL_SAMPLE_ID_MAX bytes
+ * with the NUL. */
 void pl_samples_id(const struct pl_samples *s, uint32_t i, char *out, size_t size);
-/* The `sample` object of a trial request (docs/RUNNER.md). New reference, NULL when memory is out. */
+/* The `sample` object of a trial request (docs/RUNNER.md). New reference, NULL when memory is out.
+ */
 json_t *pl_samples_request(const struct pl_samples *s, uint32_t i);
 
 /*
@@ -42,11 +47,14 @@ json_t *pl_samples_request(const struct pl_samples *s, uint32_t i);
 struct pl_text_cache;
 struct pl_text_cache *pl_text_cache_new(void);
 void pl_text_cache_free(struct pl_text_cache *c);
-/* From the sample's start to the end of its file: borrowed, not NUL-terminated, until the cache is freed. */
-PL_MUST_CHECK enum pl_status pl_text_cache_get(struct pl_text_cache *c, const json_t *sample,
-                                               const char **text, size_t *len, struct pl_err *err);
+/* From the sample's start to the end of its file: borrowed, not NUL-terminated, until the cache is
+ * freed. */
+PL_MUST_CHECK
+enum pl_status pl_text_cache_get(struct pl_text_cache *c, const json_t *sample, const char **text,
+                                 size_t *len, struct pl_err *err);
 /* synthetic: n ids in [0, vocab) drawn from the sample's key; vocab ≥ 1. */
-PL_MUST_CHECK enum pl_status pl_synthetic_ids(const json_t *sample, uint32_t vocab, int32_t *ids,
-                                              size_t n, struct pl_err *err);
+PL_MUST_CHECK
+enum pl_status pl_synthetic_ids(const json_t *sample, uint32_t vocab, int32_t *ids, size_t n,
+                                struct pl_err *err);
 
 #endif

@@ -60,7 +60,7 @@ double pl_plan_trial_s(const struct pl_sweep *s, const struct pl_arm_info *arms,
 
 /* Asks runner children about every arm (one child for our own engine and sim, one a foreign
  * engine); adds mistakes to `problems` (missing models, contexts beyond the model, …) and warnings
- * to `warnings`. Blocking. allow_exec: CONTRACTS. */
+ * to `warnings`, each with the arm's place in the file. Blocking. allow_exec: CONTRACTS. */
 PL_MUST_CHECK
 enum pl_status pl_plan_describe(const struct pl_sweep *s, const char *runner_program,
                                 bool allow_exec, struct pl_arm_info *arms, uint64_t *device_bytes,

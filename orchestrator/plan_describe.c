@@ -4,6 +4,7 @@
 #include "worker/rank/runner.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +21,7 @@ struct describer {
     const char *program;
     bool allow_exec;
     uint64_t device_bytes;
-    struct child *children; /* [arms + 1], NULL-ended by n */
+    struct child *children; /* room for each arm's model and its ids_from */
     size_t n;
     struct pl_problems *problems, *warnings;
 };
@@ -28,6 +29,16 @@ struct describer {
 static int64_t patience_ns(const struct pl_sweep *s)
 {
     return (int64_t)(pl_sweep_measure_f64(s, "load_timeout", DESCRIBE_S) * (double)PL_NS_PER_S);
+}
+
+/* "sweep.yaml:7:3: " of an arm, as far as it is known; free it. */
+static char *place_of(const struct pl_sweep *s, uint32_t arm)
+{
+    char *out = NULL;
+    int w = s->path && s->places && s->places[arm][0]
+                ? asprintf(&out, "%s:%d:%d: ", s->path, s->places[arm][0], s->places[arm][1])
+                : asprintf(&out, "%s%s", s->path ? s->path : "", s->path ? ": " : "");
+    return w < 0 ? NULL : out;
 }
 
 /* Once a text: arms of one model often share their mistakes. */
@@ -62,10 +73,9 @@ static enum pl_status start_child(const struct describer *d, const json_t *exec,
     return st;
 }
 
-/* The child that speaks for a model; NULL with *st PL_OK: it cannot be asked, and `problems` says
- * why. */
-static struct child *child_for(struct describer *d, const char *model, enum pl_status *st,
-                               struct pl_err *err)
+/* The child that speaks for a model, which may be broken: `problems` says why. NULL: *st. */
+static struct child *child_for(struct describer *d, const char *place, const char *model,
+                               enum pl_status *st, struct pl_err *err)
 {
     const json_t *engine = json_object_get(pl_sweep_model(d->s, model), "engine");
     const json_t *exec = json_object_get(engine, "exec");
@@ -81,16 +91,16 @@ static struct child *child_for(struct describer *d, const char *model, enum pl_s
         d->n++;
         c->broken = true;
         pl_problems_add(d->problems,
-                        "models.%s.engine.exec starts \"%s\", expected --allow-exec on the command "
-                        "line, which allows programs that a sweep names",
-                        model, json_string_value(json_array_get(exec, 0)));
+                        "%smodels.%s.engine.exec starts \"%s\", expected --allow-exec on the "
+                        "command line, which allows programs that a sweep names",
+                        place, model, json_string_value(json_array_get(exec, 0)));
         return c;
     }
     *st = start_child(d, exec, &c->runner, err);
     if (*st != PL_OK && exec) {
         d->n++;
         c->broken = true;
-        pl_problems_add(d->problems, "models.%s.engine: %s", model, err ? err->text : "");
+        pl_problems_add(d->problems, "%smodels.%s.engine: %s", place, model, err->text);
         *st = PL_OK;
         return c;
     }
@@ -126,9 +136,11 @@ static enum pl_status ask(struct describer *d, struct child *c, const json_t *mo
                           const json_t *arm, json_t **answer, struct pl_err *err)
 {
     const json_t *grid = json_object_get(d->s->resolved, "grid");
+    const json_t *measure = json_object_get(d->s->resolved, "measure");
+    bool prefill = strcmp(pl_json_get_str(measure, "mode", ""), "prefill") == 0;
     json_t *q = json_pack("{s:s,s:O,s:n,s:O,s:O,s:I}", "type", "describe", "model", model,
                           "draft_model", "arm", arm, "contexts", json_object_get(grid, "contexts"),
-                          "tokens", (json_int_t)d->s->tokens);
+                          "tokens", (json_int_t)(prefill ? 1 : d->s->tokens));
     enum pl_status st;
     if (!q)
         return pl_fail(err, PL_ENOMEM, "no memory to ask a runner");
@@ -137,24 +149,12 @@ static enum pl_status ask(struct describer *d, struct child *c, const json_t *mo
     return st;
 }
 
-/* A runner that failed: its stderr's last line tells more than we can. */
-static void blame(struct describer *d, struct child *c, const char *subject,
+/* A foreign engine that failed; once it is dead it is not asked again. */
+static void blame(struct describer *d, struct child *c, const char *subject, enum pl_status st,
                   const struct pl_err *err)
 {
-    const char *tail = c->runner ? pl_runner_stderr_tail(c->runner) : NULL, *last;
-    size_t n = tail ? strlen(tail) : 0;
-    while (n && (tail[n - 1] == '\n' || tail[n - 1] == ' '))
-        n--;
-    last = tail;
-    for (size_t i = 0; i < n; i++)
-        if (tail[i] == '\n')
-            last = tail + i + 1;
-    c->broken = true;
-    if (n)
-        pl_problems_add(d->problems, "%s: %s; its last words: %.*s", subject, err->text,
-                        (int)(tail + n - last), last);
-    else
-        pl_problems_add(d->problems, "%s: %s", subject, err->text);
+    c->broken = st != PL_EFORMAT; /* an `error` answer */
+    add_once(d->problems, subject, err->text);
 }
 
 static void take_answer(struct pl_arm_info *info, const json_t *answer)
@@ -182,65 +182,76 @@ static void check_fit(struct describer *d, const char *subject, const struct pl_
 }
 
 /* The model whose tokenizer a foreign engine's ids come from is described too, for its mistakes. */
-static enum pl_status ask_ids_from(struct describer *d, const json_t *engine, const json_t *arm,
-                                   struct pl_err *err)
+static enum pl_status ask_ids_from(struct describer *d, const char *place, const json_t *engine,
+                                   const json_t *arm, struct pl_err *err)
 {
     const char *from = pl_json_get_str(engine, "ids_from", NULL);
     enum pl_status st = PL_OK;
     struct child *c;
     json_t *answer = NULL;
-    char subject[160];
+    char *subject = NULL;
     if (!from)
         return PL_OK;
-    c = child_for(d, from, &st, err);
+    c = child_for(d, place, from, &st, err);
     if (!c || c->broken)
         return st;
-    snprintf(subject, sizeof subject, "models.%s", from);
-    if (ask(d, c, pl_sweep_model(d->s, from), arm, &answer, err) == PL_OK)
+    if (asprintf(&subject, "%smodels.%s", place, from) < 0)
+        return pl_fail(err, PL_ENOMEM, "no memory to describe a model");
+    st = ask(d, c, pl_sweep_model(d->s, from), arm, &answer, err);
+    if (st == PL_OK)
         take_texts(d->problems, answer, "errors", subject);
-    else
-        blame(d, c, subject, err);
+    else if (st == PL_EFORMAT)
+        add_once(d->problems, subject, err->text);
     json_decref(answer);
-    return PL_OK;
+    free(subject);
+    return st == PL_EFORMAT ? PL_OK : st;
 }
 
-static enum pl_status describe_arm(struct describer *d, uint32_t i, struct pl_arm_info *info,
-                                   struct pl_err *err)
+/* What an answer holds for an arm. */
+static void take(struct describer *d, const struct child *c, const char *subject,
+                 const json_t *answer, struct pl_arm_info *info)
 {
-    const json_t *arm = pl_sweep_arm(d->s, i), *hello, *devices;
+    const json_t *devices = json_object_get(pl_runner_hello(c->runner), "devices");
+    take_answer(info, answer);
+    info->synthetic |=
+        pl_runner_synthetic(c->runner) || json_is_true(json_object_get(answer, "synthetic"));
+    if (d->device_bytes == 0)
+        d->device_bytes = number(json_array_get(devices, 0), "bytes");
+    take_texts(d->problems, answer, "errors", subject);
+    take_texts(d->warnings, answer, "warnings", subject);
+    check_fit(d, subject, info);
+}
+
+static enum pl_status describe_arm(struct describer *d, uint32_t i, const char *place,
+                                   struct pl_arm_info *info, struct pl_err *err)
+{
+    const json_t *arm = pl_sweep_arm(d->s, i);
     const char *name = pl_json_get_str(arm, "model", "");
     const json_t *model = pl_sweep_model(d->s, name);
     const json_t *engine = json_object_get(model, "engine");
-    char subject[160];
+    char *subject = NULL;
     json_t *answer = NULL;
     enum pl_status st = PL_OK;
-    struct child *c = child_for(d, name, &st, err);
+    struct child *c = child_for(d, place, name, &st, err);
     info->sim = json_is_string(engine) && strcmp(json_string_value(engine), "sim") == 0;
     info->synthetic = info->sim || json_is_string(json_object_get(model, "weights"));
     info->devices = 1;
     info->layers = 1;
     if (!c || c->broken)
         return st;
-    snprintf(subject, sizeof subject, "arms.%s", pl_sweep_arm_name(d->s, i));
+    if (asprintf(&subject, "%sarms.%s", place, pl_sweep_arm_name(d->s, i)) < 0)
+        return pl_fail(err, PL_ENOMEM, "no memory to describe an arm");
     st = ask(d, c, model, arm, &answer, err);
-    if (st == PL_ENOENT || st == PL_ENOMEM)
-        return st;
-    if (st != PL_OK) {
-        blame(d, c, subject, err);
-        return PL_OK;
+    if (st == PL_OK) {
+        take(d, c, subject, answer, info);
+        st = ask_ids_from(d, place, engine, arm, err);
+    } else if (st != PL_ENOMEM && (c->model || st == PL_EFORMAT)) {
+        blame(d, c, subject, st, err);
+        st = PL_OK;
     }
-    take_answer(info, answer);
-    info->synthetic |=
-        pl_runner_synthetic(c->runner) || json_is_true(json_object_get(answer, "synthetic"));
-    hello = pl_runner_hello(c->runner);
-    devices = json_object_get(hello, "devices");
-    if (d->device_bytes == 0)
-        d->device_bytes = number(json_array_get(devices, 0), "bytes");
-    take_texts(d->problems, answer, "errors", subject);
-    take_texts(d->warnings, answer, "warnings", subject);
-    check_fit(d, subject, info);
     json_decref(answer);
-    return ask_ids_from(d, engine, arm, err);
+    free(subject);
+    return st;
 }
 
 enum pl_status pl_plan_describe(const struct pl_sweep *s, const char *runner_program,
@@ -259,8 +270,12 @@ enum pl_status pl_plan_describe(const struct pl_sweep *s, const char *runner_pro
     d.children = calloc((size_t)s->n_arms * 2 + 1, sizeof *d.children);
     if (!infos || !d.children)
         st = pl_fail(err, PL_ENOMEM, "no memory to describe %" PRIu32 " arms", s->n_arms);
-    for (uint32_t i = 0; i < s->n_arms && st == PL_OK; i++)
-        st = describe_arm(&d, i, &infos[i], err ? err : &own);
+    for (uint32_t i = 0; i < s->n_arms && st == PL_OK; i++) {
+        char *place = place_of(s, i);
+        st = place ? describe_arm(&d, i, place, &infos[i], err ? err : &own)
+                   : pl_fail(err, PL_ENOMEM, "no memory to describe an arm");
+        free(place);
+    }
     for (size_t i = 0; i < d.n; i++)
         if (d.children[i].runner && !pl_runner_free(d.children[i].runner))
             pl_problems_add(warnings, "a runner that was asked about the sweep could not be ended");

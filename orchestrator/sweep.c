@@ -14,6 +14,7 @@ void pl_sweep_free(struct pl_sweep *s)
     json_decref(s->resolved);
     free(s->resolved_text);
     free(s->contexts);
+    free(s->places);
     free(s->path);
     free(s->text);
     free(s);

@@ -46,8 +46,9 @@ struct pl_sweep {
     /* Read off `resolved`: */
     uint64_t seed;
     uint32_t n_arms, n_contexts, repeats, tokens, batch;
-    uint32_t samples;        /* 0: all (until the samples are opened) */
-    int64_t *contexts;       /* [n_contexts] */
+    uint32_t samples;  /* 0: all (until the samples are opened) */
+    int64_t *contexts; /* [n_contexts] */
+    int (*places)[2];  /* [n_arms] line and column of each arm in the file; NULL: not from one */
     struct pl_samples *list; /* opened by pl_sweep_open_samples */
 };
 

@@ -513,6 +513,20 @@ static json_t *read_all(struct loader *l, const struct pl_select *sel, struct pl
     return t->n_mistakes || t->no_memory ? NULL : assemble(l, chosen);
 }
 
+/* Where the file has each arm, for what is found out later. */
+static bool keep_places(const struct loader *l, struct pl_sweep *s)
+{
+    s->places = calloc(s->n_arms, sizeof *s->places);
+    for (uint32_t i = 0; s->places && i < s->n_arms; i++) {
+        size_t at = find_arm(l, pl_sweep_arm_name(s, i));
+        if (at < l->n_arms && l->arms[at].key->line > 0) {
+            s->places[i][0] = l->arms[at].key->line;
+            s->places[i][1] = l->arms[at].key->column;
+        }
+    }
+    return s->places != NULL;
+}
+
 enum pl_status pl_sweep_load(const char *path, const struct pl_select *sel, struct pl_sweep **out,
                              struct pl_problems *problems, struct pl_err *err)
 {
@@ -548,7 +562,7 @@ enum pl_status pl_sweep_load(const char *path, const struct pl_select *sel, stru
     s->path = strdup(path);
     s->text = strndup(text.data, text.len);
     s->text_len = text.len;
-    if (!s->path || !s->text) {
+    if (!s->path || !s->text || !keep_places(&l, s)) {
         st = pl_fail(err, PL_ENOMEM, "%s: no memory for the sweep", path);
         goto out;
     }
