@@ -30,8 +30,10 @@ struct pl_network; /* a model's weights on a device */
 struct pl_cache;   /* one sequence's KV cache and its buffers */
 
 struct pl_device_opts {
-    int threads;     /* 0: one for each of cpus, else the CPUs that this process may use */
-    const int *cpus; /* thread i is bound to cpus[i]; NULL: not bound. Copied. */
+    int threads; /* 0: one for each of cpus, else the CPUs that this process may use */
+    /* Thread i is bound to cpus[i]; thread 0 is whoever runs the model, bound from its first run
+     * on. NULL: not bound. Copied. */
+    const int *cpus;
     size_t n_cpus;
     const char *isa; /* NULL or "auto": the best there is; "portable", "avx2" force a path */
     int ordinal;     /* device number, where there are several */

@@ -87,7 +87,8 @@ struct pl_prompt {
 struct pl_session_memory {
     int64_t kv_bytes;        /* allocated for K and V */
     int64_t kv_bytes_used;   /* Σ over layers of kv_len · 2 · kv_heads · head_dim · bytes */
-    int64_t workspace_bytes; /* everything else of this session */
+    int64_t workspace_bytes; /* everything else, the workspace that the model's sessions share
+                                included */
 };
 
 struct pl_session;
