@@ -65,15 +65,17 @@ static const char style[] =
  * meet those of another figure. */
 static void inline_svg(const char *svg, const struct pl_figure *f, struct pl_out *o)
 {
-    char ids[2][40], hrefs[40];
-    snprintf(ids[0], sizeof ids[0], "id='%s-gp", f->name);
-    snprintf(ids[1], sizeof ids[1], "id=\"%s-gnuplot_", f->name);
-    snprintf(hrefs, sizeof hrefs, "'#%s-gp", f->name);
+    char ids[2][40], hrefs[40], urls[40];
+    snprintf(ids[0], sizeof ids[0], " id='%s-", f->name);
+    snprintf(ids[1], sizeof ids[1], " id=\"%s-", f->name);
+    snprintf(hrefs, sizeof hrefs, "href='#%s-", f->name);
+    snprintf(urls, sizeof urls, "url(#%s-", f->name);
     const struct {
         const char *from, *to;
-    } swaps[] = {{"id='gp", ids[0]},
-                 {"id=\"gnuplot_", ids[1]},
-                 {"'#gp", hrefs},
+    } swaps[] = {{" id='", ids[0]},
+                 {" id=\"", ids[1]},
+                 {"href='#", hrefs},
+                 {"url(#", urls},
                  {"'black'", "'currentColor'"},
                  {"\"black\"", "\"currentColor\""},
                  {"rgb(0,0,0)", "currentColor"},
