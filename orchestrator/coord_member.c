@@ -263,7 +263,8 @@ static void block_done(struct pl_coord *c, uint32_t slot, const struct pl_msg_do
     rec.used = 1;
     rec.session = c->session.number;
     rec.worker = c->members[slot].number;
-    pl_coord_log(c, PL_LOG_BLOCKS, &rec);
+    if (rec.block != UINT32_MAX) /* else it did not even begin */
+        pl_coord_log(c, PL_LOG_BLOCKS, &rec);
     pl_sched_done(c->o.sched, slot, in->lease, in->cannot != 0);
 }
 

@@ -22,6 +22,7 @@
 #define WAIT_MIN_NS (50 * PL_NS_PER_US)
 #define WAIT_MAX_NS (5 * PL_NS_PER_MS)
 #define FLUSH_NS PL_NS_PER_S
+#define ABORT_S 10
 #define FINALIZE_S 20 /* MPI_Finalize waits for every rank; a host may vanish in that moment */
 
 /* How long to wait for messages: 2 % of how long nothing has happened, so that what comes late is
@@ -367,8 +368,10 @@ int pl_run_coordinator(const struct pl_run_opts *o, const struct pl_sweep *sweep
     pl_comm_close(r.ends[1]);
     if (o->comm && st != PL_OK)
         return pl_run_refuse(o, code);
-    if (o->comm && missing)
+    if (o->comm && missing) { /* MPI_Finalize would wait for it for ever; so might MPI_Abort */
+        pl_signals_watchdog(ABORT_S, code);
         pl_comm_abort(o->comm, code);
+    }
     if (o->comm)
         close_comm(o->comm, code);
     return code;

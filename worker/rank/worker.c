@@ -79,7 +79,7 @@ static void go_out(struct pl_worker *w)
     struct pl_msg_out m = {.head = pl_msg_head(PL_MSG_OUT), .fatal = w->out_fatal};
     w->going_out = false;
     pl_block_end(w);
-    free(w->next);
+    free(w->next); /* OUT gives its lease back */
     w->next = NULL;
     snprintf(m.text, sizeof m.text, "%s", w->out_text);
     pl_worker_tell(w, &m, sizeof m);
@@ -353,20 +353,22 @@ const char *pl_worker_refusal(const struct pl_worker *w)
 
 static void take_lease(struct pl_worker *w, const void *buf, size_t n)
 {
-    struct pl_msg_lease *copy = malloc(n);
+    const bool run = w->job && !w->stopping && !w->going_out;
+    struct pl_msg_lease *copy = run ? malloc(n) : NULL;
     w->asked = false;
-    if (!copy || !w->job || w->next || w->stopping) {
-        /* it comes back by itself: STOP or the end is near, or its clock runs out */
-        free(copy);
-        return;
-    }
-    memcpy(copy, buf, n);
-    if (w->phase == ASKING)
+    if (copy)
+        memcpy(copy, buf, n);
+    if (copy && w->phase == ASKING) {
         pl_block_begin(w, copy);
-    else if (w->phase == RUNNING)
+    } else if (copy && w->phase == RUNNING && !w->next) {
         w->next = copy;
-    else
+    } else { /* not wanted any more: nothing of it was done */
+        struct pl_msg_done m = {.head = pl_msg_head(PL_MSG_DONE),
+                                .lease = ((const struct pl_msg_lease *)buf)->lease};
+        m.record.block = UINT32_MAX;
         free(copy);
+        pl_worker_tell(w, &m, sizeof m);
+    }
 }
 
 static void lose_lease(struct pl_worker *w, uint64_t lease)
