@@ -208,12 +208,17 @@ static void clean_environment(void)
     *to = NULL;
 }
 
-static void default_signals(void)
+static void set_signals(void)
 {
     sigset_t none;
 
     for (int sig = 1; sig < NSIG; sig++)
         (void)signal(sig, SIG_DFL); /* SIGKILL, SIGSTOP and libc's own refuse: no harm */
+    /* Slurm signals a whole step, runners too. When to stop is the rank's to say: it closes the
+     * pipe or kills; a trial in hand is finished. Ignored signals stay so across the exec. */
+    static const int ranks_own[] = {SIGINT, SIGTERM, SIGUSR1, SIGHUP};
+    for (size_t i = 0; i < sizeof ranks_own / sizeof ranks_own[0]; i++)
+        (void)signal(ranks_own[i], SIG_IGN);
     sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
@@ -240,7 +245,7 @@ int pl_exec_main(int argc, char **argv)
     volunteer_for_oom();
     close_inherited();
     clean_environment();
-    default_signals();
+    set_signals();
     execvp(o.cmd[0], o.cmd);
     rc = errno == ENOENT || errno == ENOTDIR ? 127 : 126;
     fprintf(stderr, "paceline-runner exec: cannot run %s: %s\n", o.cmd[0], strerror(errno));

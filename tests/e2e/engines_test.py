@@ -96,7 +96,7 @@ def broken(bench, how, reason):
 
 def before_anything_runs(bench):
     for name, argv, words in (("missing", "[/nonexistent/runner]", "/nonexistent/runner"),
-                              ("exits", "['false']", "false"), ("babbles", "[echo, hello]", "echo")):
+                              ("exits", "['false']", "false"), ("babbles", "[echo, hello]", "no hello")):
         sweep, out = sweep_of(bench, name, argv), bench.path(name + ".h5")
         done = bench.run("run", sweep, "-o", out, "--allow-exec", code=None)
         bench.expect(done.returncode in (2, 6) and words in done.stderr, f"{name}: {done.returncode}: {done.stderr}")

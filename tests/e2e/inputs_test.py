@@ -60,7 +60,7 @@ def sweep_file(bench):
     bad = bench.write("bad.yaml", SIM.replace("samples: 4", "sampels: four").replace("scale: 0.9", "scale: -1")
                       .replace("baseline: base\n", "baseline: bsae\n"))
     done = refused(bench, ["did you mean samples", "did you mean base", "scale"], "run", bad, "-o", out, out=out)
-    lines = [line for line in done.stderr.splitlines() if "bad.yaml:" in line]
+    lines = [line for line in done.stderr.splitlines() if "bad.yaml:" in line and not line.startswith("paceline:")]
     bench.expect(len(lines) >= 3, "all mistakes come in one go:\n" + done.stderr)
     bench.expect(all(part.isdigit() for line in lines for part in line[line.index("bad.yaml:"):].split(":")[1:3]), "file:line:column")
     refused(bench, "bad.yaml", "validate", bench.write("bad.yaml", ""), out=out)
@@ -81,7 +81,7 @@ def models(bench):
     case("notext", "no-such-text", words_text=bench.path("no-such-text"))
     case("emptytext", "empty", words_text=bench.write("empty.txt", ""))
     case("binary", "UTF-8", words_text=_bytes(bench, "binary.txt", b"abc \xff\xfe def " * 1000))
-    case("long", "positions", context=1000000)
+    case("long", "positions", context=5000)
     bare = bench.path("bare")
     shutil.copytree(MODEL, bare)
     os.unlink(os.path.join(bare, "tokenizer.model"))

@@ -35,8 +35,11 @@ def why_not():
 class Hosts:
     """n hosts named plh1…; the caller's own namespace is on the bridge too, as the place where mpirun runs."""
 
+    made = 0  # a namespace's links die a little after it: names are used once
+
     def __init__(self, n=3):
-        self.tag = f"pl{os.getpid() % 100000}"
+        Hosts.made += 1
+        self.tag = f"pl{os.getpid() % 100000}{chr(96 + Hosts.made)}"
         self.names = [f"{self.tag}h{i + 1}" for i in range(n)]
         self.bridge = f"{self.tag}br"
 

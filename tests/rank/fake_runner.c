@@ -66,7 +66,7 @@ static int show(void)
     sigprocmask(SIG_SETMASK, NULL, &mask);
     printf("oom %s\npdeathsig %d\nfds %d\ncpus %d\nleader %d\nusr1 %s\nblocked %d\n", buf, sig, fds,
            CPU_COUNT(&set), getpgrp() == getpid(),
-           signal(SIGUSR1, SIG_DFL) == SIG_DFL ? "default" : "other", sigismember(&mask, SIGUSR2));
+           signal(SIGUSR1, SIG_DFL) == SIG_IGN ? "ignored" : "other", sigismember(&mask, SIGUSR2));
     for (char **e = environ; *e; e++)
         printf("env %s\n", *e);
     return 0;

@@ -72,7 +72,7 @@ static void what_it_sets(void **state)
     assert_true(has_line(o.out, "fds 0"));
     assert_true(has_line(o.out, "cpus 1"));
     assert_true(has_line(o.out, "leader 1"));
-    assert_true(has_line(o.out, "usr1 default"));
+    assert_true(has_line(o.out, "usr1 ignored"));
     assert_true(has_line(o.out, "blocked 0"));
     fd = open("/proc/self/oom_score_adj", O_RDONLY | O_CLOEXEC);
     if (fd >= 0 && read(fd, oom, sizeof(oom) - 1) > 0)
