@@ -78,8 +78,11 @@ void pl_table_note(struct pl_table *t, const char *fmt, ...) PL_PRINTF(2, 3);
 enum pl_format { PL_FORMAT_MD, PL_FORMAT_CSV, PL_FORMAT_JSON, PL_FORMAT_TEX, PL_FORMAT_COUNT };
 const char *pl_format_ext(enum pl_format f); /* "md" … */
 void pl_table_write(const struct pl_table *t, enum pl_format f, struct pl_out *o);
-/* Aligned columns for a terminal, PL_COL_WIDE left out; at most max_rows rows (0: all). */
-void pl_table_write_text(const struct pl_table *t, size_t max_rows, bool colour, struct pl_out *o);
+/* Aligned columns for a terminal, PL_COL_WIDE left out; at most max_rows rows (0: all) of those
+ * that `keep` takes (NULL: all). */
+void pl_table_write_text(const struct pl_table *t, size_t max_rows,
+                         bool (*keep)(const struct pl_table *t, size_t row), bool colour,
+                         struct pl_out *o);
 /* A <table>, PL_COL_WIDE left out; notes under it where asked. */
 void pl_table_write_html(const struct pl_table *t, bool notes, struct pl_out *o);
 

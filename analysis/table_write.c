@@ -266,39 +266,60 @@ static const char *colour_of(const struct pl_col *col, const char *s)
     return "\033[2m";
 }
 
-void pl_table_write_text(const struct pl_table *t, size_t max_rows, bool colour, struct pl_out *o)
+/* The rows that are shown, into rows; *more: how many there were beyond max_rows. */
+static size_t choose(const struct pl_table *t, size_t max_rows,
+                     bool (*keep)(const struct pl_table *t, size_t row), size_t *rows, size_t *more)
+{
+    size_t n = 0;
+    *more = 0;
+    for (size_t r = 0; r < t->n_rows; r++) {
+        if (keep && !keep(t, r))
+            continue;
+        if (max_rows && n == max_rows)
+            ++*more;
+        else
+            rows[n++] = r;
+    }
+    return n;
+}
+
+void pl_table_write_text(const struct pl_table *t, size_t max_rows,
+                         bool (*keep)(const struct pl_table *t, size_t row), bool colour,
+                         struct pl_out *o)
 {
     char text[CELL_TEXT];
-    const size_t rows = max_rows && max_rows < t->n_rows ? max_rows : t->n_rows;
-    size_t *width = calloc(t->n_cols, sizeof *width), last = 0;
+    size_t *width = calloc(t->n_cols, sizeof *width), last = 0, more;
+    size_t *rows = calloc(t->n_rows + 1, sizeof *rows);
 
-    if ((!width || t->failed) && o->st == PL_OK)
+    if ((!width || !rows || t->failed) && o->st == PL_OK)
         o->st = pl_fail(&o->err, PL_ENOMEM, "the table %s", t->name);
     if (o->st != PL_OK)
         goto out;
+    const size_t n = choose(t, max_rows, keep, rows, &more);
     for (size_t c = 0; c < t->n_cols; c++) {
         if (t->cols[c].flags & PL_COL_WIDE)
             continue;
         last = c;
         width[c] = pl_text_width(head(&t->cols[c]));
-        for (size_t r = 0; r < rows; r++) {
+        for (size_t i = 0; i < n; i++) {
             const size_t w =
-                pl_text_width(pl_cell_text(&t->cols[c], cell(t, r, c), text, sizeof text));
+                pl_text_width(pl_cell_text(&t->cols[c], cell(t, rows[i], c), text, sizeof text));
             width[c] = w > width[c] ? w : width[c];
         }
     }
     for (size_t c = 0; c < t->n_cols; c++)
         if (!(t->cols[c].flags & PL_COL_WIDE))
             text_cell(t, c, head(&t->cols[c]), width[c], c == last, colour ? "\033[1m" : "", o);
-    for (size_t r = 0; r < rows; r++)
+    for (size_t i = 0; i < n; i++)
         for (size_t c = 0; c < t->n_cols; c++) {
             if (t->cols[c].flags & PL_COL_WIDE)
                 continue;
-            const char *s = pl_cell_text(&t->cols[c], cell(t, r, c), text, sizeof text);
+            const char *s = pl_cell_text(&t->cols[c], cell(t, rows[i], c), text, sizeof text);
             text_cell(t, c, s, width[c], c == last, colour ? colour_of(&t->cols[c], s) : "", o);
         }
-    if (rows < t->n_rows)
-        pl_out_f(o, "… %zu more rows\n", t->n_rows - rows);
+    if (more)
+        pl_out_f(o, "… %zu more rows\n", more);
 out:
+    free(rows);
     free(width);
 }

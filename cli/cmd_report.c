@@ -55,6 +55,17 @@ static bool pick_formats(const char *list, unsigned *formats)
     return true;
 }
 
+/* latency, short: the phases are in the files; third column of CONTRACTS §5. */
+static bool is_whole(const struct pl_table *t, size_t row)
+{
+    static const char *const names[] = {"ttft", "e2e", "tpot", "decode_tps"};
+    const char *phase = t->cells[row * t->n_cols + 2].text;
+    for (size_t i = 0; phase && i < sizeof names / sizeof names[0]; i++)
+        if (strcmp(phase, names[i]) == 0)
+            return true;
+    return false;
+}
+
 static enum pl_status print(const struct pl_report *r, const bool *wanted, struct pl_err *err)
 {
     static const enum pl_table_id shown[] = {PL_TABLE_SPEEDUP, PL_TABLE_LATENCY, PL_TABLE_FAILURES,
@@ -69,7 +80,8 @@ static enum pl_status print(const struct pl_report *r, const bool *wanted, struc
         if (t->n_rows == 0 || (wanted && !wanted[shown[i]]))
             continue;
         pl_out_f(&o, "%s%s\n", between, t->title);
-        pl_table_write_text(t, SHOWN_ROWS, colour, &o);
+        pl_table_write_text(t, SHOWN_ROWS, shown[i] == PL_TABLE_LATENCY ? is_whole : NULL, colour,
+                            &o);
         between = "\n";
     }
     if (r->data->done == 0)

@@ -98,6 +98,11 @@ static void test_tex(void **state)
     free(text);
 }
 
+static bool second(const struct pl_table *t, size_t row)
+{
+    return row + 1 == t->n_rows;
+}
+
 static void test_html_and_text(void **state)
 {
     struct pl_table t;
@@ -115,13 +120,17 @@ static void test_html_and_text(void **state)
     pl_out_release(&o);
 
     pl_out_init(&o, 1 << 20);
-    pl_table_write_text(&t, 0, false, &o);
+    pl_table_write_text(&t, 0, NULL, false, &o);
     assert_null(strchr(o.buf.data, '\x1b'));
     assert_null(strstr(o.buf.data, "0.3333"));
     pl_buf_clear(&o.buf);
-    pl_table_write_text(&t, 1, true, &o);
+    pl_table_write_text(&t, 1, NULL, true, &o);
     assert_non_null(strstr(o.buf.data, "\x1b[32mFASTER (small)\x1b[0m"));
     assert_non_null(strstr(o.buf.data, "… 1 more rows"));
+    pl_buf_clear(&o.buf);
+    pl_table_write_text(&t, 0, second, false, &o);
+    assert_null(strstr(o.buf.data, "FASTER"));
+    assert_non_null(strstr(o.buf.data, "n/a (needs 662)"));
     pl_out_release(&o);
     pl_table_release(&t);
 }
