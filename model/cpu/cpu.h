@@ -10,6 +10,8 @@
 #include "model/cpu/pool.h"
 
 #define PL_CPU_CHUNK 256 /* rows of a prompt that pass through all layers at once */
+#define PL_CPU_OWN                                                                                 \
+    16384 /* floats of normed rows that a member rather makes for itself than waits for */
 
 struct pl_device {
     struct pl_pool *pool;

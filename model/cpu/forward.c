@@ -13,6 +13,9 @@ struct job {
     const struct pl_forward *f;
     size_t rows;
     size_t attn_block; /* query vectors of one attend call */
+    bool own_norm; /* few rows: every member norms all of them, which costs less than a barrier */
+    bool by_head;  /* members own whole KV heads from the projections through attention: no barrier
+                      there */
 };
 
 static void step_input(const struct job *j, int m, int members)
@@ -31,16 +34,23 @@ static void step_input(const struct job *j, int m, int members)
         pl_cpu_embed(j->n, f->ids + begin, end - begin, x + begin * h);
 }
 
-static void step_norm(const struct job *j, const float *gain, int m, int members)
+/* Returns where this member finds the normed rows: in the workspace after a barrier, or its own. */
+static const float *step_norm(const struct job *j, const float *gain, int m, int members)
 {
     const struct pl_arch *a = &j->n->arch;
     const struct pl_workspace *w = &j->n->work;
-    size_t h = (size_t)a->hidden, begin, end;
+    size_t h = (size_t)a->hidden, begin = 0, end = j->rows;
+    float *to = w->xn;
 
-    pl_pool_share(j->rows, m, members, &begin, &end);
+    if (j->own_norm)
+        to = pl_cpu_scratch_of(j->n->device, m) + PL_GEMM_SCRATCH;
+    else
+        pl_pool_share(j->rows, m, members, &begin, &end);
     for (size_t r = begin; r < end; r++)
-        j->n->device->kernels->norm(a->norm, a->norm_eps, w->xn + r * h, w->x + r * h, gain, NULL,
-                                    h);
+        j->n->device->kernels->norm(a->norm, a->norm_eps, to + r * h, w->x + r * h, gain, NULL, h);
+    if (!j->own_norm)
+        pl_pool_barrier(j->n->device->pool);
+    return to;
 }
 
 static int64_t position(const struct job *j, int32_t layer, size_t row)
@@ -70,7 +80,7 @@ static void step_rope_table(const struct job *j, int32_t layer, int m, int membe
     const struct pl_workspace *w = &j->n->work;
     size_t half = (size_t)j->n->arch.head_dim / 2, begin, end;
 
-    if (same_positions(j, layer))
+    if (j->n->arch.pos != PL_POS_ROPE || same_positions(j, layer))
         return;
     pl_pool_share(j->rows, m, members, &begin, &end);
     for (size_t r = begin; r < end; r++) {
@@ -81,11 +91,13 @@ static void step_rope_table(const struct job *j, int32_t layer, int m, int membe
             w->sin[r * half + i] = sinf(angle);
         }
     }
+    pl_pool_barrier(j->n->device->pool);
 }
 
-/* y[rows, out] = x · wᵀ + bias, this member's panels; then added to add_to, where that is given. */
-static void step_linear(const struct job *j, const struct pl_panels *p, const float *x, size_t rows,
-                        float *y, float *add_to, int m, int members)
+/* y[rows, out] = x · wᵀ + bias for the panels [first, end); then added to add_to, where that is
+ * given. */
+static void linear_panels(const struct job *j, const struct pl_panels *p, const float *x,
+                          size_t rows, float *y, float *add_to, size_t first, size_t end, int m)
 {
     struct pl_gemm g = {.x = x,
                         .ldx = p->in,
@@ -94,16 +106,49 @@ static void step_linear(const struct job *j, const struct pl_panels *p, const fl
                         .w = p->data,
                         .dtype = p->dtype,
                         .stride = p->in * PL_PANEL,
+                        .first = first,
+                        .end = end,
                         .n = p->out,
                         .y = y,
                         .ldy = p->out,
                         .bias = p->bias,
+                        .add_to = add_to,
+                        .ld_add = p->out,
                         .scratch = pl_cpu_scratch_of(j->n->device, m)};
 
-    pl_pool_share((p->out + PL_PANEL - 1) / PL_PANEL, m, members, &g.first, &g.end);
-    g.add_to = add_to;
-    g.ld_add = p->out;
     j->n->device->kernels->gemm(&g);
+}
+
+/* The same for this member's share of all panels. */
+static void step_linear(const struct job *j, const struct pl_panels *p, const float *x, size_t rows,
+                        float *y, float *add_to, int m, int members)
+{
+    size_t first, end;
+
+    pl_pool_share((p->out + PL_PANEL - 1) / PL_PANEL, m, members, &first, &end);
+    linear_panels(j, p, x, rows, y, add_to, first, end, m);
+}
+
+/* q, k and v: a share of each, or by_head those of this member's KV heads. */
+static void step_qkv(const struct job *j, const struct pl_cpu_layer *w, const float *x, int m,
+                     int members)
+{
+    const struct pl_arch *a = &j->n->arch;
+    const struct pl_workspace *b = &j->n->work;
+    size_t per_kv = (size_t)a->head_dim / PL_PANEL, first, end;
+    size_t per_q = per_kv * (size_t)(a->heads / a->kv_heads);
+
+    if (!j->by_head) {
+        step_linear(j, &w->q, x, j->rows, b->q, NULL, m, members);
+        step_linear(j, &w->k, x, j->rows, b->k, NULL, m, members);
+        step_linear(j, &w->v, x, j->rows, b->v, NULL, m, members);
+        pl_pool_barrier(j->n->device->pool);
+        return;
+    }
+    pl_pool_share((size_t)a->kv_heads, m, members, &first, &end);
+    linear_panels(j, &w->q, x, j->rows, b->q, NULL, first * per_q, end * per_q, m);
+    linear_panels(j, &w->k, x, j->rows, b->k, NULL, first * per_kv, end * per_kv, m);
+    linear_panels(j, &w->v, x, j->rows, b->v, NULL, first * per_kv, end * per_kv, m);
 }
 
 static void rotate(float *x, const float *cos, const float *sin, size_t half)
@@ -128,32 +173,57 @@ static void store_kv(struct pl_cache *c, int32_t layer, size_t head, size_t at, 
     }
 }
 
-/* RoPE on q and k, and K and V into the cache; heads are shared out, so that neighbours in a panel
- * have one writer. */
-static void step_rope_and_store(const struct job *j, int32_t layer, int m, int members)
+/* RoPE on the q of one head's rows. */
+static void rope_q(const struct job *j, size_t head)
 {
     const struct pl_arch *a = &j->n->arch;
     const struct pl_workspace *w = &j->n->work;
-    size_t heads = (size_t)a->heads, kv_heads = (size_t)a->kv_heads;
-    size_t dim = (size_t)a->head_dim, half = dim / 2, begin, end;
-    bool rope = a->pos == PL_POS_ROPE;
+    size_t dim = (size_t)a->head_dim, half = dim / 2;
 
-    pl_pool_share((heads + kv_heads) * j->rows, m, members, &begin, &end);
-    for (size_t u = begin; u < end; u++) {
-        size_t head = u / j->rows, r = u % j->rows;
-        const float *cos = w->cos + r * half, *sin = w->sin + r * half;
-        if (head < heads) {
-            if (rope)
-                rotate(w->q + (r * heads + head) * dim, cos, sin, half);
-            continue;
-        }
-        head -= heads;
-        float *k = w->k + (r * kv_heads + head) * dim, *v = w->v + (r * kv_heads + head) * dim;
+    for (size_t r = 0; r < j->rows && a->pos == PL_POS_ROPE; r++)
+        rotate(w->q + (r * (size_t)a->heads + head) * dim, w->cos + r * half, w->sin + r * half,
+               half);
+}
+
+/* RoPE on the k of one KV head's rows, and K and V into the cache. */
+static void rope_and_store(const struct job *j, int32_t layer, size_t head)
+{
+    const struct pl_arch *a = &j->n->arch;
+    const struct pl_workspace *w = &j->n->work;
+    size_t dim = (size_t)a->head_dim, half = dim / 2, kv_heads = (size_t)a->kv_heads;
+
+    for (size_t r = 0; r < j->rows; r++) {
+        float *k = w->k + (r * kv_heads + head) * dim;
         struct pl_cache *c = w->row_span[r]->cache;
-        if (rope)
-            rotate(k, cos, sin, half);
-        store_kv(c, layer, head, c->kv[layer].len + w->row_in_span[r], k, v);
+        if (a->pos == PL_POS_ROPE)
+            rotate(k, w->cos + r * half, w->sin + r * half, half);
+        store_kv(c, layer, head, c->kv[layer].len + w->row_in_span[r], k,
+                 w->v + (r * kv_heads + head) * dim);
     }
+}
+
+static void step_rope_and_store(const struct job *j, int32_t layer, int m, int members)
+{
+    const struct pl_arch *a = &j->n->arch;
+    size_t heads = (size_t)a->heads, kv_heads = (size_t)a->kv_heads;
+    size_t group = heads / kv_heads, begin, end;
+
+    if (j->by_head) {
+        pl_pool_share(kv_heads, m, members, &begin, &end);
+        for (size_t h = begin * group; h < end * group; h++)
+            rope_q(j, h);
+        for (size_t h = begin; h < end; h++)
+            rope_and_store(j, layer, h);
+        return;
+    }
+    pl_pool_share(heads + kv_heads, m, members, &begin, &end);
+    for (size_t u = begin; u < end; u++) {
+        if (u < heads)
+            rope_q(j, u);
+        else
+            rope_and_store(j, layer, u - heads);
+    }
+    pl_pool_barrier(j->n->device->pool);
 }
 
 /* One attend call: query vectors [first, first + n) of a span and KV head, counted row by row,
@@ -190,15 +260,18 @@ static void attend_block(const struct job *j, int32_t layer, const struct pl_spa
 static void step_attention(const struct job *j, int32_t layer, int m, int members)
 {
     const struct pl_arch *a = &j->n->arch;
-    size_t group = (size_t)(a->heads / a->kv_heads), item = 0, row0 = 0;
+    size_t group = (size_t)(a->heads / a->kv_heads), kv_heads = (size_t)a->kv_heads;
+    size_t first = 0, end = kv_heads, item = 0, row0 = 0;
 
+    if (j->by_head)
+        pl_pool_share(kv_heads, m, members, &first, &end);
     for (size_t s = 0; s < j->f->n_spans; s++) {
         const struct pl_span *span = &j->f->spans[s];
         size_t vectors = span->rows * group;
-        for (size_t h = 0; h < (size_t)a->kv_heads; h++) {
+        for (size_t h = first; h < end; h++) {
             for (size_t at = 0; at < vectors; at += j->attn_block, item++) {
                 size_t n = vectors - at < j->attn_block ? vectors - at : j->attn_block;
-                if (item % (size_t)members == (size_t)m)
+                if (j->by_head || item % (size_t)members == (size_t)m)
                     attend_block(j, layer, span, row0, h, at, n, m);
             }
         }
@@ -206,7 +279,7 @@ static void step_attention(const struct job *j, int32_t layer, int m, int member
     }
 }
 
-/* Adds the rows' attention probabilities to the cache's column sums, a head to a member. */
+/* Adds the rows' attention probabilities to the cache's column sums, a KV head's to a member. */
 static void step_sums(const struct job *j, int32_t layer, int m, int members)
 {
     const struct pl_arch *a = &j->n->arch;
@@ -215,8 +288,8 @@ static void step_sums(const struct job *j, int32_t layer, int m, int members)
     size_t bytes = pl_cpu_dtype_bytes(c->dtype);
     float *scratch = pl_cpu_scratch_of(j->n->device, m), *p = scratch + PL_GEMM_SCRATCH;
 
-    pl_pool_share((size_t)a->heads, m, members, &begin, &end);
-    for (size_t h = begin; h < end; h++) {
+    pl_pool_share((size_t)a->kv_heads, m, members, &begin, &end); /* as by_head has it */
+    for (size_t h = begin * group; h < end * group; h++) {
         const char *k = (char *)c->kv[layer].k + pl_cpu_k_head(c, h / group) * bytes;
         float *sums = c->sums.data + h * c->sums.cols;
         for (size_t r = j->f->sums_skip; r < j->rows; r++) {
@@ -267,27 +340,22 @@ static void run_layer(const struct job *j, int32_t l, int m, int members)
     const struct pl_cpu_layer *w = &j->n->layers[l];
     struct pl_workspace *b = &j->n->work;
     struct pl_pool *pool = j->n->device->pool;
+    const float *x;
 
     step_rope_table(j, l, m, members);
-    step_norm(j, w->attn_norm, m, members);
-    pl_pool_barrier(pool);
-    step_linear(j, &w->q, b->xn, j->rows, b->q, NULL, m, members);
-    step_linear(j, &w->k, b->xn, j->rows, b->k, NULL, m, members);
-    step_linear(j, &w->v, b->xn, j->rows, b->v, NULL, m, members);
-    pl_pool_barrier(pool);
+    x = step_norm(j, w->attn_norm, m, members);
+    step_qkv(j, w, x, m, members);
     step_rope_and_store(j, l, m, members);
-    pl_pool_barrier(pool);
     step_attention(j, l, m, members);
     if (j->f->sums_layer == l && j->f->spans[0].cache->sums.data)
         step_sums(j, l, m, members);
     pl_pool_barrier(pool);
     step_linear(j, &w->o, b->att, j->rows, b->xn, b->x, m, members);
     pl_pool_barrier(pool);
-    step_norm(j, w->ffn_norm, m, members);
-    pl_pool_barrier(pool);
+    x = step_norm(j, w->ffn_norm, m, members);
     if (w->gate.data)
-        step_linear(j, &w->gate, b->xn, j->rows, b->gate, NULL, m, members);
-    step_linear(j, &w->up, b->xn, j->rows, b->up, NULL, m, members);
+        step_linear(j, &w->gate, x, j->rows, b->gate, NULL, m, members);
+    step_linear(j, &w->up, x, j->rows, b->up, NULL, m, members);
     step_activate(j, m, members);
     pl_pool_barrier(pool);
     step_linear(j, &w->down, b->up, j->rows, b->xn, b->x, m, members);
@@ -307,16 +375,15 @@ static void step_output(const struct job *j, int m, int members)
                (end - begin) * h * sizeof(float));
         return;
     }
-    step_norm(j, n->final_gain, m, members);
-    pl_pool_barrier(n->device->pool);
-    step_taps(j, -1, n->work.xn, m, members);
+    const float *x = step_norm(j, n->final_gain, m, members);
+    step_taps(j, -1, x, m, members);
     if (f->want == PL_LOGITS_ALL || (f->want == PL_LOGITS_LAST && j->rows == f->n_spans)) {
-        step_linear(j, &n->head_panels, n->work.xn, j->rows, f->logits, NULL, m, members);
+        step_linear(j, &n->head_panels, x, j->rows, f->logits, NULL, m, members);
     } else if (f->want == PL_LOGITS_LAST) {
         for (size_t s = 0; s < f->n_spans; s++) {
             row += f->spans[s].rows;
-            step_linear(j, &n->head_panels, n->work.xn + (row - 1) * h, 1, f->logits + s * vocab,
-                        NULL, m, members);
+            step_linear(j, &n->head_panels, x + (row - 1) * h, 1, f->logits + s * vocab, NULL, m,
+                        members);
         }
     }
 }
@@ -361,7 +428,10 @@ enum pl_status pl_cpu_forward(struct pl_network *n, const struct pl_forward *f, 
     }
     if (!j.rows)
         return pl_fail(err, PL_ERANGE, "a forward without rows");
-    j.attn_block = attention_block(&n->arch, j.rows, pl_pool_threads(n->device->pool));
+    int members = pl_pool_threads(n->device->pool);
+    j.attn_block = attention_block(&n->arch, j.rows, members);
+    j.own_norm = j.rows * (size_t)n->arch.hidden <= PL_CPU_OWN;
+    j.by_head = n->arch.kv_heads % members == 0 && n->arch.head_dim % PL_PANEL == 0;
     pl_pool_run(n->device->pool, forward_member, &j);
     for (size_t s = 0; s < f->n_spans; s++) {
         for (int32_t l = f->first_layer; l < f->end_layer; l++) {

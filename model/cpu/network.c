@@ -146,7 +146,8 @@ static enum pl_status make_workspace(struct pl_network *n, struct pl_err *err)
         return pl_fail(err, PL_ENOMEM, "no memory for the workspace (%lld bytes)",
                        (long long)pl_cpu_work_bytes(a));
     n->work_bytes = pl_cpu_work_bytes(a);
-    return pl_cpu_scratch(n->device, pl_attend_scratch((size_t)a->head_dim), err);
+    size_t attend = pl_attend_scratch((size_t)a->head_dim), own = PL_GEMM_SCRATCH + PL_CPU_OWN;
+    return pl_cpu_scratch(n->device, attend > own ? attend : own, err);
 }
 
 enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *a,
