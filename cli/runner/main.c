@@ -1,9 +1,7 @@
 /* `paceline-runner`: picks the command and leaves the rest to it. */
 #include "cli/runner/cmds.h"
 #include "cli/runner/opts.h"
-#ifdef PL_HAVE_EXEC
 #include "cli/runner/cmd_exec.h"
-#endif
 
 #include <errno.h>
 #include <stdio.h>
@@ -24,9 +22,7 @@ static const struct command commands[] = {
     {"inspect", pl_rcmd_inspect,
      "what a model or a checkpoint holds; --build: what this build has"},
     {"check", pl_rcmd_check, "memory that models need and what can be done with them"},
-#ifdef PL_HAVE_EXEC
     {"exec", pl_exec_main, "the trampoline that runners start through"},
-#endif
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
