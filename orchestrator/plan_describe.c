@@ -138,9 +138,11 @@ static enum pl_status ask(struct describer *d, struct child *c, const json_t *mo
     const json_t *grid = json_object_get(d->s->resolved, "grid");
     const json_t *measure = json_object_get(d->s->resolved, "measure");
     bool prefill = strcmp(pl_json_get_str(measure, "mode", ""), "prefill") == 0;
-    json_t *q = json_pack("{s:s,s:O,s:n,s:O,s:O,s:I}", "type", "describe", "model", model,
+    const json_t *data = json_object_get(d->s->resolved, "data");
+    json_t *q = json_pack("{s:s,s:O,s:n,s:O,s:O,s:I,s:s}", "type", "describe", "model", model,
                           "draft_model", "arm", arm, "contexts", json_object_get(grid, "contexts"),
-                          "tokens", (json_int_t)(prefill ? 1 : d->s->tokens));
+                          "tokens", (json_int_t)(prefill ? 1 : d->s->tokens), "data",
+                          pl_json_get_str(data, "kind", "text"));
     enum pl_status st;
     if (!q)
         return pl_fail(err, PL_ENOMEM, "no memory to ask a runner");
