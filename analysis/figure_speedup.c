@@ -24,7 +24,7 @@ struct picture {
     const struct pl_dataset *d;
     const struct pl_speedups *s;
     struct pl_out *o;
-    int left, top, width, height;
+    int left, top, width, height, panel; /* px; panel: the width of one */
     size_t arms;
 };
 
@@ -131,7 +131,7 @@ static void arm_labels(const struct picture *p, bool first)
 static void draw_panel(const struct picture *p, const struct panel *panel, int index)
 {
     const double rows = row_of(p, p->arms - 1, p->d->shape.contexts - 1);
-    const int x = p->left + index * (PANEL_PX + BETWEEN_PX);
+    const int x = p->left + index * (p->panel + BETWEEN_PX);
 
     for (uint32_t c = 0; c < p->d->shape.contexts; c++) {
         series(p, panel, c, true);
@@ -140,7 +140,7 @@ static void draw_panel(const struct picture *p, const struct panel *panel, int i
     x_axis(p, panel);
     arm_labels(p, index == 0);
     pl_out_f(p->o, "set lmargin at screen %.6f\nset rmargin at screen %.6f\n", (double)x / p->width,
-             (double)(x + PANEL_PX) / p->width);
+             (double)(x + p->panel) / p->width);
     pl_out_f(p->o, "set yrange [%.9g:-0.9]\nset title '%s' offset 0,-0.4\n", rows + 0.9,
              panel->label);
     pl_out_text(p->o, "unset object\n");
@@ -190,7 +190,8 @@ void pl_figure_speedup(const struct pl_dataset *d, const struct pl_speedups *s, 
     if (d->prefill_mode)
         panels[n - 1].label = "prefill";
     p.left = names + 30;
-    p.width = p.left + n * PANEL_PX + (n - 1) * BETWEEN_PX + RIGHT_PX;
+    p.panel = n == 1 ? 2 * PANEL_PX : PANEL_PX;
+    p.width = p.left + n * p.panel + (n - 1) * BETWEEN_PX + RIGHT_PX;
     if (p.width < 640)
         p.width = 640;
     const size_t entries = d->shape.contexts < LEGEND_MAX ? d->shape.contexts : LEGEND_MAX;
