@@ -90,70 +90,102 @@ static void make_shape(const struct pl_sweep *s, const struct pl_arm_info *arms,
         out->rounds = out->tokens;
 }
 
+static uint32_t root_of(uint32_t *of, uint32_t i)
+{
+    while (of[i] != i)
+        i = of[i] = of[of[i]];
+    return i;
+}
+
 /* Arms tied by `baseline`, directly or through others, are one comparison. Numbered by their first
  * arm. */
 static void make_groups(const struct pl_sweep *s, struct pl_plan *p)
 {
     uint32_t n = s->n_arms, *of = p->group_of;
-    bool again = true;
     for (uint32_t i = 0; i < n; i++)
         of[i] = i;
-    while (again) {
-        again = false;
-        for (uint32_t i = 0; i < n; i++) {
-            int base = pl_sweep_baseline_of(s, i);
-            uint32_t b = base < 0 ? i : (uint32_t)base;
-            uint32_t low = of[i] < of[b] ? of[i] : of[b];
-            if (of[i] == of[b])
-                continue;
-            of[i] = of[b] = low;
-            again = true;
-        }
+    for (uint32_t i = 0; i < n; i++) {
+        int base = pl_sweep_baseline_of(s, i);
+        uint32_t a = root_of(of, i), b = root_of(of, base < 0 ? i : (uint32_t)base);
+        of[a > b ? a : b] = a < b ? a : b; /* the root is always the first arm */
     }
+    for (uint32_t i = 0; i < n; i++)
+        of[i] = root_of(of, i);
     for (uint32_t i = 0; i < n; i++)
         of[i] = of[i] == i ? p->n_groups++ : of[of[i]];
 }
 
-/* What residence r of group g takes: each model's weights once, and the largest KV cache and
- * workspace among the arms of each. */
-static uint64_t residence_bytes(const struct pl_sweep *s, const struct pl_plan *p, uint32_t g,
-                                uint32_t r, uint32_t n_arms)
+/* One residence of one group. */
+struct residence {
+    uint32_t group, number;
+    uint64_t bytes;
+};
+
+/* A model in a residence: its weights once, and the most that KV cache and workspace of one of its
+ * arms take. */
+struct resident {
+    const char *model;
+    uint32_t residence; /* among all */
+    uint64_t most;
+};
+
+struct packing {
+    struct residence *residences; /* [arms] */
+    struct resident *residents;   /* [arms] */
+    uint32_t n_residences, n_residents;
+};
+
+static struct resident *find_resident(const struct packing *k, uint32_t residence,
+                                      const char *model)
 {
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < n_arms; i++) {
-        const char *model = pl_json_get_str(pl_sweep_arm(s, i), "model", "");
-        uint64_t most = 0;
-        bool first = true;
-        if (p->group_of[i] != g || p->residence_of[i] != r)
-            continue;
-        for (uint32_t k = 0; k < n_arms; k++) {
-            uint64_t own = pl_plan_kv_bytes(s, &p->arms[k]) + p->arms[k].workspace_bytes;
-            if (p->group_of[k] != g || p->residence_of[k] != r ||
-                strcmp(pl_json_get_str(pl_sweep_arm(s, k), "model", ""), model) != 0)
-                continue;
-            first = first && k >= i;
-            most = own > most ? own : most;
-        }
-        if (first)
-            sum += p->arms[i].weights_bytes + most;
-    }
-    return sum;
+    for (uint32_t i = 0; i < k->n_residents; i++)
+        if (k->residents[i].residence == residence && strcmp(k->residents[i].model, model) == 0)
+            return &k->residents[i];
+    return NULL;
 }
 
-/* First fit, in the order of the arms. */
-static void make_residences(const struct pl_sweep *s, struct pl_plan *p)
+/* First fit. */
+static void place_arm(const struct pl_sweep *s, struct pl_plan *p, struct packing *k, uint32_t arm)
 {
-    for (uint32_t i = 0; i < s->n_arms; i++) {
-        uint32_t g = p->group_of[i];
-        for (uint32_t r = 0;; r++) {
-            p->residence_of[i] = r;
-            if (r == p->n_residences[g])
-                p->n_residences[g]++;
-            else if (p->device_bytes && residence_bytes(s, p, g, r, i + 1) > p->device_bytes)
-                continue;
+    const struct pl_arm_info *a = &p->arms[arm];
+    const char *model = pl_json_get_str(pl_sweep_arm(s, arm), "model", "");
+    uint64_t own = pl_plan_kv_bytes(s, a) + a->workspace_bytes, more = a->weights_bytes + own;
+    uint32_t g = p->group_of[arm], r = 0;
+    struct resident *same = NULL;
+    for (; r < k->n_residences; r++) {
+        if (k->residences[r].group != g)
+            continue;
+        same = find_resident(k, r, model);
+        more = !same ? a->weights_bytes + own : own > same->most ? own - same->most : 0;
+        if (!p->device_bytes || k->residences[r].bytes + more <= p->device_bytes)
             break;
-        }
     }
+    if (r == k->n_residences) {
+        same = NULL;
+        more = a->weights_bytes + own;
+        k->residences[k->n_residences++] = (struct residence){g, p->n_residences[g]++, 0};
+    }
+    k->residences[r].bytes += more;
+    if (!same)
+        k->residents[k->n_residents++] = (struct resident){model, r, own};
+    else if (own > same->most)
+        same->most = own;
+    p->residence_of[arm] = k->residences[r].number;
+}
+
+static enum pl_status make_residences(const struct pl_sweep *s, struct pl_plan *p,
+                                      struct pl_err *err)
+{
+    struct packing k = {.residences = calloc(s->n_arms, sizeof *k.residences),
+                        .residents = calloc(s->n_arms, sizeof *k.residents)};
+    enum pl_status st = PL_OK;
+    if (!k.residences || !k.residents)
+        st = pl_fail(err, PL_ENOMEM, "no memory for the plan of %" PRIu32 " arms", s->n_arms);
+    for (uint32_t i = 0; i < s->n_arms && st == PL_OK; i++)
+        place_arm(s, p, &k, i);
+    free(k.residences);
+    free(k.residents);
+    return st;
 }
 
 /* Time of one sample of a group at a context: every arm, every repeat. 0: not known. */
@@ -270,6 +302,7 @@ enum pl_status pl_plan_make(const struct pl_sweep *s, const struct pl_arm_info *
                             struct pl_err *err)
 {
     struct pl_plan *p;
+    enum pl_status st;
     uint32_t n = s->n_arms;
     if (s->samples == 0 || n == 0 || s->n_contexts == 0)
         return pl_fail(err, PL_ERANGE,
@@ -293,7 +326,11 @@ enum pl_status pl_plan_make(const struct pl_sweep *s, const struct pl_arm_info *
     p->device_bytes = device_bytes;
     make_shape(s, arms, &p->shape);
     make_groups(s, p);
-    make_residences(s, p);
+    st = make_residences(s, p, err);
+    if (st != PL_OK) {
+        pl_plan_free(p);
+        return st;
+    }
     choose_block(s, p, n_workers);
     choose_run(s, p);
     p->n_blocks = count_blocks(p, p->block_samples);
