@@ -3,25 +3,37 @@ BUILD ?= build/release
 ASAN  ?= build/asan
 JOBS  ?= $(shell nproc)
 
-.PHONY: all demo test setup build fuzz format install clean
-all: build
+.PHONY: all demo test programs tests tests-asan format clean
+all: programs
 
-demo: setup-demo build
+demo: setup-demo programs
 	tools/demo.sh $(BUILD)
 
-test: setup-test build build-asan
+test: setup-test tests tests-asan
 	tools/run-tests.sh $(BUILD) $(ASAN)
 
 # What is missing is named, asked for (not as root, not without a terminal) and installed.
 setup-%:
 	@tools/setup.sh $*
 
-build:
-	@cmake --preset release -B $(BUILD) >$(or $(TMPDIR),/tmp)/paceline-configure.log 2>&1 || { cat $(or $(TMPDIR),/tmp)/paceline-configure.log; exit 1; }
+# $(call configure,PRESET,FOLDER,OPTIONS): prints nothing unless it fails
+define configure
+@log=$$(mktemp) && { cmake --preset $(1) -B $(2) $(3) >$$log 2>&1 || { cat $$log; rm -f $$log; exit 1; }; rm -f $$log; }
+endef
+
+# The two programs need no test framework; a folder that has the tests keeps them.
+programs:
+	$(call configure,release,$(BUILD),$(if $(wildcard $(BUILD)/CMakeCache.txt),,-DPACELINE_TESTS=OFF))
+	cmake --build $(BUILD) -j $(JOBS) $(if $(TARGETS),--target $(TARGETS))
+
+demo: TARGETS = paceline paceline-runner
+
+tests:
+	$(call configure,release,$(BUILD),-DPACELINE_TESTS=ON)
 	cmake --build $(BUILD) -j $(JOBS)
 
-build-asan:
-	@cmake --preset asan -B $(ASAN) >$(or $(TMPDIR),/tmp)/paceline-configure.log 2>&1 || { cat $(or $(TMPDIR),/tmp)/paceline-configure.log; exit 1; }
+tests-asan:
+	$(call configure,asan,$(ASAN),-DPACELINE_TESTS=ON)
 	cmake --build $(ASAN) -j $(JOBS)
 
 format:

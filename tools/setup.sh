@@ -5,9 +5,9 @@ set -euo pipefail
 what=${1:-demo}
 
 packages=(gcc cmake ninja-build pkg-config git libopenmpi-dev openmpi-bin libhdf5-openmpi-dev libjansson-dev libyaml-dev
-  libhwloc-dev libssl-dev gnuplot-nox libcmocka-dev)
+  libhwloc-dev libssl-dev gnuplot-nox)
 if [ "$what" = test ]; then
-  packages+=(g++ libhdf5-dev hdf5-tools python3 python3-h5py python3-numpy python3-pandas shellcheck iproute2 slurm-wlm munge)
+  packages+=(libcmocka-dev libhdf5-dev hdf5-tools python3 python3-h5py python3-numpy python3-pandas shellcheck iproute2 slurm-wlm munge)
 fi
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
