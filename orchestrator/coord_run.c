@@ -7,6 +7,7 @@
 #include "orchestrator/lock.h"
 #include "orchestrator/signals.h"
 #include "orchestrator/status.h"
+#include "results/reader.h"
 #include "worker/rank/worker.h"
 
 #include <errno.h>
@@ -163,6 +164,7 @@ struct run {
     struct pl_sched *sched;
     struct pl_session session;
     struct pl_writer *writer;
+    struct pl_reader *reader; /* opened when a lease ends without a word */
     json_t *job, *provenance;
     struct pl_comm *comm, *ends[2]; /* ends: of the one process */
     struct pl_coord *coord;
@@ -202,6 +204,21 @@ static enum pl_status same_sweep(struct run *r, struct pl_err *err)
     return st;
 }
 
+/* Did this session commit the row? Its worker is silent, so the file is asked. */
+static bool committed(void *ctx, uint64_t row, bool *failed)
+{
+    struct run *r = ctx;
+    struct pl_commit mark;
+    struct pl_err err = {""};
+    if ((!r->reader && pl_reader_open(r->o->results, &r->reader, &err) != PL_OK) ||
+        pl_reader_markers(r->reader, row, 1, &mark, &err) != PL_OK) {
+        pl_log(PL_LOG_WARN, "%s: a silent worker's rows are done again", err.text);
+        return false;
+    }
+    *failed = mark.state == PL_ROW_FAILED;
+    return mark.state != PL_ROW_EMPTY && mark.session == r->session.number;
+}
+
 /* Lock, file, scheduler: everything that can be wrong before a worker is let in. */
 static enum pl_status open_file(struct run *r, struct pl_err *err)
 {
@@ -211,7 +228,9 @@ static enum pl_status open_file(struct run *r, struct pl_err *err)
                                      .n_workers = (uint32_t)r->comm->size - 1,
                                      .lease_ns = (int64_t)(lease * 1e9),
                                      .grace_ns = (int64_t)(lease * 0.5e9),
-                                     .again = o->rerun_failed};
+                                     .again = o->rerun_failed,
+                                     .committed = committed,
+                                     .committed_ctx = r};
     enum pl_status st =
         pl_lock_coordinator(o->results, LOCK_WAIT_NS, pl_signals_stop, &r->lock, err);
     if (st != PL_OK)
@@ -353,6 +372,7 @@ int pl_run_coordinator(const struct pl_run_opts *o, const struct pl_sweep *sweep
     pl_coord_free(r.coord);
     pl_worker_free(r.worker);
     pl_writer_free(r.writer);
+    pl_reader_free(r.reader);
     pl_sched_free(r.sched);
     json_decref(r.job);
     json_decref(r.provenance);

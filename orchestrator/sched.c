@@ -271,6 +271,21 @@ static void give_back(struct pl_sched *s, struct lease *l)
     s->counts.leases--;
 }
 
+/* Its holder says nothing any more: what it had committed counts, the rest comes back. */
+static void take_away(struct pl_sched *s, struct lease *l)
+{
+    const struct pl_block b = pl_plan_block(s->plan, l->block);
+    const struct pl_cells c = cells_of(s, &b);
+    const uint32_t n = s->opts.committed ? pl_cells_count(&c) : 0;
+    for (uint32_t i = 0; i < n; i++) {
+        const uint64_t row = row_of(s, &c, i);
+        bool failed = false;
+        if (!pl_bit_get(s->settled, row) && s->opts.committed(s->opts.committed_ctx, row, &failed))
+            settle(s, row, failed);
+    }
+    give_back(s, l);
+}
+
 static void leave_group(struct pl_sched *s, struct worker *w)
 {
     if (w->group != NO_GROUP)
@@ -285,7 +300,7 @@ void pl_sched_leave(struct pl_sched *s, uint32_t worker)
     struct worker *w = &s->workers[worker];
     for (int i = 0; i < PL_SCHED_LEASES; i++)
         if (w->leases[i].id)
-            give_back(s, &w->leases[i]);
+            take_away(s, &w->leases[i]);
     leave_group(s, w);
     w->joined = false;
     review_all(s);
@@ -506,7 +521,7 @@ bool pl_sched_expire(struct pl_sched *s, int64_t now, uint32_t *worker, uint64_t
                 continue;
             *worker = w;
             *lease = l->id;
-            give_back(s, l);
+            take_away(s, l);
             s->counts.expired++;
             return true;
         }

@@ -154,6 +154,44 @@ static void test_expiry_and_late_replies(void **state)
     world_release(&w);
 }
 
+static bool odd_rows(void *ctx, uint64_t row, bool *failed)
+{
+    ++*(unsigned *)ctx;
+    *failed = row == 3;
+    return row % 2 == 1;
+}
+
+/* What a silent worker committed and never reported is not done again. */
+static void test_unreported_rows_count(void **state)
+{
+    (void)state;
+    unsigned asked = 0;
+    struct world w = world_of(1, 1, 1, 4, 1, 4, 2, false);
+    struct pl_grant g;
+    uint32_t worker;
+    uint64_t lease;
+    pl_sched_free(w.s);
+    const struct pl_sched_opts o = {.n_workers = 2,
+                                    .lease_ns = LEASE,
+                                    .grace_ns = GRACE,
+                                    .committed = odd_rows,
+                                    .committed_ctx = &asked};
+    assert_int_equal(pl_sched_new(w.plan, &o, &w.s, NULL), PL_OK);
+    pl_sched_join(w.s, 0, 1);
+    pl_sched_join(w.s, 1, 1);
+    assert_int_equal(pl_sched_grant(w.s, 0, 0, &g), PL_GRANTED);
+    assert_true(pl_sched_row(w.s, 0, g.lease, 0, false));
+    assert_true(pl_sched_expire(w.s, 1000 * S, &worker, &lease));
+    assert_int_equal(asked, 3); /* not about what it had reported */
+    assert_int_equal(counts(&w).done, 2);
+    assert_int_equal(counts(&w).failed, 1);
+    assert_int_equal(pl_sched_grant(w.s, 1, 1000 * S, &g), PL_GRANTED);
+    assert_int_equal(g.todo, 1);
+    pl_sched_done(w.s, 1, g.lease, false); /* its word: nobody is asked */
+    assert_int_equal(asked, 3);
+    world_release(&w);
+}
+
 static void test_workers_stay_in_their_group(void **state)
 {
     (void)state;
@@ -377,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_permutation),
         cmocka_unit_test(test_one_worker_does_all),
         cmocka_unit_test(test_expiry_and_late_replies),
+        cmocka_unit_test(test_unreported_rows_count),
         cmocka_unit_test(test_workers_stay_in_their_group),
         cmocka_unit_test(test_cannot),
         cmocka_unit_test(test_devices_and_stuck),
