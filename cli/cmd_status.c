@@ -54,9 +54,8 @@ static json_t *logged_workers(struct pl_reader *r)
             json_array_append_new(
                 list, json_pack("{s:I,s:i,s:s%,s:i,s:s%}", "worker", (json_int_t)w[i].worker,
                                 "rank", (int)w[i].rank, "host", w[i].host,
-                                strnlen(w[i].host, sizeof w[i].host), "pid",
-                                (int)w[i].pid, "device", w[i].device,
-                                strnlen(w[i].device, sizeof w[i].device)));
+                                strnlen(w[i].host, sizeof w[i].host), "pid", (int)w[i].pid,
+                                "device", w[i].device, strnlen(w[i].device, sizeof w[i].device)));
     free(records);
     return list;
 }

@@ -58,7 +58,7 @@ def one(program, seed, counts):
     virtual = rng.random() < 0.3
     p = Place(program, lib.sweep(engine=f"virtual: {str(virtual).lower()}, prefill_us_per_token: 2, decode_us: 300",
                                  samples=rng.choice((20, 40)), repeats=3, seed=seed, warmup=rng.choice((0, 1)),
-                                 measure=", timeout: 1"))
+                                 measure=", timeout: 1, load_timeout: 2"))
     kept = {}
     for _ in range(rng.choice((1, 1, 2, 3))):
         ranks, who, sig = rng.choice((1, 3, 5)), rng.choice(WHO), rng.choice((signal.SIGKILL, signal.SIGSTOP))

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #define VANISH_NS (60 * PL_NS_PER_S)
+#define PROBE_NS (20 * PL_NS_PER_S)
+#define PROBES 3 /* a runner that dies or hangs at its first word may have had bad luck */
 #define REPORT_NS (100 * PL_NS_PER_MS)
 #define REPORT_ROWS 256
 #define IMPATIENT_NS (20 * PL_NS_PER_MS) /* between two signs of life when the lease ran out */
@@ -94,27 +96,36 @@ bool pl_worker_lease_live(const struct pl_worker *w)
 
 /* ---- joining ---- */
 
-/* Starts a runner, reads its hello, lets it go: which devices this rank sees. Blocks, but nobody
- * waits for us yet. */
-static enum pl_status probe(struct pl_worker *w, struct pl_device_report *report,
-                            struct pl_err *err)
+static enum pl_status probe_once(struct pl_worker *w, struct pl_device_report *report,
+                                 struct pl_err *err)
 {
     struct pl_runner *r = NULL;
     json_t *answer = NULL;
     enum pl_reason reason;
     enum pl_runner_event ev = PL_RUNNER_NOTHING;
-    const struct pl_runner_opts opts = {.program = w->program};
+    const struct pl_runner_opts opts = {.program = w->program, .hello_timeout_ns = PROBE_NS};
     enum pl_status st = pl_runner_start(&opts, &r, err);
     if (st != PL_OK)
         return st;
-    while (ev == PL_RUNNER_NOTHING && !w->stopping)
-        ev = pl_runner_pump(r, 100 * PL_NS_PER_MS, &answer, &reason, err);
+    while (ev == PL_RUNNER_NOTHING)
+        ev = pl_runner_pump(r, PROBE_NS, &answer, &reason, err);
     json_decref(answer);
     if (ev == PL_RUNNER_READY)
         pl_devices_from_hello(pl_runner_hello(r), report);
     else
         st = PL_EPROTO;
     (void)pl_runner_free(r);
+    return st;
+}
+
+/* Starts a runner, reads its hello, lets it go: which devices this rank sees. Blocks, but nobody
+ * waits for us yet. */
+static enum pl_status probe(struct pl_worker *w, struct pl_device_report *report,
+                            struct pl_err *err)
+{
+    enum pl_status st = PL_EPROTO;
+    for (int i = 0; i < PROBES && st == PL_EPROTO; i++)
+        st = probe_once(w, report, err);
     return st;
 }
 
