@@ -36,6 +36,7 @@ struct pl_coord {
     char reason[512];
     uint8_t *bits; /* of a LEASE message */
     bool log_warned;
+    unsigned failures_said;
 };
 
 /* coord.c */

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FAILURES_SAID 20
+
 /* ---- joining ---- */
 
 static void refuse_one(struct pl_coord *c, uint32_t slot, int code, const char *text)
@@ -251,9 +253,10 @@ static void failure(struct pl_coord *c, uint32_t slot, const struct pl_msg_failu
     rec.detail[sizeof rec.detail - 1] = '\0';
     rec.stderr_tail[sizeof rec.stderr_tail - 1] = '\0';
     pl_coord_log(c, PL_LOG_FAILURES, &rec);
-    if (rec.row == UINT64_MAX || c->session.slot[PL_LOG_FAILURES] <= 10)
-        pl_log(PL_LOG_WARN, "worker %u: %s: %s", rec.worker,
-               pl_reason_name((enum pl_reason)rec.reason), rec.detail);
+    if (++c->failures_said <= FAILURES_SAID)
+        pl_log(PL_LOG_WARN, "worker %u: %s: %s%s", rec.worker,
+               pl_reason_name((enum pl_reason)rec.reason), rec.detail,
+               c->failures_said == FAILURES_SAID ? " (further ones stand in /failures alone)" : "");
     pl_coord_send(c, slot, &ack, sizeof ack);
 }
 

@@ -75,7 +75,10 @@ def one(program, seed, counts):
         kept.update(now)
         others = who == "worker" and sig == signal.SIGSTOP and ranks > 1 and through
         if run.poll() is None and (who == "runner" or others):
-            rc = finish(run, ENDS_BY_ITSELF)
+            try:
+                rc = finish(run, ENDS_BY_ITSELF)
+            except lib.subprocess.TimeoutExpired:
+                raise AssertionError(f"{what}: it did not end by itself\n{text_of(run)}")
             assert rc == 0 or p.status()["exit"] == 0, f"{what}: rc {rc}\n{text_of(run)}"
         elif sig == signal.SIGSTOP:  # nobody else would end it
             kill_tree(run.pid)
@@ -96,7 +99,11 @@ def main():
     lib.use_runner_beside(program)
     counts, begun = {}, time.monotonic()
     for seed in range(first, first + n):
-        one(program, seed, counts)
+        try:
+            one(program, seed, counts)
+        except Exception:
+            print(f"seed {seed} failed", flush=True)
+            raise
         if seed % 10 == 0:
             print(f"{seed - first + 1} of {n} sweeps, {time.monotonic() - begun:.0f} s", flush=True)
     for key in sorted(counts):

@@ -280,6 +280,72 @@ def worker_comes_back(program):
     assert "is back" in text_of(run), text_of(run)
 
 
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.dirname(os.path.dirname(HERE))
+
+
+def foreign(how, more=""):
+    return lib.sweep(arms="  base: {model: sim}\n  other: {model: other}\n",
+                     models="  sim: {engine: sim, virtual: true}\n"
+                            f"  other: {{engine: {{exec: [python3, {HERE}/engine.py, {how}]{more}}}}}\n", samples=40)
+
+
+def models_that_do_not_load(program):
+    """An arm whose model loads nowhere costs its own rows and a few tries, not a try a row."""
+    for how in ("no-load", "load-dies"):
+        p = Place(program, foreign(how))
+        rc, text = p.run("--allow-exec", ranks=3)
+        assert rc == 3, (rc, text)
+        got = audit(p.file, failed=160)
+        with lib.h5py.File(p.file) as f:
+            names = list(f["axes/reason"].asstr())
+        t = lib.trials(p.file)
+        assert {names[r] for r in t[1]["reason"].reshape(-1)} == {"load"}, how
+        assert len(got) == 320 and len(log(p.file, "loads")) < 20, len(log(p.file, "loads"))
+        if how == "no-load":
+            tails = [x["stderr_tail"].decode() for x in log(p.file, "failures")]
+            assert any("not for this machine" in x for x in tails), tails
+
+
+def a_worker_that_cannot(program):
+    """One worker cannot load a model that another can: it must not eat the sweep with failures."""
+    if (os.cpu_count() or 1) < 2:
+        print("SKIP: a_worker_that_cannot needs two cores")
+        return
+    p = Place(program, foreign("odd-core"))
+    rc, text = p.run("--allow-exec", ranks=3)
+    assert rc == 0, (rc, text)
+    audit(p.file)
+    t = lib.trials(p.file)
+    assert len(set(t[1]["worker"].reshape(-1))) == 1
+    assert any(not x["ok"] for x in log(p.file, "loads")), "both could load: nothing was tested"
+
+
+def what_foreign_engines_get(program):
+    text_file = os.path.join(TOP, "examples", "data", "heldout.txt")
+    model = os.path.join(TOP, "examples", "models", "tiny-llama")
+    data = f"{{kind: text, path: {text_file}}}"
+    script = f"{HERE}/engine.py"
+    p = Place(program, lib.sweep(arms="  base: {model: text}\n", data=data, measure=", timeout: 20",
+                                 models=f"  text: {{engine: {{exec: [python3, {script}, ok]}}}}\n"))
+    rc, text = p.run("--allow-exec", ranks=3)
+    assert rc == 0, (rc, text)
+    audit(p.file)
+    t = lib.trials(p.file)
+    assert (t["prompt_tokens"][:, 0] >= 16 * 6).all() and (t["prompt_tokens"][:, 1] >= 32 * 6).all()
+    if not os.path.exists(os.path.join(model, "config.json")):
+        return
+    p = Place(program, lib.sweep(arms="  base: {model: ids}\n  ours: {model: tiny}\n", data=data, measure=", timeout: 20", samples=3,
+                                 models=f"  ids: {{engine: {{exec: [python3, {script}, ok], ids_from: tiny}}}}\n"
+                                        f"  tiny: {{path: {model}}}\n"))
+    rc, text = p.run("--allow-exec", ranks=3)
+    assert rc == 0, (rc, text)
+    audit(p.file)
+    t = lib.trials(p.file)
+    assert (t["prompt_tokens"][:, 0] == 16).all() and (t["prompt_tokens"][:, 1] == 32).all()
+    assert p.run()[0] == 2  # without --allow-exec
+
+
 def full_disk(program):
     if os.geteuid() != 0 or not shutil.which("mount"):
         print("SKIP: full_disk needs root to mount a small tmpfs")
@@ -303,6 +369,7 @@ GROUPS = {
     "runs": [clean_runs, same_rows_whoever_ran_them, status_from_another_shell, one_writer, resume_starts_anew],
     "refusals": [existing_output, bad_places, other_sweeps, changed_sweep, full_disk],
     "faults": [faults, retries_and_all_failed, max_fails],
+    "engines": [models_that_do_not_load, a_worker_that_cannot, what_foreign_engines_get],
     "signals": [signals_alone, second_ctrl_c, signals_under_mpirun],
     "lost": [stopped_worker, worker_comes_back],
 }

@@ -9,8 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define AHEAD_NS (5 * PL_NS_PER_MS) /* ask for the next block when so little is left of this one   \
-                                     */
+#define AHEAD_NS                                                                                   \
+    (5 * PL_NS_PER_MS) /* ask for the next block when so little is left of this one                \
+                        */
 
 /* ---- begin and end ---- */
 
@@ -371,7 +372,8 @@ static bool send_warm_up(struct pl_worker *w, uint32_t arm)
 {
     struct block *b = &w->block;
     struct pl_err err = {""};
-    const uint32_t round = w->warm[(size_t)arm * w->job->shape.contexts + b->cells.context];
+    const size_t at = (size_t)arm * w->job->shape.contexts + b->cells.context;
+    const uint32_t round = w->warm[at];
     b->warming = true;
     b->warm_arm = arm;
     switch (pl_trial_send(w, arm, b->cells.context,
@@ -382,9 +384,9 @@ static bool send_warm_up(struct pl_worker *w, uint32_t arm)
     case NEED_WAIT:
         b->warming = false;
         return false;
-    default:
+    default: /* there is no input for it: the timed trial will say so */
         b->warming = false;
-        warm_up_failed(w, PL_REASON_RUNNER, err.text, "");
+        w->warm[at]++;
         return true;
     }
 }

@@ -128,7 +128,7 @@ enum need pl_trial_send(struct pl_worker *w, uint32_t arm, uint32_t context, uin
     enum pl_status st = from ? PL_OK : pl_fail(err, PL_ENOMEM, "a trial request");
     if (st == PL_OK && ids)
         json_object_set(from, "ids", ids);
-    else if (st == PL_OK && def->exec)
+    else if (st == PL_OK && def->exec && strcmp(pl_json_get_str(from, "kind", ""), "text") == 0)
         st = add_text(w, from, context, err);
     json_t *request =
         st != PL_OK
