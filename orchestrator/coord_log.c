@@ -41,10 +41,16 @@ void pl_coord_log_session(struct pl_coord *c, bool end, int exit_code)
     if (gethostname(s.host, sizeof s.host - 1) != 0)
         s.host[0] = '\0';
     snprintf(s.version, sizeof s.version, "%s", PL_VERSION);
-    char *text = c->o.provenance ? json_dumps(c->o.provenance, JSON_COMPACT) : NULL;
+    /* The inputs are the same in every session (resume sees to it); their hashes stand in /sweep.
+     */
+    json_t *start = c->o.provenance ? json_copy((json_t *)c->o.provenance) : NULL;
+    json_object_del(start, "weights");
+    json_object_del(start, "data");
+    char *text = start ? json_dumps(start, JSON_COMPACT) : NULL;
     if (text && strlen(text) < sizeof s.provenance)
         memcpy(s.provenance, text, strlen(text));
     free(text);
+    json_decref(start);
     pl_coord_log(c, PL_LOG_SESSIONS, &s);
 }
 

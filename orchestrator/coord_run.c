@@ -5,6 +5,7 @@
 #include "orchestrator/coord.h"
 #include "orchestrator/job.h"
 #include "orchestrator/lock.h"
+#include "orchestrator/provenance.h"
 #include "orchestrator/signals.h"
 #include "orchestrator/status.h"
 #include "results/reader.h"
@@ -242,7 +243,8 @@ static enum pl_status open_file(struct run *r, struct pl_err *err)
     if (st == PL_OK)
         st = pl_sched_new(r->plan, &so, &r->sched, err);
     if (st == PL_OK && there)
-        st = pl_session_resume(o->results, r->plan, o->rerun_failed, r->sched, &r->session, err);
+        st = pl_session_resume(o->results, r->plan, r->provenance, o->rerun_failed, r->sched,
+                               &r->session, err);
     else if (st == PL_OK) {
         if (o->resume)
             pl_log(PL_LOG_INFO, "%s: not there yet, starting anew", o->results);
@@ -267,18 +269,17 @@ static enum pl_status begin(struct run *r, struct pl_err *err)
     if (o->comm)
         pl_comm_mpi_version(mpi, sizeof mpi);
     const unsigned ranks = o->comm ? (unsigned)o->comm->size : 1;
-    r->provenance = pl_job_provenance(mpi, ranks);
-    if (!o->comm) {
-        const enum pl_status st = pl_comm_loop_open(2, r->ends, err);
-        if (st != PL_OK)
-            return st;
-    }
+    enum pl_status st = pl_provenance(r->sweep, mpi, ranks, &r->provenance, err);
+    if (st == PL_OK && !o->comm)
+        st = pl_comm_loop_open(2, r->ends, err);
+    if (st != PL_OK)
+        return st;
     r->comm = o->comm ? o->comm : r->ends[0];
     if (r->comm->size < 2)
         return pl_fail(err, PL_EUSAGE,
                        "no worker: give mpirun two ranks or more, or start "
                        "without it for one process that does both");
-    enum pl_status st = open_file(r, err);
+    st = open_file(r, err);
     if (st != PL_OK)
         return st;
     const double lease = o->lease_s > 0 ? o->lease_s : LEASE_S;

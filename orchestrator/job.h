@@ -14,8 +14,5 @@ json_t *pl_job_make(const struct pl_sweep *s, const struct pl_plan *p, const cha
 PL_MUST_CHECK
 enum pl_status pl_job_sweep_sha(const char *path, const struct pl_select *sel,
                                 char out[PL_SHA256_HEX], struct pl_err *err);
-/* Versions, host, CPU, MPI, scheduler variables: an object for /sweep. mpi: text of the MPI
- * library, "" without. */
-json_t *pl_job_provenance(const char *mpi, unsigned ranks);
 
 #endif

@@ -137,7 +137,25 @@ static enum pl_status see_logs(struct pl_reader *r, struct pl_session *s, uint32
     return PL_OK;
 }
 
-enum pl_status pl_session_resume(const char *path, const struct pl_plan *plan, bool rerun_failed,
+/* Rows of two corpora or two checkpoints must not stand in one table. */
+static enum pl_status same_inputs(const char *path, const json_t *old, const json_t *now,
+                                  struct pl_err *err)
+{
+    const char *model;
+    json_t *hash;
+    const json_t *data = json_object_get(old, "data");
+    json_t *weights = json_object_get(old, "weights");
+    if (data && !json_equal(data, json_object_get(now, "data")))
+        return pl_fail(err, PL_ESWEEP, "the data has changed since %s was begun", path);
+    json_object_foreach (weights, model, hash)
+        if (!json_equal(hash, json_object_get(json_object_get(now, "weights"), model)))
+            return pl_fail(err, PL_ESWEEP, "the files of model %s have changed since %s was begun",
+                           model, path);
+    return PL_OK;
+}
+
+enum pl_status pl_session_resume(const char *path, const struct pl_plan *plan,
+                                 const json_t *provenance, bool rerun_failed,
                                  struct pl_sched *sched, struct pl_session *out, struct pl_err *err)
 {
     struct pl_reader *r = NULL;
@@ -149,6 +167,8 @@ enum pl_status pl_session_resume(const char *path, const struct pl_plan *plan, b
     if (memcmp(pl_reader_shape(r), &plan->shape, sizeof plan->shape) != 0)
         st = pl_fail(err, PL_ESWEEP,
                      "%s was made for other models: layers, rounds or sequences differ", path);
+    if (st == PL_OK)
+        st = same_inputs(path, pl_reader_provenance(r), provenance, err);
     if (st == PL_OK)
         st = see_logs(r, &s, &walk.last_session, err);
     if (st == PL_OK)

@@ -25,10 +25,12 @@ enum pl_status pl_session_create(const char *path, const struct pl_sweep *sweep,
 PL_MUST_CHECK
 enum pl_status pl_session_same(const char *path, const struct pl_sweep *sweep, struct pl_buf *diff,
                                struct pl_err *err);
-/* The next session of the same sweep: every row is read and its CRC checked, done ones (and failed
- * ones, unless rerun_failed) are settled in sched. */
+/* The next session of the same sweep, on the same inputs (PL_ESWEEP names what changed): every row
+ * is read and its CRC checked, done ones (and failed ones, unless rerun_failed) are settled in
+ * sched. */
 PL_MUST_CHECK
-enum pl_status pl_session_resume(const char *path, const struct pl_plan *plan, bool rerun_failed,
+enum pl_status pl_session_resume(const char *path, const struct pl_plan *plan,
+                                 const json_t *provenance, bool rerun_failed,
                                  struct pl_sched *sched, struct pl_session *out,
                                  struct pl_err *err);
 

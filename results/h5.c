@@ -1,5 +1,7 @@
 #include "results/h5.h"
 
+#include "results/writer.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -108,4 +110,18 @@ void pl_h5_close_file(hid_t id)
 {
     if (id > 0)
         H5Fclose(id);
+}
+
+const char *pl_results_hdf5_version(void)
+{
+    static char text[48];
+    unsigned major, minor, patch;
+#ifdef PL_PARALLEL_HDF5
+    static const char kind[] = "parallel";
+#else
+    static const char kind[] = "serial";
+#endif
+    if (!text[0] && H5get_libversion(&major, &minor, &patch) >= 0)
+        snprintf(text, sizeof text, "%u.%u.%u %s", major, minor, patch, kind);
+    return text;
 }

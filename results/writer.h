@@ -38,6 +38,9 @@ PL_MUST_CHECK
 enum pl_status pl_results_create(const char *path, const struct pl_results_spec *spec,
                                  struct pl_err *err);
 
+/* Of the library in use, e.g. "1.10.8 parallel"; static. */
+const char *pl_results_hdf5_version(void);
+
 struct pl_writer;
 /* Opens an existing file for rows and logs; checks that its shape is `shape`. */
 PL_MUST_CHECK

@@ -94,6 +94,17 @@ def models(bench):
     case("cut", "model.safetensors", model=cut)
 
 
+def inputs_changed(bench):
+    """The corpus was edited between two starts."""
+    text, out = bench.write("corpus.txt", "It was a bright cold day in April, and the clocks were striking. " * 400), bench.path("g.h5")
+    sweep = bench.write("corpus.yaml", LLM.format(text=text, model=MODEL, context=16))
+    bench.run("run", sweep, "-o", out)
+    bench.run("run", sweep, "-o", out, "--resume")
+    with open(text, "a") as f:
+        f.write("One more line.")
+    refused(bench, "data has changed", "run", sweep, "-o", out, "--resume")
+
+
 def _bytes(bench, name, data):
     with open(bench.path(name), "wb") as f:
         f.write(data)
@@ -160,7 +171,7 @@ def ranks_disagree(bench):
 
 def main():
     bench = Bench(sys.argv[1])
-    for part in (command_line, sweep_file, output, disk_full, ranks_disagree, models):
+    for part in (command_line, sweep_file, output, disk_full, ranks_disagree, models, inputs_changed):
         part(bench)
         print(f"{part.__name__}: ok")
     print(f"{bench.checks} checks")
