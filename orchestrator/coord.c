@@ -333,6 +333,7 @@ bool pl_coord_step(struct pl_coord *c, int64_t now)
                     c->members[s].lost = true; /* it never came */
         break;
     case COORD_GOODBYE:
+        expire(c, now);
         if (all_gone(c) || now - c->phase_since > c->o.end_ns)
             over(c, now);
         break;
