@@ -4,6 +4,8 @@
 #include "base/proc.h"
 #include "cli/commands.h"
 #include "cli/options.h"
+#include "results/writer.h"
+#include "worker/rank/comm.h"
 #include "worker/rank/runner.h"
 
 #include <errno.h>
@@ -69,13 +71,15 @@ static void print_values(const json_t *o)
 static int inspect_build(const char *program, bool json)
 {
     struct pl_err err = {""};
+    char mpi[256];
     json_t *runner = NULL, *both;
     enum pl_status st = runner_build(program, &runner, &err);
     if (st != PL_OK)
         return pl_cli_fail(st, &err);
-    both = json_pack("{s:{s:s,s:s,s:s,s:b},s:O}", "paceline", "version", PL_VERSION, "mpi",
-                     "MPI " PL_MPI_VERSION, "hdf5", PL_HDF5_VERSION, "hdf5_parallel",
-                     PL_HDF5_PARALLEL, "runner", runner);
+    pl_comm_mpi_version(mpi, sizeof mpi);
+    mpi[strcspn(mpi, ",\n")] = '\0';
+    both = json_pack("{s:{s:s,s:s,s:s},s:O}", "paceline", "version", PL_VERSION, "mpi", mpi, "hdf5",
+                     pl_results_hdf5_version(), "runner", runner);
     if (both && json) {
         json_dumpf(both, stdout, JSON_INDENT(2));
         printf("\n");

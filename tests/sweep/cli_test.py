@@ -123,8 +123,9 @@ def models():
     run("inspect", "examples/models/tiny-llama", out="LlamaForCausalLM")
     assert json.loads(run("inspect", "examples/models/tiny-llama", "--json"))
     run("inspect", "examples/models/none", code=2)
-    run("inspect", "--build", out="hdf5_parallel")
+    run("inspect", "--build", out="hdf5  ")
     build = json.loads(run("inspect", "--build", "--json"))
+    assert build["paceline"]["hdf5"].endswith(("parallel", "serial")) and build["paceline"]["mpi"], build
     assert build["runner"]["version"] == build["paceline"]["version"], build
     run("inspect", code=2, err="expected a path, or --build")
     os.chdir(here)

@@ -54,7 +54,7 @@ bool pl_comm_mpi_by_mpirun(void);
 /* MPI_Init_thread and the world. Once a process. */
 PL_MUST_CHECK
 enum pl_status pl_comm_mpi_open(struct pl_comm **out, struct pl_err *err);
-/* "Open MPI v4.1.4, …" cut to size; "" before pl_comm_mpi_open. */
+/* "Open MPI v4.1.4, …" cut to size; also before pl_comm_mpi_open. */
 void pl_comm_mpi_version(char *out, size_t size);
 
 #endif
