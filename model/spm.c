@@ -163,6 +163,7 @@ static bool parse_normaliser(struct wire w, struct pl_arena *arena, struct pl_sp
             break;
         case 2:
             s->charsmap = (size_t)(f.bytes.end - f.bytes.p);
+            s->rules = f.bytes.p;
             break;
         case 3:
             s->dummy_prefix = f.value != 0;

@@ -43,6 +43,7 @@ struct pl_spm {
     const char *unk_surface;
     const char *normaliser; /* its name */
     size_t charsmap;        /* bytes of normalisation rules; 0: identity */
+    const void *rules;      /* those bytes, within the data that was parsed */
     bool dummy_prefix, remove_extra_whitespace, escape_whitespace;
 };
 

@@ -1,25 +1,14 @@
 #include "model/tokenizer.h"
 
-#include "base/arena.h"
 #include "base/json.h"
-#include "model/bpe.h"
-#include "model/spm.h"
+#include "model/tok_impl.h"
+#include "model/unicode.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define SPACE "\xe2\x96\x81"       /* ▁ */
-#define REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
-
-struct pl_tokenizer {
-    struct pl_arena arena;
-    struct pl_spm spm;
-    struct pl_vocab vocab;
-    struct pl_tokenizer_info info;
-};
 
 void pl_ids_release(struct pl_ids *l)
 {
@@ -51,137 +40,192 @@ static bool exists(const char *dir, const char *name, struct pl_arena *a, const 
     return true;
 }
 
-static enum pl_status find_file(const char *dir, struct pl_arena *a, const char **out,
-                                struct pl_err *err)
+static bool ends_with(const char *s, const char *end)
 {
-    static const char *const known[] = {"tokenizer.model", "spiece.model"};
-    static const char *const others[] = {"tokenizer.json", "vocab.json", "vocab.txt"};
+    size_t n = strlen(s), m = strlen(end);
+
+    return n >= m && !strcmp(s + n - m, end);
+}
+
+/* tokenizer.model is also what Llama 3 calls a file of another kind: SentencePiece's begin with a
+ * piece. */
+static bool is_sentencepiece(const char *path)
+{
+    struct pl_buf head;
+    bool is = false;
+
+    if (pl_read_file(path, PL_TOK_MAX_FILE, &head, NULL) != PL_OK)
+        return true; /* its error is worth seeing */
+    is = !head.len || head.data[0] == '\n';
+    pl_buf_release(&head);
+    return is;
+}
+
+/* The file to read and the directory for what else belongs to it (NULL: none). */
+static enum pl_status find_file(const char *dir, struct pl_arena *a, const char **file,
+                                const char **beside, struct pl_err *err)
+{
+    static const char *const known[] = {"tokenizer.model", "tokenizer.json", "spiece.model",
+                                        "vocab.json", "vocab.txt"};
+    const char *skipped = NULL;
     struct stat sb;
 
+    *beside = NULL;
     if (stat(dir, &sb))
         return pl_fail_errno(err, errno, "%s", dir);
     if (!S_ISDIR(sb.st_mode)) {
-        *out = pl_arena_strdup(a, dir);
-        return *out ? PL_OK : pl_fail(err, PL_ENOMEM, "%s: no memory", dir);
+        *file = pl_arena_strdup(a, dir);
+        return *file ? PL_OK : pl_fail(err, PL_ENOMEM, "%s: no memory", dir);
     }
-    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-        if (exists(dir, known[i], a, out))
+    *beside = dir;
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (!exists(dir, known[i], a, file))
+            continue;
+        if (i || is_sentencepiece(*file))
             return PL_OK;
-    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
-        if (exists(dir, others[i], a, out))
-            return pl_fail(err, PL_EUNSUPPORTED,
-                           "%s: tokenizers of this kind are not supported (a SentencePiece "
-                           "tokenizer.model is)",
-                           *out);
-    return pl_fail(err, PL_ENOENT,
-                   "%s: no tokenizer: looked for tokenizer.model, spiece.model, tokenizer.json, "
-                   "vocab.json, vocab.txt",
-                   dir);
-}
-
-static enum pl_status check_supported(const char *file, const struct pl_spm *s, struct pl_err *err)
-{
-    static const char *const kinds[] = {"0", "unigram", "bpe", "word", "char"};
-
-    if (s->kind != PL_SPM_BPE)
-        return pl_fail(err, PL_EUNSUPPORTED,
-                       "%s: SentencePiece model type %s is not supported (bpe is)", file,
-                       s->kind >= 0 && s->kind <= 4 ? kinds[s->kind] : "(unknown)");
-    if (s->charsmap)
-        return pl_fail(err, PL_EUNSUPPORTED,
-                       "%s: SentencePiece normaliser %.40s is not supported (identity is)", file,
-                       s->normaliser);
-    if (s->whitespace_as_suffix || !s->escape_whitespace)
-        return pl_fail(
-            err, PL_EUNSUPPORTED,
-            "%s: SentencePiece's treat_whitespace_as_suffix and unescaped whitespace are "
-            "not supported",
-            file);
-    for (size_t i = 0; i < s->n; i++)
-        if (s->pieces[i].type == PL_SPM_UNUSED)
-            return pl_fail(err, PL_EUNSUPPORTED,
-                           "%s: piece %zu is of type UNUSED, which is not supported", file, i);
-    return PL_OK;
-}
-
-/* An id that trainer_spec names, when there is such a piece of such a type. */
-static int32_t special(const struct pl_spm *s, int32_t id, enum pl_spm_type type)
-{
-    return id >= 0 && (size_t)id < s->n && s->pieces[id].type == type ? id : -1;
-}
-
-static enum pl_status read_config(struct pl_tokenizer *t, const char *dir, struct pl_err *err)
-{
-    bool bos = true, eos = false;
-    enum pl_status st;
-    const char *path;
-    json_t *j = NULL;
-    struct stat sb;
-
-    if (!stat(dir, &sb) && S_ISDIR(sb.st_mode) &&
-        exists(dir, "tokenizer_config.json", &t->arena, &path)) {
-        st = pl_json_read_file(path, PL_JSON_MAX, &j, err);
-        if (st)
-            return st;
-        const json_t *b = json_object_get(j, "add_bos_token"),
-                     *e = json_object_get(j, "add_eos_token");
-        bos = json_is_boolean(b) ? json_is_true(b) : bos;
-        eos = json_is_boolean(e) ? json_is_true(e) : eos;
-        json_decref(j);
+        skipped = *file;
     }
-    t->info.add_bos = bos && t->info.bos >= 0;
-    t->info.add_eos = eos && t->info.eos >= 0;
-    return PL_OK;
+    *file = skipped;
+    return skipped ? PL_OK
+                   : pl_fail(err, PL_ENOENT,
+                             "%s: no tokenizer: looked for tokenizer.model, tokenizer.json, "
+                             "spiece.model, vocab.json, vocab.txt",
+                             dir);
+}
+
+static enum pl_status load_bytes(struct pl_tokenizer *t, enum pl_tokenizer_format format,
+                                 const char *dir, const void *data, size_t len, struct pl_err *err)
+{
+    enum pl_status st;
+
+    switch (format) {
+    case PL_TOKENIZER_MODEL:
+        st = pl_tok_load_spm(t, data, len, err);
+        break;
+    case PL_TOKENIZER_JSON:
+        st = pl_tok_load_json(t, data, len, err);
+        break;
+    default:
+        st = pl_tok_load_vocab_txt(t, data, len, dir, err);
+        break;
+    }
+    return st ? st : pl_tok_read_config(t, dir, err);
+}
+
+/* vocab.json and the merges.txt beside it. */
+static enum pl_status load_pair(struct pl_tokenizer *t, const char *dir, const struct pl_buf *vocab,
+                                struct pl_err *err)
+{
+    const char *file = t->info.file, *slash = strrchr(file, '/');
+    const char *merges =
+        pl_arena_printf(&t->arena, "%.*smerges.txt", slash ? (int)(slash + 1 - file) : 0, file);
+    struct pl_buf data;
+    enum pl_status st;
+
+    if (!merges)
+        return pl_fail(err, PL_ENOMEM, "%s: no memory", file);
+    st = pl_read_file(merges, PL_TOK_MAX_FILE, &data, err);
+    if (st)
+        return st;
+    st = pl_tok_load_bpe_files(t, vocab->data, vocab->len, data.data, data.len, dir, err);
+    pl_buf_release(&data);
+    return st ? st : pl_tok_read_config(t, dir, err);
 }
 
 static enum pl_status load(struct pl_tokenizer *t, const char *dir, struct pl_err *err)
 {
+    const char *file = NULL, *beside = NULL;
     struct pl_buf data;
-    const char *file = NULL;
-    enum pl_status st;
+    enum pl_status st = find_file(dir, &t->arena, &file, &beside, err);
 
-    st = find_file(dir, &t->arena, &file, err);
     if (!st)
-        st = pl_read_file(file, PL_SPM_MAX_FILE, &data, err);
+        st = pl_read_file(file, PL_TOK_MAX_FILE, &data, err);
     if (st)
         return st;
-    st = pl_spm_parse(file, data.data, data.len, &t->arena, &t->spm, err);
+    t->info.file = file;
+    if (ends_with(file, "vocab.json"))
+        st = load_pair(t, beside, &data, err);
+    else
+        st = load_bytes(t,
+                        ends_with(file, ".json")  ? PL_TOKENIZER_JSON
+                        : ends_with(file, ".txt") ? PL_TOKENIZER_VOCAB
+                                                  : PL_TOKENIZER_MODEL,
+                        beside, data.data, data.len, err);
     pl_buf_release(&data);
-    if (!st)
-        st = check_supported(file, &t->spm, err);
-    if (!st)
-        st = pl_vocab_init(&t->vocab, file, &t->spm, &t->arena, err);
-    if (st)
-        return st;
-    t->info = (struct pl_tokenizer_info){
-        .kind = "sentencepiece-bpe",
-        .file = file,
-        .vocab = (int32_t)t->spm.n,
-        .bos = special(&t->spm, t->spm.bos, PL_SPM_CONTROL),
-        .eos = special(&t->spm, t->spm.eos, PL_SPM_CONTROL),
-        .pad = special(&t->spm, t->spm.pad, PL_SPM_CONTROL),
-        .unk = special(&t->spm, t->spm.unk, PL_SPM_UNKNOWN),
-    };
-    if (t->info.unk < 0)
-        return pl_fail(err, PL_EFORMAT, "%s: unk_id %d is not the unknown piece", file, t->spm.unk);
-    return read_config(t, dir, err);
+    return st;
 }
 
-enum pl_status pl_tokenizer_load(const char *dir, struct pl_tokenizer **out, struct pl_err *err)
+static struct pl_tokenizer *make(struct pl_err *err)
 {
     struct pl_tokenizer *t = calloc(1, sizeof(*t));
-    enum pl_status st;
 
-    if (!t)
-        return pl_fail(err, PL_ENOMEM, "%s: no memory for a tokenizer", dir);
+    if (!t) {
+        pl_fail(err, PL_ENOMEM, "no memory for a tokenizer");
+        return NULL;
+    }
+    pl_uni_init();
     pl_arena_init(&t->arena);
-    st = load(t, dir, err);
+    t->info.bos = t->info.eos = t->info.unk = t->info.pad = -1;
+    t->bpe.unk = -1;
+    return t;
+}
+
+/* The last check: what a template adds must be an id. */
+static enum pl_status finish(struct pl_tokenizer *t, enum pl_status st, struct pl_tokenizer **out,
+                             struct pl_err *err)
+{
+    for (size_t i = 0; i < t->n_prefix && !st; i++)
+        if (t->prefix[i] < 0 || t->prefix[i] >= t->info.vocab)
+            st = pl_fail(err, PL_EFORMAT, "%s: its template adds id %d, which is no piece",
+                         t->info.file, t->prefix[i]);
+    for (size_t i = 0; i < t->n_suffix && !st; i++)
+        if (t->suffix[i] < 0 || t->suffix[i] >= t->info.vocab)
+            st = pl_fail(err, PL_EFORMAT, "%s: its template adds id %d, which is no piece",
+                         t->info.file, t->suffix[i]);
     if (st) {
         pl_tokenizer_free(t);
         return st;
     }
+    t->info.add_bos = t->n_prefix > 0;
+    t->info.add_eos = t->n_suffix > 0;
     *out = t;
     return PL_OK;
+}
+
+enum pl_status pl_tokenizer_load(const char *dir, struct pl_tokenizer **out, struct pl_err *err)
+{
+    struct pl_tokenizer *t = make(err);
+
+    return t ? finish(t, load(t, dir, err), out, err) : PL_ENOMEM;
+}
+
+enum pl_status pl_tokenizer_load_bytes(const char *name, enum pl_tokenizer_format format,
+                                       const void *data, size_t len, struct pl_tokenizer **out,
+                                       struct pl_err *err)
+{
+    struct pl_tokenizer *t = make(err);
+    enum pl_status st;
+
+    if (!t)
+        return PL_ENOMEM;
+    t->info.file = pl_arena_strdup(&t->arena, name);
+    st = t->info.file ? load_bytes(t, format, NULL, data, len, err)
+                      : pl_fail(err, PL_ENOMEM, "%s: no memory", name);
+    return finish(t, st, out, err);
+}
+
+enum pl_status pl_tokenizer_from_parts(const struct pl_tokenizer_parts *p,
+                                       struct pl_tokenizer **out, struct pl_err *err)
+{
+    struct pl_tokenizer *t = make(err);
+    enum pl_status st;
+
+    if (!t)
+        return PL_ENOMEM;
+    t->info.file = pl_arena_strdup(&t->arena, p->name);
+    st = t->info.file ? pl_tok_load_parts(t, p, err)
+                      : pl_fail(err, PL_ENOMEM, "%s: no memory", p->name);
+    return finish(t, st, out, err);
 }
 
 void pl_tokenizer_free(struct pl_tokenizer *t)
@@ -199,113 +243,36 @@ const struct pl_tokenizer_info *pl_tokenizer_info(const struct pl_tokenizer *t)
 
 const char *pl_tokenizer_piece(const struct pl_tokenizer *t, int32_t id)
 {
-    return id >= 0 && id < t->info.vocab ? t->spm.pieces[id].text : NULL;
-}
-
-/* An encode on its way: normalised characters gather in `word`, which is tokenised whenever the
- * next one cannot join with it. */
-struct encoder {
-    const struct pl_tokenizer *t;
-    struct pl_bpe bpe;
-    char *word;
-    size_t len, size;
-    bool in_word; /* the word has a character that is not ▁ */
-    bool was_unk;
-    size_t held; /* ▁s that only stand if more text follows (remove_extra_whitespace) */
-    size_t stop; /* enough ids */
-    struct pl_ids *out;
-};
-
-static enum pl_status flush(struct encoder *e, struct pl_err *err)
-{
-    enum pl_status st =
-        pl_bpe_encode(&e->bpe, &e->t->vocab, e->word, e->len, &e->was_unk, e->out, err);
-
-    e->len = 0;
-    e->in_word = false;
-    return st;
-}
-
-static enum pl_status put(struct encoder *e, const char *s, size_t n, bool space,
-                          struct pl_err *err)
-{
-    enum pl_status st = PL_OK;
-
-    if (space && e->in_word && e->t->vocab.splits_at_space)
-        st = flush(e, err);
-    if (e->len + n > e->size && !st) {
-        size_t size = e->size ? e->size * 2 : 256;
-        char *word = size > UINT32_MAX / 2 ? NULL : realloc(e->word, size);
-        if (!word)
-            return pl_fail(err, PL_ENOMEM, "no memory to tokenise");
-        e->word = word;
-        e->size = size;
-    }
-    if (st)
-        return st;
-    memcpy(e->word + e->len, s, n);
-    e->len += n;
-    e->in_word = e->in_word || !space;
-    return PL_OK;
-}
-
-/* Normalises and tokenises until the text or the wanted number of ids is reached.
- * (Normalizer::Normalize with the identity rules.) */
-static enum pl_status encode_text(struct encoder *e, const char *text, size_t len,
-                                  struct pl_err *err)
-{
-    bool squeeze = e->t->spm.remove_extra_whitespace, after_space = squeeze, begun = false;
-    enum pl_status st = PL_OK;
-
-    for (size_t at = 0; at < len && !st && e->out->n < e->stop;) {
-        bool valid, blank = text[at] == ' ';
-        size_t user =
-            e->t->vocab.n_user ? pl_vocab_user_match(&e->t->vocab, text + at, len - at) : 0;
-        size_t n = user ? user : pl_utf8_next(text + at, len - at, &valid);
-        const char *s = user || valid ? text + at : REPLACEMENT;
-        size_t put_n = user || valid ? n : 3;
-        bool mark = n == 3 && !memcmp(text + at, SPACE, 3);
-        at += n;
-        if (blank && n == 1 && after_space)
-            continue;
-        if (!begun && e->t->spm.dummy_prefix && squeeze)
-            e->held++; /* squeezed whitespace at the end takes the prefix with it */
-        else if (!begun && e->t->spm.dummy_prefix)
-            st = put(e, SPACE, 3, true, err);
-        begun = true;
-        after_space = squeeze && blank && n == 1;
-        if (squeeze && ((blank && n == 1) || mark)) {
-            e->held++;
-            continue;
-        }
-        for (; e->held && !st; e->held--)
-            st = put(e, SPACE, 3, true, err);
-        for (size_t i = 0;
-             i < put_n && !st;) { /* a user-defined piece may hold several characters */
-            size_t m = user ? pl_utf8_next(s + i, put_n - i, &valid) : put_n;
-            bool is_blank = s[i] == ' ';
-            st = put(e, is_blank ? SPACE : s + i, is_blank ? 3 : m,
-                     is_blank || (m == 3 && !memcmp(s + i, SPACE, 3)), err);
-            i += m;
-        }
-    }
-    if (!st && e->len && e->out->n < e->stop)
-        st = flush(e, err);
-    return st;
+    if (id < 0 || id >= t->info.vocab)
+        return NULL;
+    if (t->family == &pl_tok_spm_family)
+        return t->spm.pieces[id].text;
+    if (t->added_of[id])
+        return t->added[t->added_of[id] - 1].text.s;
+    return (size_t)id < t->vocab.n ? t->vocab.pieces[id].s : NULL;
 }
 
 static enum pl_status encode(const struct pl_tokenizer *t, const char *text, size_t len,
                              size_t stop, struct pl_ids *out, struct pl_err *err)
 {
-    struct encoder e = {.t = t, .stop = stop, .out = out};
+    struct pl_tok_run r;
     enum pl_status st;
 
     if (len > PL_TOKENIZER_MAX_TEXT)
         return pl_fail(err, PL_ERANGE, "a text of %zu bytes: at most %u", len,
                        PL_TOKENIZER_MAX_TEXT);
-    st = encode_text(&e, text, len, err);
-    pl_bpe_release(&e.bpe);
-    free(e.word);
+    pl_tok_run_init(&r, t, stop, out);
+    st = t->family->encode(&r, text, len, err);
+    pl_tok_run_release(&r);
+    return st;
+}
+
+static enum pl_status add_all(struct pl_ids *out, const int32_t *ids, size_t n, struct pl_err *err)
+{
+    enum pl_status st = PL_OK;
+
+    for (size_t i = 0; i < n && !st; i++)
+        st = pl_ids_add(out, ids[i], err);
     return st;
 }
 
@@ -313,14 +280,12 @@ enum pl_status pl_tokenizer_encode(const struct pl_tokenizer *t, const char *tex
                                    bool add_special, struct pl_ids *out, struct pl_err *err)
 {
     size_t before = out->n;
-    enum pl_status st = PL_OK;
+    enum pl_status st = add_all(out, t->prefix, add_special ? t->n_prefix : 0, err);
 
-    if (add_special && t->info.add_bos)
-        st = pl_ids_add(out, t->info.bos, err);
     if (!st)
         st = encode(t, text, len, SIZE_MAX, out, err);
-    if (!st && add_special && t->info.add_eos)
-        st = pl_ids_add(out, t->info.eos, err);
+    if (!st)
+        st = add_all(out, t->suffix, add_special ? t->n_suffix : 0, err);
     if (st)
         out->n = before;
     return st;
@@ -331,81 +296,14 @@ enum pl_status pl_tokenizer_encode_prefix(const struct pl_tokenizer *t, const ch
                                           struct pl_err *err)
 {
     size_t before = out->n;
-    enum pl_status st = PL_OK;
+    enum pl_status st = add_all(out, t->prefix, t->n_prefix, err);
 
-    if (t->info.add_bos)
-        st = pl_ids_add(out, t->info.bos, err);
-    if (!st)
+    if (!st && out->n < before + want)
         st = encode(t, text, len, before + want, out, err);
     if (!st && out->n < before + want)
         st = pl_fail(err, PL_ERANGE, "the text has %zu tokens, %zu are wanted", out->n - before,
                      want);
     out->n = st ? before : before + want;
-    return st;
-}
-
-/* The text of a run of byte pieces: valid characters as they are, each other byte as U+FFFD. */
-static enum pl_status put_bytes(struct pl_buf *out, const char *bytes, size_t n, struct pl_err *err)
-{
-    enum pl_status st = PL_OK;
-
-    for (size_t i = 0; i < n && !st;) {
-        bool valid;
-        size_t m = pl_utf8_next(bytes + i, n - i, &valid);
-        st = valid ? pl_buf_add(out, bytes + i, m, err) : pl_buf_add(out, REPLACEMENT, 3, err);
-        i += m;
-    }
-    return st;
-}
-
-static enum pl_status put_piece(struct pl_buf *out, const char *s, size_t n, struct pl_err *err)
-{
-    enum pl_status st = PL_OK;
-
-    for (size_t i = 0; i < n && !st;) {
-        bool mark = n - i >= 3 && !memcmp(s + i, SPACE, 3);
-        st = pl_buf_add(out, mark ? " " : s + i, 1, err);
-        i += mark ? 3 : 1;
-    }
-    return st;
-}
-
-/* SentencePieceProcessor::Decode. */
-static enum pl_status decode(const struct pl_tokenizer *t, const int32_t *ids, size_t n,
-                             struct pl_buf *out, struct pl_err *err)
-{
-    bool strip = t->spm.dummy_prefix || t->spm.remove_extra_whitespace;
-    bool at_start = true, stripped = false;
-    struct pl_buf bytes;
-    enum pl_status st = PL_OK;
-    size_t begin = out->len;
-
-    pl_buf_init(&bytes, SIZE_MAX / 2);
-    for (size_t i = 0; i <= n && !st; i++) {
-        const struct pl_spm_piece *p = i < n ? &t->spm.pieces[ids[i]] : NULL;
-        if (p && p->type == PL_SPM_BYTE) {
-            char byte = (char)strtol(p->text + 3, NULL, 16);
-            st = pl_buf_add(&bytes, &byte, 1, err);
-            continue;
-        }
-        if (bytes.len) {
-            st = put_bytes(out, bytes.data, bytes.len, err);
-            pl_buf_clear(&bytes);
-        }
-        if (!p || st)
-            break;
-        if (stripped || out->len > begin)
-            at_start = false;
-        stripped = false;
-        if (p->type == PL_SPM_UNKNOWN) {
-            st = pl_buf_add(out, t->spm.unk_surface, strlen(t->spm.unk_surface), err);
-        } else if (p->type != PL_SPM_CONTROL) {
-            size_t skip = at_start && strip && p->len >= 3 && !memcmp(p->text, SPACE, 3) ? 3 : 0;
-            stripped = skip && !t->spm.remove_extra_whitespace;
-            st = put_piece(out, p->text + skip, p->len - skip, err);
-        }
-    }
-    pl_buf_release(&bytes);
     return st;
 }
 
@@ -419,7 +317,7 @@ enum pl_status pl_tokenizer_decode(const struct pl_tokenizer *t, const int32_t *
         if (ids[i] < 0 || ids[i] >= t->info.vocab)
             return pl_fail(err, PL_ERANGE, "token %zu is %d, the tokenizer has %d pieces", i,
                            ids[i], t->info.vocab);
-    st = decode(t, ids, n, out, err);
+    st = t->family->decode(t, ids, n, out, err);
     if (st && out->data) {
         out->len = before;
         out->data[before] = 0;
