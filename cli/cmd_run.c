@@ -76,8 +76,10 @@ static int coordinate(struct options *o, struct pl_run_opts *run)
     if (st != PL_OK)
         return pl_run_refuse(run, pl_cli_fail(st, &err));
     int code = pl_cli_prepare(o->sweep, &o->sel, o->allow_exec, workers, &p);
-    if (code >= 0)
+    if (code >= 0) {
+        pl_run_leave_word(results, code, "the sweep cannot be run");
         return pl_run_refuse(run, code);
+    }
     pl_cli_problems(&p.warnings, "warning");
     run->results = results;
     code = pl_run_coordinator(run, p.sweep, p.plan);

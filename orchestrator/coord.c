@@ -65,7 +65,18 @@ void pl_coord_send(struct pl_coord *c, uint32_t slot, const void *msg, size_t n)
 {
     struct pl_err err;
     if (pl_comm_send(c->comm, (int)slot + 1, msg, n, &err) != PL_OK)
-        pl_log(PL_LOG_ERROR, "%s", err.text);
+        pl_coord_say(c, PL_LOG_ERROR, "%s", err.text);
+}
+
+void pl_coord_say(struct pl_coord *c, enum pl_log_level level, const char *fmt, ...)
+{
+    char text[1400];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    pl_progress_clear(&c->progress);
+    pl_log(level, "%s", text);
 }
 
 static void to_phase(struct pl_coord *c, enum coord_phase phase)
@@ -116,7 +127,7 @@ static void write_status(struct pl_coord *c, bool ended, int64_t now)
                                                           : "failed";
     if (pl_run_status_write(c->o.results, &s, ended, &err) != PL_OK && !c->log_warned) {
         c->log_warned = true;
-        pl_log(PL_LOG_WARN, "%s", err.text);
+        pl_coord_say(c, PL_LOG_WARN, "%s", err.text);
     }
     json_decref(s.workers);
     c->status_at = pl_now_ns();
@@ -136,7 +147,7 @@ void pl_coord_fail(struct pl_coord *c, int exit_code, const char *fmt, ...)
     vsnprintf(c->reason, sizeof c->reason, fmt, ap);
     va_end(ap);
     pl_progress_clear(&c->progress);
-    pl_log(PL_LOG_ERROR, "%s", c->reason);
+    pl_coord_say(c, PL_LOG_ERROR, "%s", c->reason);
     c->exit_code = exit_code;
     pl_coord_stop(c, false, c->reason);
 }
@@ -150,7 +161,7 @@ void pl_coord_refuse(struct pl_coord *c, int exit_code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(c->reason, sizeof c->reason, fmt, ap);
     va_end(ap);
-    pl_log(PL_LOG_ERROR, "%s", c->reason);
+    pl_coord_say(c, PL_LOG_ERROR, "%s", c->reason);
     c->exit_code = exit_code;
     for (uint32_t s = 0; s < c->n_members; s++)
         if (c->members[s].hello)
@@ -168,8 +179,8 @@ void pl_coord_stop(struct pl_coord *c, bool hard, const char *reason)
     c->hard |= hard;
     pl_progress_clear(&c->progress);
     if (c->exit_code < 0 || hard)
-        pl_log(PL_LOG_INFO, "stopping%s: %s",
-               hard ? " at once" : "; the trials in hand are finished", reason);
+        pl_coord_say(c, PL_LOG_INFO, "stopping%s: %s",
+                     hard ? " at once" : "; the trials in hand are finished", reason);
     for (uint32_t s = 0; s < c->n_members; s++)
         if (c->members[s].hello && !c->members[s].bye)
             pl_coord_send(c, s, &m, sizeof m);
@@ -199,7 +210,7 @@ static void finish(struct pl_coord *c, int64_t now)
     pl_progress_clear(&c->progress);
     pl_coord_log_session(c, true, pl_coord_exit_code(c));
     if (pl_writer_sync(c->o.writer, &err) != PL_OK)
-        pl_log(PL_LOG_ERROR, "%s", err.text);
+        pl_coord_say(c, PL_LOG_ERROR, "%s", err.text);
     write_status(c, true, now);
     for (uint32_t s = 0; s < c->n_members; s++)
         if (c->members[s].hello && !c->members[s].bye)

@@ -3,6 +3,7 @@
 #define PL_ORCHESTRATOR_COORD_IMPL_H
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "orchestrator/coord.h"
 #include "orchestrator/progress.h"
 #include "orchestrator/status.h"
@@ -40,6 +41,9 @@ struct pl_coord {
 };
 
 /* coord.c */
+/* pl_log, not in the middle of the live progress line. */
+void pl_coord_say(struct pl_coord *c, enum pl_log_level level, const char *fmt, ...)
+    PL_PRINTF(3, 4);
 void pl_coord_send(struct pl_coord *c, uint32_t slot, const void *msg, size_t n);
 void pl_coord_fail(struct pl_coord *c, int exit_code, const char *fmt, ...) PL_PRINTF(3, 4);
 void pl_coord_refuse(struct pl_coord *c, int exit_code, const char *fmt, ...) PL_PRINTF(3, 4);

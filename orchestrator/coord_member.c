@@ -18,9 +18,29 @@ static void refuse_one(struct pl_coord *c, uint32_t slot, int code, const char *
     pl_coord_send(c, slot, &m, sizeof m);
 }
 
+/* Another program or another sweep than rank 0's: no row of it may get into the file. */
+static bool differs(const struct pl_coord *c, const struct member *m, char *why, size_t size)
+{
+    const int rank = m->said.mpi_rank;
+    const char *host = m->said.report.host;
+    if (strcmp(m->said.version, PL_VERSION) != 0)
+        snprintf(why, size, "rank %d on host %s runs paceline %s, rank 0 %s", rank, host,
+                 m->said.version, PL_VERSION);
+    else if (m->said.sweep_sha[0] == '\0')
+        snprintf(why, size, "rank %d on host %s cannot read the sweep: %s", rank, host,
+                 m->said.error);
+    else if (strcmp(m->said.sweep_sha, c->o.sweep_sha) != 0)
+        snprintf(why, size, "rank %d on host %s has another sweep file or selection than rank 0",
+                 rank, host);
+    else
+        return false;
+    return true;
+}
+
 static void hello(struct pl_coord *c, uint32_t slot, const struct pl_msg_hello *h)
 {
     struct member *m = &c->members[slot];
+    char why[800];
     m->said = *h;
     m->said.version[sizeof m->said.version - 1] = '\0';
     m->said.sweep_sha[sizeof m->said.sweep_sha - 1] = '\0';
@@ -28,23 +48,22 @@ static void hello(struct pl_coord *c, uint32_t slot, const struct pl_msg_hello *
     m->said.report.host[sizeof m->said.report.host - 1] = '\0';
     m->hello = true;
     if (c->phase == COORD_GOODBYE || c->phase == COORD_STOPPING) {
-        refuse_one(c, slot, 0, "");
+        refuse_one(c, slot, c->exit_code > 0 ? c->exit_code : 0, "");
         return;
     }
-    if (strcmp(m->said.version, PL_VERSION) != 0)
-        pl_coord_refuse(c, 2, "rank %d on host %s runs paceline %s, rank 0 %s", m->said.mpi_rank,
-                        m->said.report.host, m->said.version, PL_VERSION);
-    else if (m->said.sweep_sha[0] == '\0')
-        pl_coord_refuse(c, 2, "rank %d on host %s cannot read the sweep: %s", m->said.mpi_rank,
-                        m->said.report.host, m->said.error);
-    else if (strcmp(m->said.sweep_sha, c->o.sweep_sha) != 0)
-        pl_coord_refuse(c, 2, "rank %d on host %s has another sweep file or selection than rank 0",
-                        m->said.mpi_rank, m->said.report.host);
-    else if (m->said.error[0])
-        pl_log(PL_LOG_WARN, "rank %d on host %s cannot measure: %s", m->said.mpi_rank,
-               m->said.report.host, m->said.error);
-    else
+    if (differs(c, m, why, sizeof why)) {
+        if (c->phase == COORD_JOINING)
+            pl_coord_refuse(c, 2, "%s", why);
+        else { /* rows are being measured: only the late one goes */
+            pl_coord_say(c, PL_LOG_WARN, "refused: %s", why);
+            refuse_one(c, slot, 2, why);
+        }
+    } else if (m->said.error[0]) {
+        pl_coord_say(c, PL_LOG_WARN, "rank %d on host %s cannot measure: %s", m->said.mpi_rank,
+                     m->said.report.host, m->said.error);
+    } else {
         m->usable = true;
+    }
 }
 
 static uint32_t set_size(const struct pl_coord *c)
@@ -107,8 +126,8 @@ static void welcome(struct pl_coord *c, uint32_t slot, int64_t now)
     m->welcomed = true;
     m->heard = now;
     if (m->deal.n == 0) {
-        pl_log(PL_LOG_WARN, "rank %d on host %s idles: %s", m->said.mpi_rank, m->said.report.host,
-               m->deal.why);
+        pl_coord_say(c, PL_LOG_WARN, "rank %d on host %s idles: %s", m->said.mpi_rank,
+                     m->said.report.host, m->deal.why);
         return;
     }
     m->joined = true;
@@ -160,9 +179,10 @@ out:
 void pl_coord_lost(struct pl_coord *c, uint32_t slot)
 {
     struct member *m = &c->members[slot];
-    pl_log(PL_LOG_WARN,
-           "rank %d on host %s has not been heard of for %.0f s: its trials go to others",
-           m->said.mpi_rank, m->said.report.host, (double)(c->o.lease_ns + c->o.grace_ns) / 1e9);
+    pl_coord_say(c, PL_LOG_WARN,
+                 "rank %d on host %s has not been heard of for %.0f s: its trials go to others",
+                 m->said.mpi_rank, m->said.report.host,
+                 (double)(c->o.lease_ns + c->o.grace_ns) / 1e9);
     m->lost = true;
     m->waiting = false;
     if (m->joined)
@@ -254,9 +274,10 @@ static void failure(struct pl_coord *c, uint32_t slot, const struct pl_msg_failu
     rec.stderr_tail[sizeof rec.stderr_tail - 1] = '\0';
     pl_coord_log(c, PL_LOG_FAILURES, &rec);
     if (++c->failures_said <= FAILURES_SAID)
-        pl_log(PL_LOG_WARN, "worker %u: %s: %s%s", rec.worker,
-               pl_reason_name((enum pl_reason)rec.reason), rec.detail,
-               c->failures_said == FAILURES_SAID ? " (further ones stand in /failures alone)" : "");
+        pl_coord_say(c, PL_LOG_WARN, "worker %u: %s: %s%s", rec.worker,
+                     pl_reason_name((enum pl_reason)rec.reason), rec.detail,
+                     c->failures_said == FAILURES_SAID ? " (further ones stand in /failures alone)"
+                                                       : "");
     pl_coord_send(c, slot, &ack, sizeof ack);
 }
 
@@ -283,8 +304,8 @@ static void out(struct pl_coord *c, uint32_t slot, const struct pl_msg_out *in)
     if (in->fatal)
         pl_coord_fail(c, 6, "worker %u on host %s: %s", m->number, m->said.report.host, text);
     else
-        pl_log(PL_LOG_WARN, "worker %u on host %s takes no more trials: %s", m->number,
-               m->said.report.host, text);
+        pl_coord_say(c, PL_LOG_WARN, "worker %u on host %s takes no more trials: %s", m->number,
+                     m->said.report.host, text);
 }
 
 /* It was given up and speaks again: its old leases are gone, new ones it may have. */
@@ -293,7 +314,8 @@ static void back_again(struct pl_coord *c, uint32_t slot)
     struct member *m = &c->members[slot];
     m->lost = false;
     if (m->joined && !m->out && !m->bye) {
-        pl_log(PL_LOG_INFO, "rank %d on host %s is back", m->said.mpi_rank, m->said.report.host);
+        pl_coord_say(c, PL_LOG_INFO, "rank %d on host %s is back", m->said.mpi_rank,
+                     m->said.report.host);
         pl_sched_join(c->o.sched, slot, m->deal.n);
     }
 }
@@ -342,7 +364,7 @@ void pl_coord_hear(struct pl_coord *c, uint32_t slot, const void *buf, size_t n,
             pl_sched_leave(c->o.sched, slot);
         break;
     default:
-        pl_log(PL_LOG_ERROR, "rank %u: a message that is none of ours", slot + 1);
+        pl_coord_say(c, PL_LOG_ERROR, "rank %u: a message that is none of ours", slot + 1);
     }
 }
 

@@ -174,9 +174,7 @@ struct run {
     bool created;
 };
 
-/* A batch script that sees a results file but no word on this start would take it for an
- * interrupted run. */
-static void leave_word(const char *results, int code, const char *reason)
+void pl_run_leave_word(const char *results, int code, const char *reason)
 {
     struct pl_err err;
     json_t *old = pl_run_status_read(results);
@@ -368,7 +366,7 @@ int pl_run_coordinator(const struct pl_run_opts *o, const struct pl_sweep *sweep
     } else {
         code = pl_status_exit(st);
         pl_log(PL_LOG_ERROR, "%s", err.text);
-        leave_word(o->results, code, err.text);
+        pl_run_leave_word(o->results, code, err.text);
     }
     pl_coord_free(r.coord);
     pl_worker_free(r.worker);
@@ -377,7 +375,7 @@ int pl_run_coordinator(const struct pl_run_opts *o, const struct pl_sweep *sweep
     pl_sched_free(r.sched);
     json_decref(r.job);
     json_decref(r.provenance);
-    if (r.created && code == 2) { /* refused before the first row: leave nothing behind */
+    if (r.created && code == 2) { /* refused before the first row: leave nothing */
         char path[PATH_MAX];
         unlink(o->results);
         if (snprintf(path, sizeof path, "%s.status.json", o->results) < (int)sizeof path)

@@ -31,6 +31,10 @@ int pl_run_worker(const struct pl_run_opts *o);
 /* Rank 0 (or the only one), with its plan made. Messages go to stderr. Returns the exit code. */
 int pl_run_coordinator(const struct pl_run_opts *o, const struct pl_sweep *sweep,
                        const struct pl_plan *plan);
+/* A start that failed before its first trial, when there is a results file and no status file:
+ * writes one, since a batch script that sees a results file and no word on this start takes it for
+ * an interrupted run and starts it for ever. */
+void pl_run_leave_word(const char *results, int exit_code, const char *reason);
 /* Rank 0 when it cannot begin: the workers go home with the same code. Returns it. */
 int pl_run_refuse(const struct pl_run_opts *o, int exit_code);
 

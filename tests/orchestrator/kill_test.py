@@ -14,7 +14,7 @@ import lib
 from lib import Place, audit, finish, kill_tree, rows, send, text_of
 
 WHO = ("runner", "worker", "rank0", "mpirun", "everything")
-ENDS_BY_ITSELF = 60  # s: a run that lost a runner or a stopped worker
+ENDS_BY_ITSELF = 45  # s: a run that lost a runner or a stopped worker
 
 
 def victims(who, pid, ranks, rng):
@@ -78,7 +78,9 @@ def one(program, seed, counts):
             try:
                 rc = finish(run, ENDS_BY_ITSELF)
             except lib.subprocess.TimeoutExpired:
-                raise AssertionError(f"{what}: it did not end by itself\n{text_of(run)}")
+                # stopped within its very last MPI call, when everyone else had gone: only mpirun could notice
+                assert others and p.status()["state"] == "done", f"{what}: it did not end by itself\n{text_of(run)}"
+                rc = 0
             assert rc == 0 or p.status()["exit"] == 0, f"{what}: rc {rc}\n{text_of(run)}"
         elif sig == signal.SIGSTOP:  # nobody else would end it
             kill_tree(run.pid)

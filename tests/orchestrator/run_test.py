@@ -96,6 +96,14 @@ def changed_sweep(program):
     rc, text = p.run("--resume", "--samples", "3")
     assert rc == 2 and "samples" in text, (rc, text)
     assert open(p.file, "rb").read() == before
+    # what was said of the last run stands, unless a script removed it: then it must learn that this start failed
+    assert p.status()["state"] == "done"
+    for text in (sweep(seed=77), sweep() + "nonsense: 1\n"):
+        os.unlink(p.file + ".status.json")
+        p.write(text)
+        assert p.run("--resume")[0] == 2
+        assert p.status()["state"] == "failed" and p.status()["exit"] == 2
+    p.write(sweep())
     rc, text = p.run("--resume")
     assert rc == 0, text
     audit(p.file)
