@@ -28,7 +28,7 @@ struct pl_sched_opts {
     uint32_t n_workers; /* slots, 0 … n_workers − 1 */
     int64_t lease_ns,
         grace_ns; /* a lease is taken away lease + grace after it was granted or last renewed */
-    bool again; /* rows of earlier sessions may be marked with pl_sched_again */
+    bool again;   /* rows of earlier sessions may be marked with pl_sched_again */
     /* Asked about every row that is open when a lease ends without its holder's word (expired,
      * left): a worker may have committed rows that it never reported, and those must not be done
      * again. NULL: none is. */
@@ -88,7 +88,8 @@ void pl_sched_renew(struct pl_sched *s, uint32_t worker, int64_t now);
 /* Through with a lease: what is not settled comes back. cannot: this worker cannot load all of the
  * group, and gets no more of it while another worker can. */
 void pl_sched_done(struct pl_sched *s, uint32_t worker, uint64_t lease, bool cannot);
-/* Takes one lease away that ran out (opts.committed is asked); false when there is none. Call until false. */
+/* Takes one lease away that ran out (opts.committed is asked); false when there is none. Call until
+ * false. */
 bool pl_sched_expire(struct pl_sched *s, int64_t now, uint32_t *worker, uint64_t *lease);
 
 /* Rows are left, nobody holds a lease, and no worker that is here may ever take what is left. */
