@@ -52,12 +52,12 @@ MODELS = {
     "small-llama": {
         "shape": dict(hidden_size=256, intermediate_size=512, num_hidden_layers=3,
                       num_attention_heads=8, num_key_value_heads=2, tie_word_embeddings=True),
-        "train": dict(steps=4000, lr=3e-3, dropout=0.1),
+        "train": dict(steps=2800, lr=2e-3, dropout=0.05),
     },
     "tiny-llama": {
         "shape": dict(hidden_size=64, intermediate_size=192, num_hidden_layers=4,
                       num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False),
-        "train": dict(steps=6000, lr=5e-3, dropout=0.0),
+        "train": dict(steps=4500, lr=5e-3, dropout=0.0),
     },
 }
 
@@ -215,8 +215,9 @@ def learning_rate(step, steps, peak):
     return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm))))
 
 
-def train(name, shape, plan, tokens, heldout, seed, log):
-    """Train one model on random windows; returns it. log takes (model, step, ...) rows."""
+def train(name, shape, plan, tokens, heldout, seed, log, save):
+    """Train one model on random windows. log takes (model, step, ...) rows; save(model) is
+    called with each row, so that an interrupted run leaves weights behind."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     config = LlamaConfig(**shape, vocab_size=VOCAB, max_position_embeddings=1024,
@@ -252,13 +253,17 @@ def train(name, shape, plan, tokens, heldout, seed, log):
                    f"{np.mean(running):.4f}", f"{window_loss(model, heldout[:WINDOW * 60]):.4f}"]
             log.append(row)
             running = []
+            save(model)
             print(*row, f"{time.time() - start:.0f} s", flush=True)
-    return model
 
 
 def write_csv(path, header, rows):
-    with open(path, "w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header] + rows)
+    """Write a table; rows that it already has under other first columns stay, first."""
+    new = {row[0] for row in rows}
+    old = list(csv.reader(path.open(newline="")))[1:] if path.exists() else []
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([header] + [row for row in old if row[0] not in new] + rows)
 
 
 def main():
@@ -266,9 +271,10 @@ def main():
     parser.add_argument("--rdb", default="/usr/lib/R/site-library/janeaustenr/data/Rdata.rdb")
     parser.add_argument("--models", type=Path, default=ROOT / "examples/models")
     parser.add_argument("--data", type=Path, default=ROOT / "examples/data")
-    parser.add_argument("--only", choices=MODELS, help="train one of the two; no tables")
+    parser.add_argument("--only", choices=MODELS,
+                        help="train one of the two; the tables keep the other rows")
     parser.add_argument("--steps", type=int, help="instead of each model's own")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=20260)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -301,17 +307,17 @@ def main():
     for name, spec in MODELS.items():
         if args.only in (None, name):
             plan = dict(spec["train"], **({"steps": args.steps} if args.steps else {}))
-            model = train(name, spec["shape"], plan, tokens, heldout, args.seed, log)
-            export(model, spec["shape"], tokenizer, args.models / name)
-            stored = LlamaForCausalLM.from_pretrained(args.models / name, dtype=torch.float32)
+            folder = args.models / name
+            train(name, spec["shape"], plan, tokens, heldout, args.seed, log,
+                  lambda model: export(model, spec["shape"], tokenizer, folder))
+            stored = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
             result(name, sum(p.numel() for p in stored.parameters()),
                    window_loss(stored, tokens[:len(heldout)]), window_loss(stored, heldout))
-    if not args.only:
-        write_csv(args.models / "losses.csv",
-                  ["model", "step", "tokens", "train_loss", "heldout_part_loss"], log)
-        write_csv(args.models / "results.csv",
-                  ["model", "parameters", "train_loss", "heldout_loss", "heldout_perplexity",
-                   "heldout_bits_per_character"], results)
+    write_csv(args.models / "losses.csv",
+              ["model", "step", "tokens", "train_loss", "heldout_part_loss"], log)
+    write_csv(args.models / "results.csv",
+              ["model", "parameters", "train_part_loss", "heldout_loss", "heldout_perplexity",
+               "heldout_bits_per_character"], results)
 
 
 if __name__ == "__main__":
