@@ -269,8 +269,14 @@ static void look_for_late_ones(struct pl_coord *c, int64_t now)
 static void joining(struct pl_coord *c, int64_t now)
 {
     const bool all = all_hello(c);
+    struct pl_sched_counts n;
     if (!all && now - c->phase_since < c->o.join_ns)
         return;
+    pl_sched_count(c->o.sched, &n);
+    if (n.left == 0) { /* a resume with nothing to do needs nobody */
+        finish(c, now);
+        return;
+    }
     pl_coord_join(c, now, true);
     if (c->phase != COORD_JOINING)
         return;

@@ -33,7 +33,7 @@ void pl_worker_report(struct pl_worker *w, bool now)
     const int64_t at = pl_now_ns();
     const bool rows = w->n_cells > 0 && (now || at - w->report_since >= REPORT_NS);
     const int64_t quiet = now ? IMPATIENT_NS : w->lease_ns / 6;
-    if (!rows && (w->phase == JOINING || at - w->last_sent < quiet))
+    if (!rows && at - w->last_sent < quiet)
         return;
     const struct pl_msg_progress head = {.head = pl_msg_head(PL_MSG_PROGRESS),
                                          .lease = w->block.lease,
