@@ -301,6 +301,12 @@ class Sentencepiece:
     def text(self, ids):
         return self.sp.decode(ids)
 
+    def all_ids(self, texts):
+        return [self.prefix + ids + self.suffix for ids in self.sp.encode(texts)]
+
+    def all_texts(self, ids):
+        return self.sp.decode(ids)
+
     def size(self):
         return self.sp.get_piece_size()
 
@@ -316,6 +322,12 @@ class Fast:
 
     def text(self, ids):
         return self.t.decode(ids)
+
+    def all_ids(self, texts):
+        return [e.ids for e in self.t.encode_batch_fast(texts)]
+
+    def all_texts(self, ids):
+        return self.t.decode_batch(ids)
 
     def size(self):
         return max(self.t.get_vocab(with_added_tokens=True).values()) + 1
@@ -439,22 +451,28 @@ def ask(runner, d, lines, *more):
     return [json.loads(x) for x in p.stdout.split("\n")[:-1]]
 
 
+def differs(x):
+    text, want, want_text, got, got_text = x
+    return want != got or want_text != got_text
+
+
 def compare(runner, n, dirs):
-    bad = 0
-    for d in dirs or [os.path.join(OUT, k) for k in sorted(KINDS)]:
-        ref, wrong, batch = reference(d), 0, 20000
-        for at in range(0, n, batch):
-            texts = [random_text((1 << 40) + i) for i in range(at, min(n, at + batch))]
-            want = [ref.ids(t) for t in texts]
-            back = ask(runner, d, want, "--decode")
-            for t, w, g, b in zip(texts, want, ask(runner, d, texts), back):
-                if w != g or b != ref.text(w):
-                    wrong += 1
-                    if wrong <= 3:
-                        print(json.dumps({"text": t, "want": w, "got": g, "want_text": ref.text(w), "got_text": b}))
-        print("%-16s %d texts, %d differ" % (os.path.basename(os.path.normpath(d)), n, wrong), flush=True)
-        bad += wrong
-    return 1 if bad else 0
+    dirs = dirs or [os.path.join(OUT, k) for k in sorted(KINDS)]
+    refs = {d: reference(d) for d in dirs}
+    wrong = dict.fromkeys(dirs, 0)
+    for at in range(0, n, 20000):
+        texts = [random_text((1 << 40) + i) for i in range(at, min(n, at + 20000))]
+        for d, ref in refs.items():
+            want = ref.all_ids(texts)
+            for x in filter(differs, zip(texts, want, ref.all_texts(want), ask(runner, d, texts), ask(runner, d, want, "--decode"))):
+                wrong[d] += 1
+                if wrong[d] <= 3:
+                    print(json.dumps(dict(zip(("text", "want", "want_text", "got", "got_text"), x))))
+        print("%d texts: %s" % (at + len(texts), ", ".join("%s %d" % (os.path.basename(os.path.normpath(d)), wrong[d]) for d in dirs)
+                                if any(wrong.values()) else "none differs"), flush=True)
+    for d in dirs:
+        print("%-16s %d texts, %d differ" % (os.path.basename(os.path.normpath(d)), n, wrong[d]))
+    return 1 if any(wrong.values()) else 0
 
 
 if __name__ == "__main__":

@@ -1,18 +1,23 @@
 #!/usr/bin/env python3
 """Makes model/unicode_tables.c: what the reference tokenizers believe about each code point, asked of them one by one.
 
-    python3 tools/make_unicode_tables.py > model/unicode_tables.c          needs tokenizers, regex
+    python3 tools/make_unicode_tables.py > model/unicode_tables.c          needs tokenizers, sentencepiece, regex
 
 The `tokenizers` library holds the tables of several Unicode versions (its regular expressions, its normal forms, its BERT
 categories, Rust's own), so no single database gives its ids; this asks the library itself. Grapheme classes are the regex
-module's, canonical combining classes Python's where the library orders by them.
+module's where the library joins by them, canonical combining classes Python's where it orders by them.
 """
 
+import functools
+import os
 import sys
+import tempfile
 import unicodedata
 
 import regex
+import sentencepiece as spm
 import tokenizers
+from sentencepiece import sentencepiece_model_pb2 as spm_pb
 from tokenizers import Regex, normalizers, pre_tokenizers
 
 POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
@@ -61,9 +66,41 @@ def flag_sets():
     }
 
 
+def charsmap(rules):
+    """A SentencePiece normaliser with these rules, which the library applies to grapheme clusters of less than 6 bytes."""
+    with tempfile.TemporaryDirectory() as d:
+        path = os.path.join(d, "rules.tsv")
+        with open(path, "w") as f:
+            f.write(rules)
+        spm.SentencePieceTrainer.train(sentence_iterator=iter(["abc abd"]), model_prefix=os.path.join(d, "m"), vocab_size=8,
+                                       normalization_rule_tsv=path, minloglevel=2, hard_vocab_limit=False)
+        with open(os.path.join(d, "m.model"), "rb") as f:
+            return normalizers.Precompiled(spm_pb.ModelProto.FromString(f.read()).normalizer_spec.precompiled_charsmap)
+
+
+@functools.cache
+def joiners():
+    """What joins the character before it, and what the one behind it: regex may know newer characters than the library."""
+    single, pair = charsmap("61\t62\n"), charsmap("61 301\t62\n")
+    return ({c for c in POINTS if single.normalize_str("a" + chr(c)) == "b"},
+            {c for c in POINTS if not pair.normalize_str(chr(c) + "a\u0301").endswith("b")})
+
+
 def grapheme_class(c):
     if c in HANGUL:
         return 0
+    left, right = joiners()
+    known = regex_class(c)
+    if GCB[known:known + 1] in (["Extend"], ["ZWJ"], ["SpacingMark"]):
+        return known if c in left else 0
+    if c in left:
+        return GCB.index("Extend")
+    if GCB[known:known + 1] == ["Prepend"]:
+        return known if c in right else 0
+    return GCB.index("Prepend") if c in right else known
+
+
+def regex_class(c):
     for i, name in enumerate(GCB):
         if i and regex.match(r"\p{GCB=%s}" % name, chr(c)):
             return i
@@ -82,7 +119,7 @@ def classes():
     for name in GCB[1:]:
         special |= {ord(x) for x in regex.findall(r"\p{GCB=%s}" % name, TEXT)}
     special |= {ord(x) for x in regex.findall(r"\p{Extended_Pictographic}", TEXT)}
-    for c in special:
+    for c in special | joiners()[0] | joiners()[1]:
         bits[c] |= grapheme_class(c) << 10
     kinds = sorted(set(bits))
     runs = [(c, kinds.index(bits[c])) for c in range(0x110000) if not c or bits[c] != bits[c - 1]]
