@@ -55,15 +55,27 @@ static bool pick_formats(const char *list, unsigned *formats)
     return true;
 }
 
-/* latency, short: the phases are in the files; third column of CONTRACTS §5. */
-static bool is_whole(const struct pl_table *t, size_t row)
+/* The terminal shows what a trial comes to; every phase is in the files. */
+static bool named(const struct pl_table *t, size_t row, size_t column, const char *const *names)
 {
-    static const char *const names[] = {"ttft", "e2e", "tpot", "decode_tps"};
-    const char *phase = t->cells[row * t->n_cols + 2].text;
-    for (size_t i = 0; phase && i < sizeof names / sizeof names[0]; i++)
-        if (strcmp(phase, names[i]) == 0)
+    const char *text = t->cells[row * t->n_cols + column].text;
+    for (; text && *names; names++)
+        if (strcmp(text, *names) == 0)
             return true;
     return false;
+}
+
+/* latency: the phase is its third column; speedup: the metric its fourth */
+static bool is_whole(const struct pl_table *t, size_t row)
+{
+    static const char *const names[] = {"ttft", "e2e", "tpot", NULL};
+    return named(t, row, 2, names);
+}
+
+static bool is_main(const struct pl_table *t, size_t row)
+{
+    static const char *const names[] = {"prefill", "e2e", NULL};
+    return named(t, row, 3, names);
 }
 
 static enum pl_status print(const struct pl_report *r, const bool *wanted, struct pl_err *err)
@@ -80,8 +92,11 @@ static enum pl_status print(const struct pl_report *r, const bool *wanted, struc
         if (t->n_rows == 0 || (wanted && !wanted[shown[i]]))
             continue;
         pl_out_f(&o, "%s%s\n", between, t->title);
-        pl_table_write_text(t, SHOWN_ROWS, shown[i] == PL_TABLE_LATENCY ? is_whole : NULL, colour,
-                            &o);
+        pl_table_write_text(t, SHOWN_ROWS,
+                            shown[i] == PL_TABLE_LATENCY   ? is_whole
+                            : shown[i] == PL_TABLE_SPEEDUP ? is_main
+                                                           : NULL,
+                            colour, &o);
         between = "\n";
     }
     if (r->data->done == 0)

@@ -14,6 +14,4 @@ launch=(mpirun --oversubscribe -n "$ranks")
 "$build/cli/paceline" validate examples/sweeps/demo.yaml
 "${launch[@]}" "$build/cli/paceline" run examples/sweeps/demo.yaml -o "$out/sweep.h5"
 "$build/cli/paceline" verify "$out/sweep.h5"
-"$build/cli/paceline" report "$out/sweep.h5" -o "$out/report"
-echo
-echo "report: $PWD/$out/report/report.html"
+"$build/cli/paceline" report "$out/sweep.h5" -o "$PWD/$out/report"
