@@ -1,9 +1,10 @@
 # The two commands of the README, and a few for those who work on paceline. CMake does the building.
 BUILD ?= build/release
 ASAN  ?= build/asan
+FUZZERS = $(basename $(notdir $(wildcard tests/fuzz/fuzz_*.c)))
 JOBS  ?= $(shell nproc)
 
-.PHONY: all demo test programs tests tests-asan format clean
+.PHONY: all demo test programs tests tests-asan fuzz format clean
 all: programs
 
 demo: setup-demo programs
@@ -35,6 +36,15 @@ tests:
 tests-asan:
 	$(call configure,asan,$(ASAN),-DPACELINE_TESTS=ON)
 	cmake --build $(ASAN) -j $(JOBS)
+
+# make fuzz SECONDS=60: each target for so long; a finding is written to build/fuzz and ends the run.
+SECONDS ?= 60
+fuzz: setup-test
+	$(call configure,fuzz,build/fuzz,)
+	cmake --build build/fuzz -j $(JOBS) --target $(FUZZERS)
+	for f in $(FUZZERS); do mkdir -p build/fuzz/found/$$f; \
+	  build/fuzz/tests/fuzz/$$f -max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=2048 \
+	    -artifact_prefix=build/fuzz/ build/fuzz/found/$$f tests/fuzz/corpus/$$f || exit 1; done
 
 format:
 	git ls-files '*.c' '*.h' | xargs clang-format -i
