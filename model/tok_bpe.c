@@ -325,7 +325,8 @@ static enum pl_status start(struct start *s, const char *w, size_t n, struct pl_
 {
     const struct pl_tokenizer *t = s->r->t;
     const struct pl_tok_bpe *b = &t->bpe;
-    size_t most = n + 1 + (b->prefix.s ? n * b->prefix.len : 0) + (b->suffix.s ? b->suffix.len : 0);
+    size_t affixes = (b->prefix.s ? n * b->prefix.len : 0) + (b->suffix.s ? b->suffix.len : 0);
+    size_t most = n + 1 + (b->byte_fallback ? affixes : 0);
     enum pl_status st = PL_OK;
 
     if (most > s->r->syms_size) {

@@ -307,8 +307,8 @@ enum pl_status pl_tok_pipe_decode(const struct pl_tokenizer *t, const int32_t *i
     struct list a = {0}, b = {0};
     enum pl_status st;
 
-    pl_buf_init(&a.text, SIZE_MAX / 2);
-    pl_buf_init(&b.text, SIZE_MAX / 2);
+    pl_buf_init(&a.text, n * 4096 + (1u << 24)); /* rules that need more are hostile */
+    pl_buf_init(&b.text, n * 4096 + (1u << 24));
     st = tokens(t, ids, n, &a, err);
     for (size_t i = 0; i < t->n_decoders && !st; i++) {
         pl_buf_clear(&b.text);

@@ -277,7 +277,8 @@ struct pl_tok_run {
     struct pl_tok_node *nodes;
     size_t nodes_size;
 };
-void pl_tok_run_init(struct pl_tok_run *r, const struct pl_tokenizer *t, size_t stop,
+/* For a text of len bytes. */
+void pl_tok_run_init(struct pl_tok_run *r, const struct pl_tokenizer *t, size_t len, size_t stop,
                      struct pl_ids *out);
 void pl_tok_run_release(struct pl_tok_run *r);
 

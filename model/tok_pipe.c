@@ -6,19 +6,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-void pl_tok_run_init(struct pl_tok_run *r, const struct pl_tokenizer *t, size_t stop,
+/* What a text of len bytes may become on its way: rules that blow it up further are hostile. */
+static size_t most(size_t len)
+{
+    return (len < PL_TOKENIZER_MAX_TEXT ? len : PL_TOKENIZER_MAX_TEXT) * 64 + (1u << 20);
+}
+
+void pl_tok_run_init(struct pl_tok_run *r, const struct pl_tokenizer *t, size_t len, size_t stop,
                      struct pl_ids *out)
 {
     memset(r, 0, sizeof(*r));
     r->t = t;
     r->stop = stop;
     r->out = out;
-    pl_buf_init(&r->text, SIZE_MAX / 2);
-    pl_buf_init(&r->normal, SIZE_MAX / 2);
-    pl_buf_init(&r->tmp, SIZE_MAX / 2);
-    pl_buf_init(&r->mapped, SIZE_MAX / 2);
+    pl_buf_init(&r->text, most(len));
+    pl_buf_init(&r->normal, most(len));
+    pl_buf_init(&r->tmp, most(len));
+    pl_buf_init(&r->mapped, most(len) * 2);
     for (size_t i = 0; i < PL_TOK_MAX_STEPS; i++)
-        pl_buf_init(&r->step[i], SIZE_MAX / 2);
+        pl_buf_init(&r->step[i], most(len) * 4);
 }
 
 void pl_tok_run_release(struct pl_tok_run *r)

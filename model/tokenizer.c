@@ -5,6 +5,7 @@
 #include "model/unicode.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -51,14 +52,12 @@ static bool ends_with(const char *s, const char *end)
  * piece. */
 static bool is_sentencepiece(const char *path)
 {
-    struct pl_buf head;
-    bool is = false;
+    FILE *f = fopen(path, "rb");
+    int first = f ? fgetc(f) : EOF;
 
-    if (pl_read_file(path, PL_TOK_MAX_FILE, &head, NULL) != PL_OK)
-        return true; /* its error is worth seeing */
-    is = !head.len || head.data[0] == '\n';
-    pl_buf_release(&head);
-    return is;
+    if (f)
+        fclose(f);
+    return first == EOF || first == '\n'; /* without a first byte: its error is worth seeing */
 }
 
 /* The file to read and the directory for what else belongs to it (NULL: none). */
@@ -261,7 +260,7 @@ static enum pl_status encode(const struct pl_tokenizer *t, const char *text, siz
     if (len > PL_TOKENIZER_MAX_TEXT)
         return pl_fail(err, PL_ERANGE, "a text of %zu bytes: at most %u", len,
                        PL_TOKENIZER_MAX_TEXT);
-    pl_tok_run_init(&r, t, stop, out);
+    pl_tok_run_init(&r, t, len, stop, out);
     st = t->family->encode(&r, text, len, err);
     pl_tok_run_release(&r);
     return st;

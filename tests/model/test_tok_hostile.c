@@ -127,6 +127,34 @@ static void test_deep(void **state)
     pl_buf_release(&b);
 }
 
+/* Replacements that multiply a text thousandfold, step by step. */
+static void test_growing(void **state)
+{
+    struct pl_tokenizer *t = NULL;
+    struct pl_ids ids = {0};
+    struct pl_buf b;
+
+    (void)state;
+    pl_buf_init(&b, 1u << 20);
+    ok(pl_buf_addf(&b, &err,
+                   "{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]},\"normalizer\":{\"type\":"
+                   "\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"}"));
+    for (int i = 0; i < 6; i++) {
+        ok(pl_buf_addf(&b, &err,
+                       ",{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":\""));
+        for (int k = 0; k < 5000; k++)
+            ok(pl_buf_addf(&b, &err, "a"));
+        ok(pl_buf_addf(&b, &err, "\"}"));
+    }
+    ok(pl_buf_addf(&b, &err, "]}}"));
+    ok(pl_tokenizer_load_bytes("x", PL_TOKENIZER_JSON, b.data, b.len, &t, &err));
+    fails(PL_ERANGE, "", pl_tokenizer_encode(t, "aaaa", 4, true, &ids, &err));
+    assert_int_equal(ids.n, 0);
+    pl_ids_release(&ids);
+    pl_tokenizer_free(t);
+    pl_buf_release(&b);
+}
+
 /* What a tokenizer that loads must stand: texts, ids, broken UTF-8. */
 static void use(const struct pl_tokenizer *t)
 {
@@ -368,9 +396,10 @@ static void test_parts_spm(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_messages),        cmocka_unit_test(test_deep),
-        cmocka_unit_test(test_mutated),         cmocka_unit_test(test_parts_bpe),
-        cmocka_unit_test(test_parts_wordpiece), cmocka_unit_test(test_parts_spm),
+        cmocka_unit_test(test_messages),  cmocka_unit_test(test_deep),
+        cmocka_unit_test(test_growing),   cmocka_unit_test(test_mutated),
+        cmocka_unit_test(test_parts_bpe), cmocka_unit_test(test_parts_wordpiece),
+        cmocka_unit_test(test_parts_spm),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
