@@ -1,5 +1,7 @@
 #include "model/arch.h"
 
+#include "model/gguf_arch.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -335,6 +337,14 @@ enum pl_status pl_arch_read(const char *path, struct pl_arch *out, struct pl_err
     struct stat sb;
     json_t *j = NULL;
 
+    if (pl_checkpoint_is_gguf(path)) {
+        struct pl_checkpoint *c = NULL;
+        st = pl_checkpoint_open(path, &c, err);
+        if (!st)
+            st = pl_gguf_arch(pl_checkpoint_gguf(c), out, err);
+        pl_checkpoint_free(c);
+        return st;
+    }
     int n = snprintf(file, sizeof(file), "%s%s", path,
                      !stat(path, &sb) && S_ISDIR(sb.st_mode) ? "/config.json" : "");
     if (n < 0 || (size_t)n >= sizeof(file))

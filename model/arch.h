@@ -29,7 +29,7 @@ struct pl_rope {
 #define PL_MAX_EOS 8
 
 struct pl_arch {
-    char name[64];   /* config.json's architectures[0] */
+    char name[64];   /* config.json's architectures[0], or what would stand there */
     char family[16]; /* "llama" */
     int32_t layers, hidden, heads, kv_heads, head_dim, ffn, vocab;
     int64_t max_positions;
@@ -53,7 +53,7 @@ struct pl_arch {
  * that cannot be run; PL_EFORMAT names the key that contradicts or misses. */
 PL_MUST_CHECK
 enum pl_status pl_arch_parse(const json_t *config, struct pl_arch *out, struct pl_err *err);
-/* Reads DIR/config.json (or that file itself). */
+/* Reads DIR/config.json (or that file itself), or a GGUF file's metadata. */
 PL_MUST_CHECK
 enum pl_status pl_arch_read(const char *path, struct pl_arch *out, struct pl_err *err);
 

@@ -46,8 +46,19 @@ struct pl_weight_source {
     uint64_t key; /* view NULL: uniform in ±std·√3, element i from (key, i) alone; std 0: `fill` */
     float std, fill;
     int64_t rows, cols; /* as checked against the architecture; vectors are [1, cols] */
-    bool absent;        /* an optional weight that this model has not */
+    /* d > 0: RoPE's pairs lie side by side in the view (gguf_arch.h): row h·d + j·d/2 + i of the
+     * matrix (or element of the vector) is row h·d + 2i + j of the view. */
+    int32_t paired;
+    bool absent; /* an optional weight that this model has not */
 };
+
+/* Where row r stands in the view. */
+static inline size_t pl_weight_row(const struct pl_weight_source *s, size_t r)
+{
+    size_t d = (size_t)s->paired, half = d / 2;
+
+    return d ? r / d * d + r % d % half * 2 + r % d / half : r;
+}
 
 struct pl_layer_sources {
     struct pl_weight_source attn_norm, q, k, v, o, q_bias, k_bias, v_bias, o_bias;
@@ -56,7 +67,9 @@ struct pl_layer_sources {
 
 struct pl_model_sources {
     struct pl_weight_source embed, final_norm, lm_head; /* lm_head absent: tied */
-    struct pl_layer_sources *layers;                    /* [arch.layers] */
+    struct pl_weight_source rope_factors; /* [1, head_dim / 2]: each frequency is divided by its
+                                             factor; absent: by none */
+    struct pl_layer_sources *layers;      /* [arch.layers] */
 };
 
 struct pl_cache_opts {
@@ -160,6 +173,8 @@ struct pl_backend {
     enum pl_status (*argmax)(const struct pl_tensor *x, int32_t *idx, struct pl_err *err);
 
     /* --- the coarse part: used by model.c and session.c only --- */
+    /* Matrices of block formats (quant.h), with dt PL_DT_AUTO, are read where their views are for
+     * as long as the network lives; all other sources are no longer needed afterwards. */
     enum pl_status (*network_create)(struct pl_device *d, const struct pl_arch *a,
                                      const struct pl_model_sources *src, enum pl_dtype dt,
                                      struct pl_network **out, struct pl_err *err);

@@ -2,6 +2,8 @@
 
 #include "base/arena.h"
 #include "base/json.h"
+#include "model/gguf.h"
+#include "model/quant.h"
 #include "model/safetensors.h"
 
 #include <errno.h>
@@ -27,6 +29,7 @@ struct pl_checkpoint {
     size_t n_maps;
     struct pl_tensor_view *tensors; /* by name */
     size_t n;
+    struct pl_gguf *gguf; /* NULL: safetensors */
 };
 
 static enum pl_status map_file(struct pl_checkpoint *c, const char *path, struct pl_err *err)
@@ -74,9 +77,11 @@ static int by_name(const void *a, const void *b)
 }
 
 /* Maps and parses one more file and adds its tensors. */
-static enum pl_status add_file(struct pl_checkpoint *c, const char *path, struct pl_err *err)
+static enum pl_status add_file(struct pl_checkpoint *c, const char *path, bool may_be_gguf,
+                               struct pl_err *err)
 {
-    struct pl_tensor_view *t = NULL, *all;
+    struct pl_tensor_view *made = NULL, *all;
+    const struct pl_tensor_view *t;
     enum pl_status st;
     size_t n = 0;
 
@@ -84,14 +89,21 @@ static enum pl_status add_file(struct pl_checkpoint *c, const char *path, struct
     if (st)
         return st;
     const struct mapping *m = &c->maps[c->n_maps - 1];
-    st = pl_safetensors_parse(m->file, m->at, m->size, &c->arena, &t, &n, err);
+    if (may_be_gguf && m->at && pl_gguf_is(m->at, m->size)) {
+        st = pl_gguf_parse(m->file, m->at, m->size, &c->arena, &c->gguf, err);
+        t = st ? NULL : pl_gguf_tensors(c->gguf, &n);
+    } else {
+        st = pl_safetensors_parse(m->file, m->at, m->size, &c->arena, &made, &n, err);
+        t = made;
+    }
     if (st)
         return st;
     all = realloc(c->tensors, (c->n + n + 1) * sizeof(*all));
     if (!all)
         return pl_fail(err, PL_ENOMEM, "%s: no memory for its tensor list", path);
     c->tensors = all;
-    memcpy(c->tensors + c->n, t, n * sizeof(*t));
+    if (n)
+        memcpy(c->tensors + c->n, t, n * sizeof(*t));
     c->n += n;
     return PL_OK;
 }
@@ -166,7 +178,7 @@ static enum pl_status open_sharded(struct pl_checkpoint *c, const char *dir, con
     }
     for (size_t i = 0; i < n; i++) {
         const char *path = pl_arena_printf(&c->arena, "%s/%s", dir, names[i]);
-        st = path ? add_file(c, path, err) : pl_fail(err, PL_ENOMEM, "%s: no memory", index);
+        st = path ? add_file(c, path, false, err) : pl_fail(err, PL_ENOMEM, "%s: no memory", index);
         if (st) {
             st = pl_err_prefix(err, st, "shard named by %s", index);
             goto out;
@@ -213,7 +225,7 @@ static enum pl_status open_dir(struct pl_checkpoint *c, const char *dir, struct 
     c->maps = pl_arena_calloc(&c->arena, 1, sizeof(*c->maps));
     if (!c->maps)
         return pl_fail(err, PL_ENOMEM, "%s: no memory", dir);
-    return add_file(c, one, err);
+    return add_file(c, one, false, err);
 }
 
 enum pl_status pl_checkpoint_open(const char *path, struct pl_checkpoint **out, struct pl_err *err)
@@ -231,7 +243,8 @@ enum pl_status pl_checkpoint_open(const char *path, struct pl_checkpoint **out, 
         st = open_dir(c, path, err);
     } else {
         c->maps = pl_arena_calloc(&c->arena, 1, sizeof(*c->maps));
-        st = c->maps ? add_file(c, path, err) : pl_fail(err, PL_ENOMEM, "%s: no memory", path);
+        st =
+            c->maps ? add_file(c, path, true, err) : pl_fail(err, PL_ENOMEM, "%s: no memory", path);
     }
     if (!st)
         st = sort_tensors(c, err);
@@ -272,6 +285,27 @@ const struct pl_tensor_view *pl_checkpoint_find(const struct pl_checkpoint *c, c
     return c->n ? bsearch(&key, c->tensors, c->n, sizeof(key), by_name) : NULL;
 }
 
+const struct pl_gguf *pl_checkpoint_gguf(const struct pl_checkpoint *c)
+{
+    return c->gguf;
+}
+
+bool pl_checkpoint_is_gguf(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    char magic[4] = {0};
+    struct stat sb;
+    bool is = false;
+
+    if (fd < 0)
+        return false;
+    if (!fstat(fd, &sb) && S_ISREG(sb.st_mode))
+        is = read(fd, magic, sizeof(magic)) == (ssize_t)sizeof(magic) &&
+             pl_gguf_is(magic, sizeof(magic));
+    close(fd);
+    return is;
+}
+
 int64_t pl_checkpoint_file_bytes(const struct pl_checkpoint *c)
 {
     int64_t sum = 0;
@@ -284,14 +318,18 @@ int64_t pl_checkpoint_file_bytes(const struct pl_checkpoint *c)
 void pl_tensor_nonfinite(const struct pl_tensor_view *t, int64_t *nan, int64_t *inf)
 {
     float buf[1024];
-    size_t bytes = pl_dtype_traits(t->dtype)->bytes;
+    bool quant = pl_quant_decodes(t->dtype);
 
     *nan = *inf = 0;
-    if (!pl_dtype_traits(t->dtype)->computes)
+    if (!quant && !pl_dtype_traits(t->dtype)->computes)
         return;
     for (int64_t i = 0; i < t->elements; i += 1024) {
         size_t n = t->elements - i < 1024 ? (size_t)(t->elements - i) : 1024;
-        pl_dtype_to_f32(t->dtype, (const char *)t->data + (size_t)i * bytes, buf, n);
+        const char *from = (const char *)t->data + pl_dtype_bytes(t->dtype, (size_t)i);
+        if (quant)
+            pl_quant_to_f32(t->dtype, from, buf, n);
+        else
+            pl_dtype_to_f32(t->dtype, from, buf, n);
         for (size_t j = 0; j < n; j++) {
             *nan += isnan(buf[j]) != 0;
             *inf += isinf(buf[j]) != 0;

@@ -1,10 +1,10 @@
 /*
- * The tensors of a checkpoint on disk: one safetensors file, or the shards that
+ * The tensors of a checkpoint on disk: one safetensors or GGUF file, or the shards that
  * model.safetensors.index.json names. Files are memory-mapped read-only; a tensor's data is a view
  * into the mapping and lives as long as the checkpoint. Symbolic links are followed. Every lie of
  * a header (sizes, offsets, overlaps, shapes) is one error at opening, so that no later access
- * needs a check. Format: https://huggingface.co/docs/safetensors (u64 LE header length, JSON,
- * data).
+ * needs a check. Formats: https://huggingface.co/docs/safetensors (u64 LE header length, JSON,
+ * data), gguf.h.
  */
 #ifndef PL_MODEL_CHECKPOINT_H
 #define PL_MODEL_CHECKPOINT_H
@@ -27,16 +27,18 @@ struct pl_tensor_view {
     int32_t dims;
     int64_t shape[PL_MAX_DIMS];
     int64_t elements;
-    const void *data; /* little endian, row-major; not necessarily aligned to its element */
+    const void *data; /* little endian, row-major; not necessarily aligned to its element. Block
+                         formats: a row is a whole number of blocks */
     size_t bytes;
     const char *file; /* the shard it stands in */
 };
 
 struct pl_checkpoint;
+struct pl_gguf;
 
 /* path: a directory (model.safetensors, or model.safetensors.index.json and its shards) or one
- * .safetensors file. PL_ENOENT names what was looked for, PL_EFORMAT names file, tensor and lie,
- * PL_EUNSUPPORTED a type that is unknown. */
+ * .safetensors or GGUF file, told by its first bytes. PL_ENOENT names what was looked for,
+ * PL_EFORMAT names file, tensor and lie, PL_EUNSUPPORTED a type that is unknown. */
 PL_MUST_CHECK
 enum pl_status pl_checkpoint_open(const char *path, struct pl_checkpoint **out, struct pl_err *err);
 void pl_checkpoint_free(struct pl_checkpoint *c);
@@ -45,9 +47,14 @@ size_t pl_checkpoint_count(const struct pl_checkpoint *c);
 const struct pl_tensor_view *pl_checkpoint_tensor(const struct pl_checkpoint *c, size_t i);
 /* NULL when there is none of that name. */
 const struct pl_tensor_view *pl_checkpoint_find(const struct pl_checkpoint *c, const char *name);
+/* The metadata of a GGUF file, as long as the checkpoint; NULL when it is none. */
+const struct pl_gguf *pl_checkpoint_gguf(const struct pl_checkpoint *c);
+/* Whether a regular file is there that begins as GGUF files do. */
+bool pl_checkpoint_is_gguf(const char *path);
 /* Sum of the files' sizes. */
 int64_t pl_checkpoint_file_bytes(const struct pl_checkpoint *c);
-/* Counts what is not finite in a tensor of f32, f16 or bf16 (others: 0, 0). Reads all of it. */
+/* Counts what is not finite in a tensor of a type that can be run (others: 0, 0). Reads all of it.
+ */
 void pl_tensor_nonfinite(const struct pl_tensor_view *t, int64_t *nan, int64_t *inf);
 /* "[768, 3072]" */
 void pl_tensor_shape_text(const struct pl_tensor_view *t, char *out, size_t size);

@@ -14,6 +14,7 @@ struct pl_model {
     const struct pl_backend *backend;
     struct pl_device *device;
     struct pl_network *network;
+    struct pl_checkpoint *checkpoint; /* NULL unless the network reads from it */
 };
 
 /* Everything known about a model before its weights are read. */
@@ -23,6 +24,7 @@ struct plan {
     struct pl_model_sources sources;
     struct pl_model_info info;
     enum pl_dtype dtype;
+    bool mapped; /* the network will read from the checkpoint */
 };
 
 static void warn(const struct pl_model_opts *o, const char *text)
@@ -63,6 +65,15 @@ static enum pl_status check_dtype(enum pl_dtype dt, struct pl_err *err)
                    pl_dtype_traits(dt)->name);
 }
 
+static int64_t table_bytes(const struct pl_model_sources *s, enum pl_dtype dt)
+{
+    if (s->lm_head.absent)
+        return 0;
+    if (dt == PL_DT_AUTO)
+        dt = s->embed.view->dtype;
+    return (int64_t)pl_dtype_bytes(dt, (size_t)(s->embed.rows * s->embed.cols));
+}
+
 /* On failure nothing is left to release. */
 static enum pl_status plan_make(struct plan *p, const char *path, const struct pl_model_opts *o,
                                 const struct pl_backend *backend, struct pl_err *err)
@@ -88,12 +99,14 @@ static enum pl_status plan_make(struct plan *p, const char *path, const struct p
     p->dtype = o->dtype;
     if (o->random && p->dtype == PL_DT_AUTO)
         p->dtype = info->arch.stored != PL_DT_AUTO ? info->arch.stored : PL_DT_F32;
+    p->mapped = report.blocks && p->dtype == PL_DT_AUTO;
     info->random = o->random;
     info->random_seed = o->random ? o->random_seed : 0;
     info->stored = o->random ? p->dtype : report.stored;
     info->dtype = p->dtype == PL_DT_AUTO ? info->stored : p->dtype;
     info->params = pl_arch_params(&info->arch);
     info->weights_bytes = backend->network_need(&info->arch, &p->sources, p->dtype);
+    info->table_bytes = table_bytes(&p->sources, p->dtype);
     info->nonfinite = -1;
     if (p->checkpoint) {
         info->file_bytes = pl_checkpoint_file_bytes(p->checkpoint);
@@ -160,6 +173,10 @@ enum pl_status pl_model_load(const char *path, const struct pl_model_opts *opts,
         st = m->backend->network_create(m->device, &p.info.arch, &p.sources, p.dtype, &m->network,
                                         err);
     m->info = p.info;
+    if (p.mapped && !st) {
+        m->checkpoint = p.checkpoint;
+        p.checkpoint = NULL;
+    }
     plan_release(&p);
     if (st) {
         pl_model_free(m);
@@ -179,6 +196,7 @@ void pl_model_free(struct pl_model *m)
     if (m->network)
         m->backend->network_free(m->network);
     m->backend->close(m->device);
+    pl_checkpoint_free(m->checkpoint);
     free(m);
 }
 

@@ -18,8 +18,9 @@ struct pl_model_opts {
     const char *device; /* NULL: "cpu" */
     struct pl_device_opts where;
     enum pl_dtype dtype;  /* of the matrices in memory; PL_DT_AUTO: as stored (random weights:
-                             config's, else f32) */
-    bool random;          /* weights drawn from random_seed; only config.json is read */
+                             config's, else f32). Block formats stay as stored only: they are then
+                             read from the mapped file, which must not change meanwhile */
+    bool random;          /* weights drawn from random_seed; only the description is read */
     uint64_t random_seed; /* the same seed and name give the same numbers on any machine */
     bool check_finite;    /* reads every weight first and warns of NaN and Inf */
     void (*warn)(void *user, const char *text); /* NULL: warnings are dropped; one line each */
@@ -35,6 +36,7 @@ struct pl_model_info {
     int64_t params;        /* weights; a tied head once */
     int64_t file_bytes;    /* of the checkpoint, 0 when random */
     int64_t weights_bytes; /* held in memory by the engine; pl_model_describe: what it will need */
+    int64_t table_bytes;   /* of them the embedding table's, 0 when it is the head too */
     int64_t nonfinite;     /* NaN and Inf among the weights; −1: not looked */
     int32_t tensors, extra_tensors; /* in the files; of them not used */
     char device[96];                /* "cpu (avx2, 2 threads)"; "" from pl_model_describe */
@@ -42,9 +44,9 @@ struct pl_model_info {
 
 struct pl_model;
 
-/* path: a Hugging Face directory. PL_ENOENT (no config.json, no weights), PL_EUNSUPPORTED
- * (architecture, dtype, feature: by name), PL_EFORMAT (tensor, expected shape, found shape),
- * PL_ENOMEM. opts may be NULL. */
+/* path: a Hugging Face directory or a GGUF file. PL_ENOENT (no config.json, no weights),
+ * PL_EUNSUPPORTED (architecture, dtype, feature: by name), PL_EFORMAT (tensor, expected shape,
+ * found shape), PL_ENOMEM. opts may be NULL. */
 PL_MUST_CHECK
 enum pl_status pl_model_load(const char *path, const struct pl_model_opts *opts,
                              struct pl_model **out, struct pl_err *err);

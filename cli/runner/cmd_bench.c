@@ -35,9 +35,7 @@ static double prompt_flop(const struct pl_arch *a, double n, double past)
  * too (of which it reads one row). */
 static double step_weight_bytes(const struct pl_model_info *i)
 {
-    double table = (double)i->arch.vocab * i->arch.hidden * pl_dtype_traits(i->dtype)->bytes;
-
-    return (double)i->weights_bytes - (i->arch.tied ? 0 : table);
+    return (double)(i->weights_bytes - i->table_bytes);
 }
 
 static enum pl_status fill_depth(struct bench *b, int64_t depth, struct pl_err *err)

@@ -1,6 +1,7 @@
 /*
  * What the files of the CPU backend share. A weight [out, in] is held in panels of 16 outputs,
- * [panel][in][16], so that lanes lie over outputs; vectors and activations are plain f32 rows.
+ * [panel][in][16], so that lanes lie over outputs; one of a block format row by row as in its file,
+ * and is decoded into such panels on the way (quant.c). Vectors and activations are plain f32 rows.
  */
 #ifndef PL_MODEL_CPU_CPU_H
 #define PL_MODEL_CPU_CPU_H
@@ -26,15 +27,18 @@ struct pl_tensor {
     float *data; /* [rows, cols]; NULL for a weight */
     void *panels;
     enum pl_dtype dtype; /* of the panels */
+    size_t paired;       /* as pl_panels has it */
     bool borrowed;       /* a view: the memory is another tensor's */
 };
 
-/* One matrix of a network, [out, in] in panels. */
+/* One matrix of a network, [out, in] in panels, or in rows of blocks. */
 struct pl_panels {
     size_t out, in;
     enum pl_dtype dtype;
-    void *data;  /* 64-byte aligned */
-    float *bias; /* [out] or NULL */
+    void *data;    /* 64-byte aligned, unless mapped */
+    float *bias;   /* [out] or NULL */
+    bool mapped;   /* data is the checkpoint's */
+    size_t paired; /* rows of blocks: as pl_weight_source has it */
 };
 
 struct pl_cpu_layer {
@@ -61,7 +65,8 @@ struct pl_network {
     float *final_gain;
     void *embed; /* [vocab, hidden] as embed_dtype; NULL: tied, read from head_panels */
     enum pl_dtype embed_dtype;
-    float *inv_freq; /* [head_dim / 2] */
+    bool embed_mapped; /* embed is the checkpoint's, of a block format */
+    float *inv_freq;   /* [head_dim / 2] */
     struct pl_workspace work;
     int64_t bytes, work_bytes;
 };
@@ -100,13 +105,20 @@ static inline float *pl_cpu_scratch_of(const struct pl_device *d, int member)
     return d->scratch + (size_t)member * d->scratch_each;
 }
 
+/* What a product with p reads: w, dtype, stride, paired, k and n of *g. */
+void pl_cpu_gemm_weight(struct pl_gemm *g, const struct pl_panels *p);
+
 /* weight.c: sources → memory. */
 enum pl_dtype pl_cpu_weight_dtype(const struct pl_weight_source *src, enum pl_dtype want);
 int64_t pl_cpu_panel_bytes(size_t out, size_t in, enum pl_dtype dt);
+/* Panels; of a block format that stays as it is, a view (mapped). */
 PL_MUST_CHECK
 enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *src,
                            enum pl_dtype dt, struct pl_panels *out, struct pl_err *err);
-/* The matrix row by row, in the type that pl_cpu_weight_dtype says (embeddings). free() it. */
+/* Brings a view's pages into memory, so that no step waits for them. */
+void pl_cpu_touch(struct pl_device *d, const struct pl_tensor_view *v);
+/* The matrix row by row, in the type that pl_cpu_weight_dtype says, which is no block format
+ * (embeddings). free() it. */
 PL_MUST_CHECK
 enum pl_status pl_cpu_rows_copy(struct pl_device *d, const struct pl_weight_source *src,
                                 enum pl_dtype dt, void **out, struct pl_err *err);

@@ -102,13 +102,8 @@ static void linear_panels(const struct job *j, const struct pl_panels *p, const 
     struct pl_gemm g = {.x = x,
                         .ldx = p->in,
                         .rows = rows,
-                        .k = p->in,
-                        .w = p->data,
-                        .dtype = p->dtype,
-                        .stride = p->in * PL_PANEL,
                         .first = first,
                         .end = end,
-                        .n = p->out,
                         .y = y,
                         .ldy = p->out,
                         .bias = p->bias,
@@ -116,6 +111,7 @@ static void linear_panels(const struct job *j, const struct pl_panels *p, const 
                         .ld_add = p->out,
                         .scratch = pl_cpu_scratch_of(j->n->device, m)};
 
+    pl_cpu_gemm_weight(&g, p);
     j->n->device->kernels->gemm(&g);
 }
 

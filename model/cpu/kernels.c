@@ -1,53 +1,10 @@
-#include "model/cpu/kernels.h"
+#include "model/cpu/vec.h"
 
 #include <math.h>
 #include <string.h>
 
-#ifdef PL_ISA_AVX2
-#include <immintrin.h>
-#define WIDTH 8
-#define MAX_ROWS 6 /* 12 accumulators, 2 weights, 1 broadcast of 16 registers */
-#else
-#define WIDTH 4
-#define MAX_ROWS 3 /* 12 accumulators of 16 registers */
-#endif
-#define PER_PANEL (PL_PANEL / WIDTH)
-#define K_BLOCK 256 /* 16 KB of a panel stay in L1 while all rows pass */
 #define DIRECT_ROWS                                                                                \
     12 /* up to here each weight is converted in registers, above once into scratch */
-
-#define INLINE static inline __attribute__((always_inline))
-
-typedef float vf __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
-typedef int32_t vi __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
-typedef uint32_t vu __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
-typedef uint16_t vh __attribute__((vector_size(WIDTH * 2), aligned(2), may_alias));
-
-_Static_assert(K_BLOCK *PL_PANEL <= PL_GEMM_SCRATCH, "a converted block fits the scratch");
-
-INLINE vf splat(float f)
-{
-    return f - (vf){0};
-}
-
-INLINE vf load(const float *p)
-{
-    return *(const vf *)p;
-}
-
-INLINE void store(float *p, vf v)
-{
-    *(vf *)p = v;
-}
-
-INLINE vf fma_(vf a, vf b, vf c)
-{
-#ifdef PL_ISA_AVX2
-    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
-#else
-    return a * b + c;
-#endif
-}
 
 INLINE vf pick(vi mask, vf yes, vf no)
 {
@@ -216,7 +173,9 @@ static void gemm(const struct pl_gemm *g)
 
     if (g->first >= g->end)
         return;
-    if (g->rows <= DIRECT_ROWS) {
+    if (pl_dtype_traits(g->dtype)->block > 1) {
+        PL_QUANT_GEMM(g);
+    } else if (g->rows <= DIRECT_ROWS) {
         if (g->dtype == PL_DT_F32)
             gemm_direct(g, PL_DT_F32);
         else if (g->dtype == PL_DT_F16)

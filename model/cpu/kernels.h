@@ -1,5 +1,5 @@
 /*
- * The inner loops of the CPU backend: one source (kernels.c), compiled once for each instruction
+ * The inner loops of the CPU backend: kernels.c and quant.c, compiled once for each instruction
  * set, chosen at run time.
  *
  * Order of operations, which is what makes results independent of rows and threads: an element of a
@@ -31,13 +31,18 @@ static inline size_t pl_round_up(size_t n, size_t to)
  * y[rows, n] = x[rows, k] · wᵀ for the outputs of panels [first, end). A panel holds 16 outputs as
  * [k][16] in dtype; panel p starts at element p · stride. Output o of the last panel is only stored
  * when o < n.
+ *
+ * A block format (model/quant.h) stands row by row: row o starts at byte o · stride (or, paired, at
+ * that of row pl_weight_row(o)). Its products are bit for bit those of the f32 weights that it
+ * decodes to.
  */
 struct pl_gemm {
     const float *x;
     size_t ldx, rows, k;
     const void *w;
-    enum pl_dtype dtype; /* f32, f16, bf16 */
+    enum pl_dtype dtype; /* f32, f16, bf16, block formats */
     size_t stride, first, end, n;
+    size_t paired; /* of block formats; see backend.h */
     float *y;
     size_t ldy;
     bool resume;       /* the chains start from what y holds, not from 0 */
@@ -82,9 +87,11 @@ struct pl_kernels {
     void (*act)(enum pl_act_kind act, float *y, const float *x, const float *up, size_t n);
 };
 
+/* quant.c: gemm of block formats, less bias and add_to. */
+void pl_quant_gemm_portable(const struct pl_gemm *g);
+void pl_quant_gemm_avx2(const struct pl_gemm *g);
+
 extern const struct pl_kernels pl_kernels_portable;
-#ifdef PL_HAVE_AVX2
 extern const struct pl_kernels pl_kernels_avx2;
-#endif
 
 #endif

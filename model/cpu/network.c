@@ -1,5 +1,7 @@
 #include "model/cpu/cpu.h"
 
+#include "model/quant.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,8 +40,8 @@ int64_t pl_cpu_network_need(const struct pl_arch *a, const struct pl_model_sourc
     int64_t sum = source_need(head, dt) + src->final_norm.cols * 4;
 
     if (!src->lm_head.absent)
-        sum += src->embed.rows * src->embed.cols *
-               (int64_t)pl_cpu_dtype_bytes(pl_cpu_weight_dtype(&src->embed, dt));
+        sum += (int64_t)pl_dtype_bytes(pl_cpu_weight_dtype(&src->embed, dt),
+                                       (size_t)(src->embed.rows * src->embed.cols));
     for (int32_t i = 0; i < a->layers; i++) {
         struct slot s[SLOTS];
         struct pl_cpu_layer none;
@@ -73,7 +75,8 @@ static enum pl_status load_layer(struct pl_network *n, const struct pl_layer_sou
 }
 
 /* θ_i = theta^(−2i/d) in f32, as transformers computes it; scaling: modeling_rope_utils.py. */
-static enum pl_status make_rope(struct pl_network *n, struct pl_err *err)
+static enum pl_status make_rope(struct pl_network *n, const struct pl_weight_source *factors,
+                                struct pl_err *err)
 {
     const struct pl_rope *r = &n->arch.rope;
     size_t half = (size_t)n->arch.head_dim / 2;
@@ -97,6 +100,14 @@ static enum pl_status make_rope(struct pl_network *n, struct pl_err *err)
                 f = (float)((1 - smooth) * ((double)f / r->factor) + smooth * (double)f);
         }
         n->inv_freq[i] = f;
+    }
+    if (!factors->absent && factors->cols) {
+        float *by = NULL;
+        enum pl_status st = pl_cpu_vector(factors, &by, err);
+        for (size_t i = 0; !st && i < half; i++)
+            n->inv_freq[i] /= by[i];
+        free(by);
+        return st;
     }
     return PL_OK;
 }
@@ -168,7 +179,13 @@ enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *
         st = load_layer(n, &src->layers[i], &n->layers[i], dt, err);
     if (!st && !src->lm_head.absent) { /* a tied one is read from the head's panels instead */
         n->embed_dtype = pl_cpu_weight_dtype(&src->embed, dt);
-        st = pl_cpu_rows_copy(d, &src->embed, dt, &n->embed, err);
+        n->embed_mapped = pl_quant_decodes(n->embed_dtype);
+        if (n->embed_mapped) {
+            pl_cpu_touch(d, src->embed.view);
+            n->embed = (void *)src->embed.view->data;
+        } else {
+            st = pl_cpu_rows_copy(d, &src->embed, dt, &n->embed, err);
+        }
     }
     if (!st)
         st = pl_cpu_pack(d, src->lm_head.absent ? &src->embed : &src->lm_head, dt, &n->head_panels,
@@ -176,7 +193,7 @@ enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *
     if (!st)
         st = pl_cpu_vector(&src->final_norm, &n->final_gain, err);
     if (!st)
-        st = make_rope(n, err);
+        st = make_rope(n, &src->rope_factors, err);
     if (!st)
         st = make_workspace(n, err);
     if (st) {
@@ -187,7 +204,8 @@ enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *
                                  .rows = n->head_panels.out,
                                  .cols = n->head_panels.in,
                                  .panels = n->head_panels.data,
-                                 .dtype = n->head_panels.dtype};
+                                 .dtype = n->head_panels.dtype,
+                                 .paired = n->head_panels.paired};
     n->final_norm = (struct pl_tensor){
         .device = d, .rows = 1, .cols = (size_t)a->hidden, .data = n->final_gain};
     n->bytes = pl_cpu_network_need(a, src, dt);
@@ -197,7 +215,8 @@ enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *
 
 static void free_panels(struct pl_panels *p)
 {
-    free(p->data);
+    if (!p->mapped)
+        free(p->data);
     free(p->bias);
 }
 
@@ -224,7 +243,8 @@ void pl_cpu_network_free(struct pl_network *n)
     free(w->row_in_span);
     free_panels(&n->head_panels);
     free(n->final_gain);
-    free(n->embed);
+    if (!n->embed_mapped)
+        free(n->embed);
     free(n->inv_freq);
     free(n->layers);
     free(n);
@@ -232,18 +252,21 @@ void pl_cpu_network_free(struct pl_network *n)
 
 void pl_cpu_embed(const struct pl_network *n, const int32_t *ids, size_t n_ids, float *out)
 {
+    const struct pl_panels *tied = &n->head_panels;
+    enum pl_dtype dt = n->embed ? n->embed_dtype : tied->dtype;
+    const char *rows = n->embed ? n->embed : tied->data;
     size_t h = (size_t)n->arch.hidden;
 
     for (size_t i = 0; i < n_ids; i++) {
         size_t id = (size_t)ids[i];
-        if (n->embed) {
-            size_t bytes = pl_cpu_dtype_bytes(n->embed_dtype);
-            pl_dtype_to_f32(n->embed_dtype, (const char *)n->embed + id * h * bytes, out + i * h,
-                            h);
-            continue;
-        }
-        for (size_t d = 0; d < h; d++)
-            out[i * h + d] = pl_cpu_load(n->head_panels.dtype, n->head_panels.data,
-                                         (id / PL_PANEL * h + d) * PL_PANEL + id % PL_PANEL);
+        const char *row = rows + pl_dtype_bytes(dt, id * h);
+        if (pl_quant_decodes(dt))
+            pl_quant_to_f32(dt, row, out + i * h, h);
+        else if (n->embed)
+            pl_dtype_to_f32(dt, row, out + i * h, h);
+        else
+            for (size_t d = 0; d < h; d++)
+                out[i * h + d] =
+                    pl_cpu_load(dt, tied->data, (id / PL_PANEL * h + d) * PL_PANEL + id % PL_PANEL);
     }
 }

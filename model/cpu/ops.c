@@ -43,8 +43,20 @@ enum pl_status pl_cpu_weight_create(struct pl_device *d, const struct pl_weight_
         free(t);
         return st;
     }
-    *t = (struct pl_tensor){
-        .device = d, .rows = p.out, .cols = p.in, .panels = p.data, .dtype = p.dtype};
+    if (p.mapped) { /* the tensor may outlive its source */
+        void *own = pl_cpu_alloc((size_t)pl_cpu_panel_bytes(p.out, p.in, p.dtype), 1);
+        if (!own) {
+            free(t);
+            return pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
+        }
+        p.data = memcpy(own, p.data, (size_t)pl_cpu_panel_bytes(p.out, p.in, p.dtype));
+    }
+    *t = (struct pl_tensor){.device = d,
+                            .rows = p.out,
+                            .cols = p.in,
+                            .panels = p.data,
+                            .dtype = p.dtype,
+                            .paired = p.paired};
     *out = t;
     return PL_OK;
 }
@@ -159,14 +171,14 @@ enum pl_status pl_cpu_linear(struct pl_tensor *y, const struct pl_tensor *x,
     l.g = (struct pl_gemm){.x = x->data,
                            .ldx = x->cols,
                            .rows = x->rows,
-                           .k = x->cols,
-                           .w = w->panels,
-                           .dtype = w->dtype,
-                           .stride = w->cols * PL_PANEL,
-                           .n = w->rows,
                            .y = y->data,
                            .ldy = y->cols,
                            .bias = bias ? bias->data : NULL};
+    pl_cpu_gemm_weight(&l.g, &(struct pl_panels){.out = w->rows,
+                                                 .in = w->cols,
+                                                 .dtype = w->dtype,
+                                                 .data = w->panels,
+                                                 .paired = w->paired});
     pl_pool_run(y->device->pool, linear_part, &l);
     return PL_OK;
 }

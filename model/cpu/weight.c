@@ -1,6 +1,7 @@
 #include "model/cpu/cpu.h"
 
 #include "base/rng.h"
+#include "model/quant.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -47,6 +48,8 @@ enum pl_dtype pl_cpu_weight_dtype(const struct pl_weight_source *src, enum pl_dt
 
 int64_t pl_cpu_panel_bytes(size_t out, size_t in, enum pl_dtype dt)
 {
+    if (pl_quant_decodes(dt))
+        return (int64_t)pl_dtype_bytes(dt, out * in);
     return (int64_t)(pl_round_up(out, PL_PANEL) * in * pl_cpu_dtype_bytes(dt));
 }
 
@@ -72,8 +75,12 @@ static void random_read(const struct pl_weight_source *src, size_t first, float 
 void pl_cpu_source_read(const struct pl_weight_source *src, size_t first, float *out, size_t n)
 {
     if (src->view) {
-        size_t bytes = pl_cpu_dtype_bytes(src->view->dtype);
-        pl_dtype_to_f32(src->view->dtype, (const char *)src->view->data + first * bytes, out, n);
+        enum pl_dtype dt = src->view->dtype;
+        const char *from = (const char *)src->view->data + pl_dtype_bytes(dt, first);
+        if (pl_quant_decodes(dt))
+            pl_quant_to_f32(dt, from, out, n);
+        else
+            pl_dtype_to_f32(dt, from, out, n);
     } else if (src->std > 0) {
         random_read(src, first, out, n);
     } else {
@@ -144,10 +151,52 @@ static void pack_part(void *arg, int member, int members)
         size_t first = panel * PL_PANEL;
         size_t n = o->out - first < PL_PANEL ? o->out - first : PL_PANEL;
         for (size_t j = 0; j < n; j++)
-            read_as(p->src, o->dtype, (first + j) * o->in, rows + j * row, floats, o->in);
+            read_as(p->src, o->dtype, pl_weight_row(p->src, first + j) * o->in, rows + j * row,
+                    floats, o->in);
         memset(rows + n * row, 0, (PL_PANEL - n) * row);
         interleave(o, panel, rows);
     }
+}
+
+struct touch {
+    char *at;
+    size_t pages, page;
+};
+
+static void touch_part(void *arg, int member, int members)
+{
+    const struct touch *t = arg;
+    size_t begin, end;
+
+    pl_pool_share(t->pages, member, members, &begin, &end);
+    if (begin >= end)
+        return;
+#ifdef MADV_POPULATE_READ
+    if (!madvise(t->at + begin * t->page, (end - begin) * t->page, MADV_POPULATE_READ))
+        return;
+#endif
+    for (size_t i = begin; i < end; i++)
+        (void)*(const volatile char *)(t->at + i * t->page);
+}
+
+void pl_cpu_touch(struct pl_device *d, const struct pl_tensor_view *v)
+{
+    struct touch t = {.page = (size_t)sysconf(_SC_PAGESIZE)};
+    uintptr_t begin = (uintptr_t)v->data / t.page * t.page;
+
+    t.at = (char *)begin;
+    t.pages = ((uintptr_t)v->data + v->bytes - begin + t.page - 1) / t.page;
+    pl_pool_run(d->pool, touch_part, &t);
+}
+
+void pl_cpu_gemm_weight(struct pl_gemm *g, const struct pl_panels *p)
+{
+    g->w = p->data;
+    g->dtype = p->dtype;
+    g->stride = pl_quant_decodes(p->dtype) ? pl_dtype_bytes(p->dtype, p->in) : p->in * PL_PANEL;
+    g->paired = p->paired;
+    g->k = p->in;
+    g->n = p->out;
 }
 
 enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *src,
@@ -158,6 +207,14 @@ enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *s
     size_t threads = (size_t)pl_pool_threads(d->pool);
     struct pack p = {.src = src, .out = &o};
 
+    if (src->view && pl_quant_decodes(o.dtype) && src->view->dtype == o.dtype) {
+        pl_cpu_touch(d, src->view);
+        o.data = (void *)src->view->data;
+        o.mapped = true;
+        o.paired = (size_t)src->paired;
+        *out = o;
+        return PL_OK;
+    }
     if (!pl_dtype_traits(o.dtype)->computes)
         return pl_fail(err, PL_EUNSUPPORTED, "%s: weights of type %s cannot be run", src->name,
                        pl_dtype_traits(o.dtype)->name);
@@ -189,7 +246,11 @@ enum pl_status pl_cpu_vector(const struct pl_weight_source *src, float **out, st
     v = pl_cpu_alloc((size_t)src->cols, sizeof(*v));
     if (!v)
         return pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
-    pl_cpu_source_read(src, 0, v, (size_t)src->cols);
+    if (src->paired)
+        for (size_t i = 0; i < (size_t)src->cols; i++)
+            pl_cpu_source_read(src, pl_weight_row(src, i), v + i, 1);
+    else
+        pl_cpu_source_read(src, 0, v, (size_t)src->cols);
     *out = v;
     return PL_OK;
 }

@@ -104,7 +104,9 @@ void pl_entry_model_opts(const struct pl_entry *e, int threads, const int *cpus,
 
 enum pl_dtype pl_entry_kv(const struct pl_entry *e, enum pl_dtype dtype)
 {
-    return e->kv == PL_DT_AUTO ? dtype : e->kv;
+    if (e->kv != PL_DT_AUTO)
+        return e->kv;
+    return dtype == PL_DT_AUTO || pl_dtype_traits(dtype)->computes ? dtype : PL_DT_F16;
 }
 
 size_t pl_eos_ids(const struct pl_arch *a, int32_t tokenizer_eos, int32_t out[PL_MAX_EOS])

@@ -29,7 +29,8 @@ enum pl_status pl_entry_read(const json_t *entry, struct pl_entry *out, struct p
  * where the entry says none. Warnings go to the log. */
 void pl_entry_model_opts(const struct pl_entry *e, int threads, const int *cpus, size_t n_cpus,
                          struct pl_model_opts *out);
-/* The KV cache's type for a model whose matrices are `dtype` in memory. */
+/* The KV cache's type for a model whose matrices are `dtype` in memory: the same, f16 beside block
+ * formats. */
 enum pl_dtype pl_entry_kv(const struct pl_entry *e, enum pl_dtype dtype);
 
 /* Ends of text: config.json's, else the tokenizer's eos (−1: none). Returns how many, ≤ PL_MAX_EOS.

@@ -1,0 +1,209 @@
+/*
+ * One block of each format → small integers with their scales, as inline code: for quant.c and for
+ * the kernels of each instruction set. Element i of a block is scale[i / group] · q[i], plus
+ * add[i / group] where the format has one.
+ *
+ * Layouts (ggml-common.h; halves are IEEE, little endian; n: nibbles, low one first):
+ *   q4_0  d            | 16 B n: low nibbles elements 0…15, high 16…31            (q − 8)
+ *   q4_1  d m          | 16 B n                                                    q + m
+ *   q5_0  d | 4 B fifth bits, bit i of element i | 16 B n                         (q − 16)
+ *   q5_1  d m | 4 B fifth bits | 16 B n                                            q + m
+ *   q8_0  d            | 32 signed bytes
+ *   q2_k  16 B scale | min << 4 | 64 B of 2 bits | d dmin                          groups of 16
+ *   q3_k  32 B third bits | 64 B of 2 bits | 12 B of 6-bit scales | d              groups of 16
+ *   q4_k  d dmin | 12 B of 6-bit scales and mins | 128 B n                         groups of 32
+ *   q5_k  d dmin | 12 B of 6-bit scales and mins | 32 B fifth bits | 128 B n       groups of 32
+ *   q6_k  128 B low 4 bits | 64 B high 2 bits | 16 signed scales | d              groups of 16
+ */
+#ifndef PL_MODEL_QUANT_BLOCKS_H
+#define PL_MODEL_QUANT_BLOCKS_H
+
+#include "model/dtype.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
+#define PL_QUANT_BLOCK 256 /* elements of the largest block */
+#define PL_QUANT_GROUPS 16 /* groups of the block that has most */
+
+/* Elements that share a scale; 0: dt is not decoded here. */
+static inline uint32_t pl_quant_group(enum pl_dtype dt)
+{
+    switch (dt) {
+    case PL_DT_Q4_0:
+    case PL_DT_Q4_1:
+    case PL_DT_Q5_0:
+    case PL_DT_Q5_1:
+    case PL_DT_Q8_0:
+    case PL_DT_Q4_K:
+    case PL_DT_Q5_K:
+        return 32;
+    case PL_DT_Q2_K:
+    case PL_DT_Q3_K:
+    case PL_DT_Q6_K:
+        return 16;
+    default:
+        return 0;
+    }
+}
+
+static inline bool pl_quant_has_add(enum pl_dtype dt)
+{
+    return dt == PL_DT_Q4_1 || dt == PL_DT_Q5_1 || dt == PL_DT_Q2_K || dt == PL_DT_Q4_K ||
+           dt == PL_DT_Q5_K;
+}
+
+static inline float pl_quant_half(const uint8_t *p)
+{
+    uint16_t h;
+
+    memcpy(&h, p, sizeof(h));
+#ifdef __F16C__
+    return _cvtsh_ss(h);
+#else
+    return pl_f16_to_f32(h);
+#endif
+}
+
+/* 16 bytes of nibbles and the bits above them (0: none) → 32 integers. */
+static inline void pl_quant_nibbles(const uint8_t *p, uint32_t high, int minus, int8_t *q)
+{
+    for (int i = 0; i < 16; i++) {
+        q[i] = (int8_t)((p[i] & 15) + (int)((high >> i & 1) << 4) - minus);
+        q[i + 16] = (int8_t)((p[i] >> 4) + (int)((high >> (i + 16) & 1) << 4) - minus);
+    }
+}
+
+static inline void pl_quant_q2_k(const uint8_t *p, int8_t *q, float *scale, float *add)
+{
+    float d = pl_quant_half(p + 80), dmin = pl_quant_half(p + 82);
+
+    for (int g = 0; g < 16; g++) {
+        scale[g] = d * (float)(p[g] & 15);
+        add[g] = -(dmin * (float)(p[g] >> 4));
+    }
+    for (int half = 0; half < 2; half++)
+        for (int s = 0; s < 4; s++)
+            for (int i = 0; i < 32; i++)
+                q[half * 128 + s * 32 + i] = (int8_t)(p[16 + half * 32 + i] >> 2 * s & 3);
+}
+
+static inline void pl_quant_q3_k(const uint8_t *p, int8_t *q, float *scale)
+{
+    const uint8_t *sc = p + 96;
+    float d = pl_quant_half(p + 108);
+
+    for (int g = 0; g < 16; g++) {
+        int low = g < 8 ? sc[g] & 15 : sc[g - 8] >> 4, high = sc[8 + g % 4] >> 2 * (g / 4) & 3;
+        scale[g] = d * (float)((low | high << 4) - 32);
+    }
+    for (int half = 0; half < 2; half++)
+        for (int s = 0; s < 4; s++)
+            for (int i = 0; i < 32; i++) {
+                int low = p[32 + half * 32 + i] >> 2 * s & 3;
+                int set = p[i] >> (half * 4 + s) & 1; /* clear: four less */
+                q[half * 128 + s * 32 + i] = (int8_t)(low + 4 * set - 4);
+            }
+}
+
+/* The eight 6-bit scales and mins of q4_k and q5_k. */
+static inline void pl_quant_scale_min(const uint8_t *p, float *scale, float *add)
+{
+    float d = pl_quant_half(p), dmin = pl_quant_half(p + 2);
+    const uint8_t *s = p + 4;
+
+    for (int g = 0; g < 4; g++) {
+        scale[g] = d * (float)(s[g] & 63);
+        add[g] = -(dmin * (float)(s[g + 4] & 63));
+        scale[g + 4] = d * (float)((s[g + 8] & 15) | (s[g] >> 6) << 4);
+        add[g + 4] = -(dmin * (float)((s[g + 8] >> 4) | (s[g + 4] >> 6) << 4));
+    }
+}
+
+static inline void pl_quant_q4_k(const uint8_t *p, int8_t *q, float *scale, float *add)
+{
+    pl_quant_scale_min(p, scale, add);
+    for (int part = 0; part < 4; part++)
+        for (int i = 0; i < 32; i++) {
+            q[part * 64 + i] = (int8_t)(p[16 + part * 32 + i] & 15);
+            q[part * 64 + 32 + i] = (int8_t)(p[16 + part * 32 + i] >> 4);
+        }
+}
+
+static inline void pl_quant_q5_k(const uint8_t *p, int8_t *q, float *scale, float *add)
+{
+    pl_quant_scale_min(p, scale, add);
+    for (int part = 0; part < 4; part++)
+        for (int i = 0; i < 32; i++) {
+            int bits = p[16 + i] >> 2 * part, n = p[48 + part * 32 + i];
+            q[part * 64 + i] = (int8_t)((n & 15) | (bits & 1) << 4);
+            q[part * 64 + 32 + i] = (int8_t)(n >> 4 | (bits & 2) << 3);
+        }
+}
+
+static inline void pl_quant_q6_k(const uint8_t *p, int8_t *q, float *scale)
+{
+    float d = pl_quant_half(p + 208);
+
+    for (int g = 0; g < 16; g++)
+        scale[g] = d * (float)(int8_t)p[192 + g];
+    for (int half = 0; half < 2; half++)
+        for (int i = 0; i < 32; i++) {
+            const uint8_t *low = p + half * 64 + i;
+            int high = p[128 + half * 32 + i];
+            int8_t *to = q + half * 128 + i;
+            to[0] = (int8_t)(((low[0] & 15) | (high & 3) << 4) - 32);
+            to[32] = (int8_t)(((low[32] & 15) | (high >> 2 & 3) << 4) - 32);
+            to[64] = (int8_t)((low[0] >> 4 | (high >> 4 & 3) << 4) - 32);
+            to[96] = (int8_t)((low[32] >> 4 | (high >> 6 & 3) << 4) - 32);
+        }
+}
+
+/* dt decodes. q[block], scale and add [block / group]; add is left alone where there is none. */
+static inline void pl_quant_unpack(enum pl_dtype dt, const uint8_t *p, int8_t *q, float *scale,
+                                   float *add)
+{
+    uint32_t high = 0;
+
+    switch (dt) {
+    case PL_DT_Q2_K:
+        pl_quant_q2_k(p, q, scale, add);
+        return;
+    case PL_DT_Q3_K:
+        pl_quant_q3_k(p, q, scale);
+        return;
+    case PL_DT_Q4_K:
+        pl_quant_q4_k(p, q, scale, add);
+        return;
+    case PL_DT_Q5_K:
+        pl_quant_q5_k(p, q, scale, add);
+        return;
+    case PL_DT_Q6_K:
+        pl_quant_q6_k(p, q, scale);
+        return;
+    default:
+        break;
+    }
+    scale[0] = pl_quant_half(p);
+    if (dt == PL_DT_Q4_0) {
+        pl_quant_nibbles(p + 2, 0, 8, q);
+    } else if (dt == PL_DT_Q4_1) {
+        add[0] = pl_quant_half(p + 2);
+        pl_quant_nibbles(p + 4, 0, 0, q);
+    } else if (dt == PL_DT_Q5_0) {
+        memcpy(&high, p + 2, sizeof(high));
+        pl_quant_nibbles(p + 6, high, 16, q);
+    } else if (dt == PL_DT_Q5_1) {
+        add[0] = pl_quant_half(p + 2);
+        memcpy(&high, p + 4, sizeof(high));
+        pl_quant_nibbles(p + 8, high, 0, q);
+    } else {
+        memcpy(q, p + 2, 32);
+    }
+}
+
+#endif
