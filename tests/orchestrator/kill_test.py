@@ -64,8 +64,13 @@ def one(program, seed, counts):
         ranks, who, sig = rng.choice((1, 3, 5)), rng.choice(WHO), rng.choice((signal.SIGKILL, signal.SIGSTOP))
         run = p.start("--resume", "--lease", "1", "--retries", "3", ranks=ranks)
         what = f"seed {seed}: {sig.name} of {who}, {ranks} ranks"
-        time.sleep(rng.uniform(0.02, 0.4 if ranks == 1 and virtual else 1.6))
+        time.sleep(rng.uniform(0.02, 0.3 if ranks == 1 else 1.2))
         hit = victims(who, run.pid, ranks, rng)
+        for _ in range(40):  # it may not be there yet
+            if hit or run.poll() is not None:
+                break
+            time.sleep(0.01)
+            hit = victims(who, run.pid, ranks, rng)
         through = began(p.file, run.pid)
         for pid in hit:
             send(pid, sig)
@@ -81,7 +86,8 @@ def one(program, seed, counts):
                 # stopped within its very last MPI call, when everyone else had gone: only mpirun could notice
                 assert others and p.status()["state"] == "done", f"{what}: it did not end by itself\n{text_of(run)}"
                 rc = 0
-            assert rc == 0 or p.status()["exit"] == 0, f"{what}: rc {rc}\n{text_of(run)}"
+            # a runner that is killed while it describes the models ends the start, before there is anything to lose
+            assert rc == 0 or not through or p.status()["exit"] == 0, f"{what}: rc {rc}\n{text_of(run)}"
         elif sig == signal.SIGSTOP:  # nobody else would end it
             kill_tree(run.pid)
             run.wait()
