@@ -38,11 +38,15 @@ echo "machine: $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1), $(npr
 
 sweep true 300 $((trials / 20)) > "$work/a.yaml"
 begin=$(date +%s%N)
-mpirun -n 3 "$paceline" run "$work/a.yaml" -o "$work/a.h5" 2> "$work/log" &
+(
+  TIMEFORMAT='%U %S'
+  time mpirun -n 3 "$paceline" run "$work/a.yaml" -o "$work/a.h5" 2> "$work/log"
+) 2> "$work/cpu" &
 job=$!
 rss=0
 while kill -0 $job 2> /dev/null; do
-  first=$(ranks_of $job 2> /dev/null | head -n 1) || true
+  launcher=$(ranks_of $job 2> /dev/null | head -n 1) || true
+  first=$(ranks_of "${launcher:-0}" 2> /dev/null | head -n 1) || true
   if [ -n "${first:-}" ]; then
     now=$(sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$first/status" 2> /dev/null) || true
     rss=$((${now:-0} > rss ? ${now:-0} : rss))
@@ -51,8 +55,10 @@ while kill -0 $job 2> /dev/null; do
 done
 wait $job
 end=$(date +%s%N)
-awk -v ns=$((end - begin)) -v n="$trials" -v rss="$rss" 'BEGIN {
+awk -v ns=$((end - begin)) -v n="$trials" -v rss="$rss" -v cpu="$(cat "$work/cpu")" 'BEGIN {
   printf "end to end, 3 ranks: %d trials of 128 tokens in %.1f s, start and end included: %.1f us a trial, %.0f trials/s\n", n, ns / 1e9, ns / 1e3 / n, n / (ns / 1e9)
+  split(cpu, t, " ")
+  printf "CPU of all five processes: %.1f us a trial\n", (t[1] + t[2]) * 1e6 / n
   printf "rank 0 resident: %.1f MiB\n", rss / 1024 }'
 "$paceline" verify "$work/a.h5" | tail -n 1
 rm -f "$work/a.h5"
