@@ -71,7 +71,7 @@ static int coordinate(struct options *o, struct pl_run_opts *run)
     struct pl_cli_prepared p = {0};
     struct pl_err err = {""};
     char results[PATH_MAX];
-    const uint32_t workers = run->comm && run->comm->size > 1 ? (uint32_t)run->comm->size - 1 : 1;
+    const uint32_t workers = run->comm ? (uint32_t)run->comm->size - 1 : 1;
     enum pl_status st = pl_run_check_output(o->output, o->resume, results, sizeof results, &err);
     if (st != PL_OK)
         return pl_run_refuse(run, pl_cli_fail(st, &err));
@@ -104,6 +104,11 @@ int pl_cmd_run(int argc, char **argv)
         st = pl_comm_mpi_open(&run.comm, &err);
     if (st != PL_OK)
         return pl_cli_fail(st, &err);
+    struct pl_comm *alone = NULL; /* a world of one: one process does both, as without a launcher */
+    if (run.comm && run.comm->size == 1) {
+        alone = run.comm;
+        run.comm = NULL;
+    }
     if (run.comm)
         snprintf(who, sizeof who, "rank %d", run.comm->rank);
     pl_log_setup(PL_LOG_INFO, who, o.log_json);
@@ -125,5 +130,8 @@ int pl_cmd_run(int argc, char **argv)
     run.retries = (uint32_t)o.retries;
     run.max_fails = o.max_fails;
     run.lease_s = o.lease_s;
-    return run.comm && run.comm->rank > 0 ? pl_run_worker(&run) : coordinate(&o, &run);
+    code = run.comm && run.comm->rank > 0 ? pl_run_worker(&run) : coordinate(&o, &run);
+    if (alone)
+        pl_comm_close(alone);
+    return code;
 }

@@ -273,10 +273,6 @@ static enum pl_status begin(struct run *r, struct pl_err *err)
     if (st != PL_OK)
         return st;
     r->comm = o->comm ? o->comm : r->ends[0];
-    if (r->comm->size < 2)
-        return pl_fail(err, PL_EUSAGE,
-                       "no worker: give mpirun two ranks or more, or start "
-                       "without it for one process that does both");
     st = open_file(r, err);
     if (st != PL_OK)
         return st;

@@ -134,6 +134,15 @@ def output(bench):
         refused(bench, os.path.basename(command[1]), *command, code=None)
 
 
+def world_of_one(bench):
+    """mpirun -n 1 is one process that does both, as without mpirun."""
+    sweep, out = bench.write("sim.yaml", SIM), bench.path("one.h5")
+    argv = launcher(2)
+    argv[-1] = "1"
+    done = subprocess.run([*argv, bench.program, "run", sweep, "-o", out], text=True, capture_output=True, timeout=60)
+    bench.expect(done.returncode == 0 and bench.status(out)["done"] == 8, f"{done.returncode}: {done.stderr}")
+
+
 def disk_full(bench):
     if os.geteuid() != 0:
         print("note: the tmpfs case needs root and was left out")
@@ -171,7 +180,7 @@ def ranks_disagree(bench):
 
 def main():
     bench = Bench(sys.argv[1])
-    for part in (command_line, sweep_file, output, disk_full, ranks_disagree, models, inputs_changed):
+    for part in (command_line, sweep_file, output, world_of_one, disk_full, ranks_disagree, models, inputs_changed):
         part(bench)
         print(f"{part.__name__}: ok")
     print(f"{bench.checks} checks")
