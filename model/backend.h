@@ -39,13 +39,16 @@ struct pl_device_opts {
     int ordinal;     /* device number, where there are several */
 };
 
-/* Where a weight comes from: a view into a checkpoint, or (data NULL) numbers drawn from `key`. */
+/* Where a weight comes from: a view into a checkpoint, or (view NULL) numbers drawn from `key`. A
+ * zeroed one is absent. */
 struct pl_weight_source {
     const char *name;
     const struct pl_tensor_view *view;
     uint64_t key; /* view NULL: uniform in ±std·√3, element i from (key, i) alone; std 0: `fill` */
     float std, fill;
     int64_t rows, cols; /* as checked against the architecture; vectors are [1, cols] */
+    int64_t skip;       /* elements of the view before ours: a part of a fused matrix */
+    int64_t ld; /* 0: rows in order; else the view is [cols, ld], and (r, c) at c · ld + skip + r */
     /* d > 0: RoPE's pairs lie side by side in the view (gguf_arch.h): row h·d + j·d/2 + i of the
      * matrix (or element of the vector) is row h·d + 2i + j of the view. */
     int32_t paired;
@@ -60,25 +63,43 @@ static inline size_t pl_weight_row(const struct pl_weight_source *s, size_t r)
     return d ? r / d * d + r % d % half * 2 + r % d / half : r;
 }
 
+static inline bool pl_weight_absent(const struct pl_weight_source *s)
+{
+    return s->absent || !s->name;
+}
+
+/* One block. Optional, so maybe absent: biases, q_norm and k_norm, cross_*, gate. */
 struct pl_layer_sources {
     struct pl_weight_source attn_norm, q, k, v, o, q_bias, k_bias, v_bias, o_bias;
     struct pl_weight_source ffn_norm, gate, up, down, gate_bias, up_bias, down_bias;
+    struct pl_weight_source attn_norm_bias, ffn_norm_bias, q_norm, k_norm;
+    struct pl_weight_source cross_norm, cross_q, cross_k, cross_v, cross_o;
 };
 
 struct pl_model_sources {
-    struct pl_weight_source embed, final_norm, lm_head; /* lm_head absent: tied */
+    struct pl_weight_source embed, final_norm, lm_head; /* lm_head absent: tied, or no head */
     struct pl_weight_source rope_factors; /* [1, head_dim / 2]: each frequency is divided by its
                                              factor; absent: by none */
     struct pl_layer_sources *layers;      /* [arch.layers] */
+    struct pl_weight_source final_norm_bias, embed_norm, embed_norm_bias;
+    struct pl_weight_source positions;           /* [pos_offset + max_positions, hidden] */
+    struct pl_weight_source types;               /* [types, hidden] */
+    struct pl_weight_source relative;            /* [buckets, heads] */
+    struct pl_weight_source patch;               /* [hidden, channels · patch · patch] */
+    struct pl_weight_source cls;                 /* [1, hidden] the row before an image's patches */
+    struct pl_weight_source pooler, pooler_bias; /* [hidden, hidden] */
+    struct pl_model_sources *encoder; /* of an encoder–decoder: layers, final_norm and relative */
 };
 
 struct pl_cache_opts {
     enum pl_dtype kv_dtype;
     size_t max_tokens; /* KV rows a layer */
     size_t max_rows; /* rows of one forward that need logits or a tap at once: the longest verify */
-    bool stage;      /* hidden states of the whole prompt are kept between segments (hooks) */
-    bool attn_sums;  /* column sums of attention may be asked for */
-    const int *taps; /* see session.h */
+    size_t max_source; /* rows of the source, of an encoder–decoder */
+    bool whole_kv;     /* layers with a window keep all their rows, too (hooks) */
+    bool stage;        /* hidden states of the whole prompt are kept between segments (hooks) */
+    bool attn_sums;    /* column sums of attention may be asked for */
+    const int *taps;   /* see session.h */
     size_t n_taps;
 };
 
@@ -114,6 +135,16 @@ struct pl_forward {
     size_t tap_row;   /* taps are written at this row on */
     enum pl_logit_rows want;
     float *logits; /* LAST: [n_spans, vocab], ALL: [rows, vocab]; on the host */
+};
+
+/* What an encoder reads: one of ids, embeds and pixels. */
+struct pl_source {
+    const int32_t *ids;   /* [n] */
+    const float *embeds;  /* [n, hidden] before positions and types are added */
+    const float *pixels;  /* [channels, image, image], n its rows */
+    const int32_t *types; /* [n] or NULL: 0 */
+    const uint8_t *mask;  /* [n], 0: padding, seen by no row; NULL: none is */
+    size_t n;
 };
 
 struct pl_backend {
@@ -195,15 +226,22 @@ struct pl_backend {
                                    struct pl_cache **out, struct pl_err *err);
     void (*cache_free)(struct pl_cache *c);
     struct pl_cache_bytes (*cache_bytes)(const struct pl_cache *c);
+    /* KV rows that the next row of a layer can see (a window shows no more than it is wide). */
     size_t (*cache_len)(const struct pl_cache *c, int32_t layer);
-    /* Sets a layer's length (never above what was written) and its next position. */
-    void (*cache_set)(struct pl_cache *c, int32_t layer, size_t len, int64_t next_position);
-    int64_t (*cache_position)(const struct pl_cache *c, int32_t layer);
+    /* Forgets everything. */
+    void (*cache_reset)(struct pl_cache *c);
+    /* How many of the last rows can be forgotten: a ring has overwritten what stood before more of
+     * them. SIZE_MAX: any. */
+    size_t (*cache_can_drop)(const struct pl_cache *c);
+    /* Forgets the last n rows, and their positions, in every layer. */
+    void (*cache_drop)(struct pl_cache *c, size_t n);
     /* Keeps rows idx[head·n … ] (ascending) of a layer's KV, n for each of its KV heads; positions
      * stay. */
     void (*cache_keep)(struct pl_cache *c, int32_t layer, const int32_t *idx, size_t n);
     /* [max_tokens, hidden]; NULL without opts.stage */
     struct pl_tensor *(*cache_stage)(struct pl_cache *c);
+    /* An encoder's last states of the source, [max_source or max_tokens, hidden]. */
+    const struct pl_tensor *(*cache_encoded)(const struct pl_cache *c);
     /* [heads, max_tokens] column sums since sums_clear; NULL without opts.attn_sums */
     const struct pl_tensor *(*cache_sums)(const struct pl_cache *c);
     void (*cache_sums_clear)(struct pl_cache *c);
@@ -212,6 +250,14 @@ struct pl_backend {
     /* KV bytes that the last forward read, summed over layers, rows and KV heads. */
     int64_t (*cache_kv_read)(const struct pl_cache *c);
     enum pl_status (*forward)(struct pl_network *n, const struct pl_forward *f, struct pl_err *err);
+    /* The encoder over the whole source: taps and last states of an encoder, K and V
+     * of the source for each layer of an encoder–decoder. */
+    enum pl_status (*encode)(struct pl_network *n, struct pl_cache *c, const struct pl_source *s,
+                             struct pl_err *err);
+    /* tanh(pooler · row 0) of the last encode, [hidden] to the host. PL_EUNSUPPORTED: the model has
+     * no pooler. */
+    enum pl_status (*pool)(struct pl_network *n, struct pl_cache *c, float *out,
+                           struct pl_err *err);
 };
 
 extern const struct pl_backend pl_cpu_backend;

@@ -271,6 +271,12 @@ enum pl_status pl_gguf_arch(const struct pl_gguf *g, struct pl_arch *out, struct
     const struct family *f = find_family(g);
     struct keys k = {.g = g, .err = err};
     struct pl_arch a = {.bos = -1,
+                        .pad = -1,
+                        .decoder_start = -1,
+                        .causal = true,
+                        .head = true,
+                        .final_norm = true,
+                        .logit_scale = 1,
                         .norm = PL_NORM_RMS,
                         .pos = PL_POS_ROPE,
                         .act = PL_ACT_SILU,
@@ -308,6 +314,7 @@ enum pl_status pl_gguf_arch(const struct pl_gguf *g, struct pl_arch *out, struct
         st = get_tokens(&k, &a);
     if (!st)
         st = get_features(&k, &a);
+    a.usual_positions = a.max_positions;
     if (!st)
         *out = a;
     return st;

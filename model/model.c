@@ -65,9 +65,10 @@ static enum pl_status check_dtype(enum pl_dtype dt, struct pl_err *err)
                    pl_dtype_traits(dt)->name);
 }
 
-static int64_t table_bytes(const struct pl_model_sources *s, enum pl_dtype dt)
+static int64_t table_bytes(const struct pl_arch *a, const struct pl_model_sources *s,
+                           enum pl_dtype dt)
 {
-    if (s->lm_head.absent)
+    if (pl_weight_absent(&s->embed) || (a->head && pl_weight_absent(&s->lm_head)))
         return 0;
     if (dt == PL_DT_AUTO)
         dt = s->embed.view->dtype;
@@ -97,6 +98,7 @@ static enum pl_status plan_make(struct plan *p, const char *path, const struct p
         return st;
     }
     p->dtype = o->dtype;
+    info->arch.tied = report.tied;
     if (o->random && p->dtype == PL_DT_AUTO)
         p->dtype = info->arch.stored != PL_DT_AUTO ? info->arch.stored : PL_DT_F32;
     p->mapped = report.blocks && p->dtype == PL_DT_AUTO;
@@ -106,7 +108,7 @@ static enum pl_status plan_make(struct plan *p, const char *path, const struct p
     info->dtype = p->dtype == PL_DT_AUTO ? info->stored : p->dtype;
     info->params = pl_arch_params(&info->arch);
     info->weights_bytes = backend->network_need(&info->arch, &p->sources, p->dtype);
-    info->table_bytes = table_bytes(&p->sources, p->dtype);
+    info->table_bytes = table_bytes(&info->arch, &p->sources, p->dtype);
     info->nonfinite = -1;
     if (p->checkpoint) {
         info->file_bytes = pl_checkpoint_file_bytes(p->checkpoint);

@@ -15,11 +15,17 @@ static unsigned all_needs(const struct pl_session_opts *o)
     return needs;
 }
 
-static struct pl_cache_opts cache_opts(const struct pl_session_opts *o, int64_t max_positions)
+static struct pl_cache_opts cache_opts(const struct pl_session_opts *o, const struct pl_arch *a)
 {
+    size_t usual = (size_t)a->usual_positions;
+
     return (struct pl_cache_opts){
         .kv_dtype = o->kv_dtype == PL_DT_AUTO ? PL_DT_F32 : o->kv_dtype,
-        .max_tokens = o->max_tokens ? o->max_tokens : (size_t)max_positions,
+        .max_tokens = o->max_tokens ? o->max_tokens : usual,
+        .max_source = !a->encoder_layers ? 0
+                      : o->max_source    ? o->max_source
+                                         : usual,
+        .whole_kv = o->n_hooks > 0,
         .max_rows = o->max_verify ? o->max_verify : DEFAULT_VERIFY,
         .stage = o->n_hooks > 0,
         .attn_sums = (all_needs(o) & PL_STAGE_ATTN) != 0,
@@ -44,7 +50,7 @@ static size_t own_bytes(const struct pl_arch *a, const struct pl_session_opts *o
 void pl_session_bytes(const struct pl_arch *a, const struct pl_session_opts *o,
                       struct pl_session_memory *out)
 {
-    struct pl_cache_opts c = cache_opts(o, a->max_positions);
+    struct pl_cache_opts c = cache_opts(o, a);
     struct pl_cache_bytes b = pl_cpu_backend.cache_need(a, &c);
 
     *out = (struct pl_session_memory){
@@ -58,6 +64,15 @@ static enum pl_status check_opts(const struct pl_arch *a, const struct pl_sessio
         return pl_fail(err, PL_ERANGE,
                        "a session of %zu tokens: the model has %" PRId64 " positions",
                        o->max_tokens, a->max_positions);
+    if (o->max_source > (uint64_t)a->max_positions)
+        return pl_fail(err, PL_ERANGE,
+                       "a source of %zu tokens: the model has %" PRId64 " positions", o->max_source,
+                       a->max_positions);
+    if (o->n_hooks && (!a->causal || a->pos == PL_POS_RELATIVE))
+        return pl_fail(err, PL_EUNSUPPORTED,
+                       "%s: stage hooks need a decoder without relative "
+                       "positions",
+                       a->name);
     if (o->max_verify > MAX_FORWARD)
         return pl_fail(err, PL_ERANGE, "a verify of %zu tokens: at most %d", o->max_verify,
                        MAX_FORWARD);
@@ -142,7 +157,7 @@ enum pl_status pl_session_create(struct pl_model *m, const struct pl_session_opt
     static const struct pl_session_opts none;
     const struct pl_session_opts *o = opts ? opts : &none;
     const struct pl_arch *a = &pl_model_info(m)->arch;
-    struct pl_cache_opts c = cache_opts(o, a->max_positions);
+    struct pl_cache_opts c = cache_opts(o, a);
     struct pl_session *s;
     enum pl_status st;
 
@@ -199,12 +214,77 @@ void pl_session_free(struct pl_session *s)
 
 void pl_session_reset(struct pl_session *s)
 {
-    for (int32_t l = 0; l < s->layers; l++)
-        s->backend->cache_set(s->cache, l, 0, 0);
+    s->backend->cache_reset(s->cache);
     for (size_t i = 0; i < s->n_taps; i++)
         s->tap_rows[i] = 0;
-    s->len = s->since = 0;
+    s->len = s->since = s->source_len = 0;
     s->kv_read = 0;
+}
+
+static enum pl_status check_source(const struct pl_session *s, const struct pl_source *in,
+                                   struct pl_err *err)
+{
+    const struct pl_arch *a = &pl_model_info(s->model)->arch;
+    int64_t image = pl_arch_image_rows(a);
+
+    if (a->causal && !a->encoder_layers)
+        return pl_fail(err, PL_EUSAGE, "%s has no encoder", a->name);
+    if (s->len && a->causal)
+        return pl_fail(err, PL_EUSAGE, "a source comes before the decoder's first token");
+    if (!in->n)
+        return pl_fail(err, PL_ERANGE, "the source is empty: at least one row is needed");
+    if (!!in->ids + !!in->embeds + !!in->pixels != 1)
+        return pl_fail(err, PL_EUSAGE, "a source is ids, embeddings or pixels");
+    if (in->pixels ? image != (int64_t)in->n : image && !in->embeds)
+        return pl_fail(err, PL_EUSAGE, "%s reads %s", a->name,
+                       image ? "pixels, an image at a time" : "ids, not pixels");
+    for (size_t i = 0; in->types && i < in->n; i++)
+        if (in->types[i] < 0 || in->types[i] >= a->types)
+            return pl_fail(err, PL_ERANGE, "token type %zu is %" PRId32 ", the model has %" PRId32,
+                           i, in->types[i], a->types);
+    return in->ids ? pl_model_check_ids(s->model, in->ids, in->n, err) : PL_OK;
+}
+
+enum pl_status pl_session_encode(struct pl_session *s, const struct pl_source *source,
+                                 float *hidden, struct pl_err *err)
+{
+    const struct pl_arch *a = &pl_model_info(s->model)->arch;
+    enum pl_status st = check_source(s, source, err);
+
+    if (st)
+        return st;
+    s->source_len = 0;
+    st = s->backend->encode(s->network, s->cache, source, err);
+    if (!st && hidden)
+        st = s->backend->download(s->backend->cache_encoded(s->cache), 0, source->n, hidden, err);
+    if (st)
+        return st;
+    s->source_len = source->n;
+    if (!a->causal) {
+        s->len = source->n;
+        pl_session_note_taps(s, 0, s->layers, source->n);
+    }
+    s->kv_read = 0;
+    return PL_OK;
+}
+
+enum pl_status pl_session_pooled(struct pl_session *s, float *out, struct pl_err *err)
+{
+    if (!s->source_len || pl_model_info(s->model)->arch.causal)
+        return pl_fail(err, PL_EUSAGE, "there is nothing to pool: an encoder reads a source first");
+    return s->backend->pool(s->network, s->cache, out, err);
+}
+
+/* Whether the session can take ids of a decoder. */
+static enum pl_status check_decoder(const struct pl_session *s, struct pl_err *err)
+{
+    const struct pl_arch *a = &pl_model_info(s->model)->arch;
+
+    if (!a->causal)
+        return pl_fail(err, PL_EUSAGE, "%s is an encoder: it makes no tokens", a->name);
+    if (a->encoder_layers && !s->source_len)
+        return pl_fail(err, PL_EUSAGE, "%s: the source comes before the decoder's ids", a->name);
+    return PL_OK;
 }
 
 static enum pl_status check_room(const struct pl_session *s, size_t n, struct pl_err *err)
@@ -232,7 +312,9 @@ enum pl_status pl_session_prefill(struct pl_session *s, const struct pl_prompt *
         return pl_fail(err, PL_EUSAGE, "a session with hooks takes one prompt after a reset");
     if (s->n_hooks && p->all_logits)
         return pl_fail(err, PL_EUSAGE, "a session with hooks gives the last row's logits only");
-    st = check_room(s, p->n, err);
+    st = check_decoder(s, err);
+    if (!st)
+        st = check_room(s, p->n, err);
     if (!st && !p->embeds)
         st = pl_model_check_ids(s->model, p->ids, p->n, err);
     if (st)
@@ -258,6 +340,9 @@ static enum pl_status append(struct pl_session *s, const int32_t *ids, size_t k,
                            .logits = logits};
     enum pl_status st;
 
+    st = check_decoder(s, err);
+    if (st)
+        return st;
     if (!s->len)
         return pl_fail(err, PL_EUSAGE, "decode or verify before any prefill");
     st = check_room(s, k, err);
@@ -295,9 +380,12 @@ enum pl_status pl_session_rollback(struct pl_session *s, size_t n, struct pl_err
     if (n > s->since)
         return pl_fail(err, PL_ERANGE, "a rollback of %zu tokens: %zu were added since the prefill",
                        n, s->since);
-    for (int32_t l = 0; l < s->layers; l++)
-        s->backend->cache_set(s->cache, l, s->backend->cache_len(s->cache, l) - n,
-                              s->backend->cache_position(s->cache, l) - (int64_t)n);
+    if (n > s->backend->cache_can_drop(s->cache))
+        return pl_fail(err, PL_ERANGE,
+                       "a rollback of %zu tokens: the sliding window has overwritten what stood "
+                       "before more than %zu",
+                       n, s->backend->cache_can_drop(s->cache));
+    s->backend->cache_drop(s->cache, n);
     s->len -= n;
     s->since -= n;
     return PL_OK;
@@ -413,7 +501,8 @@ void pl_session_memory(const struct pl_session *s, struct pl_session_memory *out
     out->workspace_bytes = b.workspace + (int64_t)s->own_bytes;
     out->kv_bytes_used = 0;
     for (int32_t l = 0; l < s->layers; l++)
-        out->kv_bytes_used += row * (int64_t)s->backend->cache_len(s->cache, l);
+        out->kv_bytes_used +=
+            row * (int64_t)(s->backend->cache_len(s->cache, l) + (a->causal ? s->source_len : 0));
 }
 
 struct pl_model *pl_session_model(const struct pl_session *s)

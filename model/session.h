@@ -1,7 +1,9 @@
 /*
  * One sequence on a model: its KV cache and the buffers of its steps, all allocated at creation
  * (decode and verify allocate nothing). Life: create → prefill → (decode | verify | rollback)* →
- * reset → prefill … → free. Thread rule: the model's (model.h).
+ * reset → prefill … → free. An encoder only encodes, as often as one likes; an encoder–decoder
+ * encodes its source before the first prefill after create or reset. Thread rule: the model's
+ * (model.h).
  *
  * Logits are f32 on the host. On failure nothing has been appended (PL_ERANGE is found before any
  * work). CPU: verify(k) gives the very bits of k decodes, any cut of the prompt and any number of
@@ -64,8 +66,9 @@ enum pl_positions {
 #define PL_TAP_FINAL (-1) /* after the last block and the final norm */
 
 struct pl_session_opts {
-    size_t max_tokens; /* most positions: prompt + generated + a verify in flight; 0: the model's
-                          max_positions */
+    size_t max_tokens; /* most positions: prompt + generated + a verify in flight (encoders: rows
+                          of the source); 0: the model's usual_positions */
+    size_t max_source; /* encoder–decoders: most rows of the source; 0: usual_positions */
     size_t max_verify; /* longest verify; 0: 32 */
     enum pl_dtype kv_dtype; /* f32, f16, bf16; PL_DT_AUTO: f32 */
     enum pl_positions positions;
@@ -105,9 +108,22 @@ void pl_session_bytes(const struct pl_arch *a, const struct pl_session_opts *o,
 /* As new: lengths 0. */
 void pl_session_reset(struct pl_session *s);
 
-/* Appends the prompt. logits may be NULL. May be called again to append more, unless there are
- * hooks (then once after create or reset). PL_ERANGE: an empty prompt, an id outside the
- * vocabulary, more than max_tokens. A prefill that failed within (a hook) resets the session. */
+/* Runs the encoder over the whole source. hidden: NULL, or [n, hidden] on the host: its last states
+ * (after the final norm where there is one; an image tower's are as its last block left them). Taps
+ * are an encoder's; those of an encoder–decoder are its decoder's. PL_EUSAGE: the model has no
+ * encoder, or has read past a prefill already; PL_ERANGE: an id, type or row out of bounds. */
+PL_MUST_CHECK
+enum pl_status pl_session_encode(struct pl_session *s, const struct pl_source *source,
+                                 float *hidden, struct pl_err *err);
+/* What the pooler makes of the last source, [hidden]: tanh(W · row 0 + b). PL_EUNSUPPORTED: the
+ * model has none. */
+PL_MUST_CHECK
+enum pl_status pl_session_pooled(struct pl_session *s, float *out, struct pl_err *err);
+
+/* Appends the prompt (behind an encoder: the decoder's first ids). logits may be NULL. May be
+ * called again to append more, unless there are hooks (then once after create or reset). PL_ERANGE:
+ * an empty prompt, an id outside the vocabulary, more than max_tokens. A prefill that failed within
+ * (a hook) resets the session. */
 PL_MUST_CHECK
 enum pl_status pl_session_prefill(struct pl_session *s, const struct pl_prompt *p, float *logits,
                                   struct pl_err *err);
@@ -120,8 +136,9 @@ enum pl_status pl_session_decode(struct pl_session *s, int32_t id, float *logits
 PL_MUST_CHECK
 enum pl_status pl_session_verify(struct pl_session *s, const int32_t *ids, size_t k, float *logits,
                                  struct pl_err *err);
-/* Forgets the last n tokens (decoded or verified since the last prefill; more is PL_ERANGE). Later
- * bits are as if they had never been. */
+/* Forgets the last n tokens (decoded or verified since the last prefill; more is PL_ERANGE, and so
+ * is, for a model with a sliding window, more than the last 256 or the longest verify). Later bits
+ * are as if they had never been. */
 PL_MUST_CHECK
 enum pl_status pl_session_rollback(struct pl_session *s, size_t n, struct pl_err *err);
 /* One decode step of n different sessions of one model together; logits [n, vocab]. The same bits
@@ -133,7 +150,8 @@ enum pl_status pl_sessions_decode(struct pl_session *const *s, const int32_t *id
 /* Positions so far: prompt + tokens since. */
 size_t pl_session_len(const struct pl_session *s);
 size_t pl_session_capacity(const struct pl_session *s);
-/* KV rows of a layer: the staircase after pruning. */
+/* KV rows of a layer that its last row sees: the staircase after pruning; no more than a sliding
+ * window (which with hooks counts rows that are left, not places in the prompt). */
 size_t pl_session_kv_len(const struct pl_session *s, int32_t layer);
 /* After prefill: keeps, in one layer, n KV rows of each KV head: idx [kv_heads][n], ascending
  * within a head (KV reducers). */

@@ -3,39 +3,19 @@
 #include "base/rng.h"
 #include "model/gguf_arch.h"
 #include "model/quant.h"
+#include "model/weight_names.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Where the decoder's tensors may stand: as published, bare, and inside multimodal models. */
-static const char *const prefixes[] = {"model.", "", "language_model.model.",
-                                       "model.language_model."};
-static const char *const head_names[] = {"lm_head.weight", "language_model.lm_head.weight"};
-static const char *const gguf_head_names[] = {"output.weight", "output.weight"};
-
-/* What the parts of a Llama are called. */
-struct names {
-    const char *embed, *blocks, *attn_norm, *q, *k, *v, *o, *ffn_norm, *gate, *up, *down,
-        *final_norm;
-    const char *const *head; /* two names */
-};
-static const struct names hub_names = {
-    "embed_tokens",     "layers",           "input_layernorm",  "self_attn.q_proj",
-    "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "post_attention_layernorm",
-    "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj",    "norm",
-    head_names};
-static const struct names gguf_names = {
-    "token_embd", "blk",      "attn_norm", "attn_q",   "attn_k",      "attn_v",       "attn_output",
-    "ffn_norm",   "ffn_gate", "ffn_up",    "ffn_down", "output_norm", gguf_head_names};
-
 struct resolver {
     const struct pl_arch *arch;
+    const struct pl_weight_names *names;
     const struct pl_checkpoint *c; /* NULL: random */
     uint64_t seed;
     struct pl_arena *arena;
     const struct pl_gguf *gguf; /* NULL: c is none */
-    const struct names *names;
     const char *prefix;
     int32_t paired; /* of q and k: see backend.h */
     int32_t used;
@@ -102,108 +82,281 @@ static enum pl_status resolve(struct resolver *r, struct pl_weight_source *s, co
     return PL_OK;
 }
 
-/* One linear of a layer with its bias, where it has one. */
+/* A part of a tensor: outputs [first, first + rows) of `all`, which may be stored as [in, all]. */
+static enum pl_status resolve_part(struct resolver *r, struct pl_weight_source *s, const char *name,
+                                   int64_t first, int64_t rows, int64_t all, int64_t cols)
+{
+    bool vector = rows == 0;
+    enum pl_status st;
+
+    if (r->c && r->arch->transposed && !vector)
+        st = resolve(r, s, name, cols, all, 0);
+    else
+        st = resolve(r, s, name, vector ? 0 : all, cols, 0);
+    if (st)
+        return st;
+    if (!r->c)
+        s->key += (uint64_t)first;
+    s->ld = r->c && r->arch->transposed && !vector ? all : 0;
+    s->skip = s->ld ? first : first * cols;
+    s->rows = rows;
+    s->cols = cols;
+    return PL_OK;
+}
+
+static const char *block_name(struct resolver *r, int32_t l, const char *name, const char *end)
+{
+    return pl_arena_printf(r->arena, "%s%s%d.%s%s", r->prefix, r->names->block, l, name, end);
+}
+
+/* One linear of a block with its bias, where it has one. */
 static enum pl_status linear(struct resolver *r, struct pl_weight_source *w,
                              struct pl_weight_source *b, int32_t layer, const char *name,
                              int64_t rows, int64_t cols, bool bias)
 {
-    const char *blocks = r->names->blocks;
-    enum pl_status st = resolve(
-        r, w, pl_arena_printf(r->arena, "%s%s.%d.%s.weight", r->prefix, blocks, layer, name), rows,
-        cols, 0);
+    enum pl_status st =
+        resolve_part(r, w, block_name(r, layer, name, ".weight"), 0, rows, rows, cols);
 
     if (!st && bias)
-        st = resolve(r, b,
-                     pl_arena_printf(r->arena, "%s%s.%d.%s.bias", r->prefix, blocks, layer, name),
-                     0, rows, 0);
-    if (!bias)
-        *b = (struct pl_weight_source){.name = name, .absent = true};
+        st = resolve(r, b, block_name(r, layer, name, ".bias"), 0, rows, 0);
     return st;
 }
 
-static enum pl_status norm(struct resolver *r, struct pl_weight_source *s, int32_t layer,
-                           const char *name)
-{
-    return resolve(
-        r, s,
-        pl_arena_printf(r->arena, "%s%s.%d.%s.weight", r->prefix, r->names->blocks, layer, name), 0,
-        r->arch->hidden, 1);
-}
-
-static enum pl_status llama_layer(struct resolver *r, struct pl_layer_sources *s, int32_t l)
+/* q, k and v below each other in one tensor, their biases behind each other in another. */
+static enum pl_status fused_qkv(struct resolver *r, struct pl_layer_sources *s, int32_t l)
 {
     const struct pl_arch *a = r->arch;
-    const struct names *n = r->names;
-    int64_t h = a->hidden, q = (int64_t)a->heads * a->head_dim, f = a->ffn;
-    int64_t kv = (int64_t)a->kv_heads * a->head_dim;
+    int64_t q = (int64_t)a->heads * a->head_dim, kv = (int64_t)a->kv_heads * a->head_dim, at = 0;
+    struct pl_weight_source *const w[] = {&s->q, &s->k, &s->v}, *const b[] = {&s->q_bias,
+                                                                              &s->k_bias,
+                                                                              &s->v_bias};
+    const char *name = block_name(r, l, r->names->q, ".weight");
+    const char *bias = block_name(r, l, r->names->q, ".bias");
+    int32_t used = r->used;
+    enum pl_status st = PL_OK;
+
+    for (int i = 0; i < 3 && !st; i++) {
+        int64_t rows = i ? kv : q;
+        st = resolve_part(r, w[i], name, at, rows, q + 2 * kv, a->hidden);
+        if (!st && a->qkv_bias) {
+            st = resolve(r, b[i], bias, 0, q + 2 * kv, 0);
+            b[i]->cols = rows;
+            b[i]->skip = at;
+        }
+        at += rows;
+    }
+    r->used = used + 1 + a->qkv_bias;
+    return st;
+}
+
+/* Gain and, for LayerNorm, bias; old files say gamma and beta. */
+static enum pl_status norm(struct resolver *r, struct pl_weight_source *gain,
+                           struct pl_weight_source *bias, const char *name)
+{
+    const char *g = pl_arena_printf(r->arena, "%s.weight", name);
+    const char *b = pl_arena_printf(r->arena, "%s.bias", name);
+    const char *old = pl_arena_printf(r->arena, "%s.gamma", name);
     enum pl_status st;
 
-    st = norm(r, &s->attn_norm, l, n->attn_norm);
+    if (!name || !g || !b || !old)
+        return pl_fail(r->err, PL_ENOMEM, "no memory for weight names");
+    if (r->c && !pl_checkpoint_find(r->c, g) && pl_checkpoint_find(r->c, old)) {
+        g = old;
+        b = pl_arena_printf(r->arena, "%s.beta", name);
+    }
+    st = resolve(r, gain, g, 0, r->arch->hidden, 1);
+    if (!st && r->arch->norm == PL_NORM_LAYER)
+        st = resolve(r, bias, b, 0, r->arch->hidden, 0);
+    return st;
+}
+
+static enum pl_status cross_attention(struct resolver *r, struct pl_layer_sources *s, int32_t l)
+{
+    const struct pl_weight_names *n = r->names;
+    struct pl_weight_source none = {0};
+    int64_t h = r->arch->hidden, q = (int64_t)r->arch->heads * r->arch->head_dim;
+    enum pl_status st = norm(r, &s->cross_norm, &none, block_name(r, l, n->cross_norm, ""));
+
     if (!st)
+        st = linear(r, &s->cross_q, &none, l, n->cross_q, q, h, false);
+    if (!st)
+        st = linear(r, &s->cross_k, &none, l, n->cross_k, q, h, false);
+    if (!st)
+        st = linear(r, &s->cross_v, &none, l, n->cross_v, q, h, false);
+    if (!st)
+        st = linear(r, &s->cross_o, &none, l, n->cross_o, h, q, false);
+    return st;
+}
+
+static enum pl_status attention(struct resolver *r, struct pl_layer_sources *s, int32_t l)
+{
+    const struct pl_arch *a = r->arch;
+    const struct pl_weight_names *n = r->names;
+    int64_t h = a->hidden, q = (int64_t)a->heads * a->head_dim;
+    int64_t kv = (int64_t)a->kv_heads * a->head_dim;
+    enum pl_status st = PL_OK;
+
+    if (a->fused_qkv)
+        st = fused_qkv(r, s, l);
+    else
         st = linear(r, &s->q, &s->q_bias, l, n->q, q, h, a->qkv_bias);
-    if (!st)
+    if (!st && !a->fused_qkv)
         st = linear(r, &s->k, &s->k_bias, l, n->k, kv, h, a->qkv_bias);
-    if (!st)
+    if (!st && !a->fused_qkv)
         st = linear(r, &s->v, &s->v_bias, l, n->v, kv, h, a->qkv_bias);
     if (!st)
         st = linear(r, &s->o, &s->o_bias, l, n->o, h, q, a->o_bias);
-    if (!st)
-        st = norm(r, &s->ffn_norm, l, n->ffn_norm);
-    if (!st)
-        st = linear(r, &s->gate, &s->gate_bias, l, n->gate, f, h, a->mlp_bias);
-    if (!st)
-        st = linear(r, &s->up, &s->up_bias, l, n->up, f, h, a->mlp_bias);
-    if (!st)
-        st = linear(r, &s->down, &s->down_bias, l, n->down, h, f, a->mlp_bias);
     s->q.paired = s->k.paired = s->q_bias.paired = s->k_bias.paired = r->paired;
+    if (!st && a->qk_norm)
+        st = resolve(r, &s->q_norm, block_name(r, l, n->q_norm, ".weight"), 0, a->head_dim, 1);
+    if (!st && a->qk_norm)
+        st = resolve(r, &s->k_norm, block_name(r, l, n->k_norm, ".weight"), 0, a->head_dim, 1);
     return st;
 }
 
-static void find_prefix(struct resolver *r)
+static enum pl_status block(struct resolver *r, struct pl_layer_sources *s, int32_t l)
 {
-    char name[128];
+    const struct pl_arch *a = r->arch;
+    const struct pl_weight_names *n = r->names;
+    int64_t h = a->hidden, f = a->ffn;
+    enum pl_status st =
+        norm(r, &s->attn_norm, &s->attn_norm_bias, block_name(r, l, n->attn_norm, ""));
 
-    r->gguf = r->c ? pl_checkpoint_gguf(r->c) : NULL;
-    r->names = r->gguf ? &gguf_names : &hub_names;
-    r->prefix = r->gguf ? "" : prefixes[0];
-    if (r->gguf) {
-        r->paired = pl_gguf_paired_rows(r->gguf) ? r->arch->head_dim : 0;
-        return;
-    }
-    for (size_t i = 0; r->c && i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
-        snprintf(name, sizeof(name), "%sembed_tokens.weight", prefixes[i]);
-        if (pl_checkpoint_find(r->c, name)) {
-            r->prefix = prefixes[i];
-            return;
-        }
-    }
+    if (!st)
+        st = attention(r, s, l);
+    if (!st && a->encoder_layers)
+        st = cross_attention(r, s, l);
+    if (!st)
+        st = norm(r, &s->ffn_norm, &s->ffn_norm_bias, block_name(r, l, n->ffn_norm, ""));
+    if (!st && a->gated)
+        st = linear(r, &s->gate, &s->gate_bias, l, n->gate, f, h, a->mlp_bias);
+    if (!st)
+        st = linear(r, &s->up, &s->up_bias, l, !a->gated && n->plain_up ? n->plain_up : n->up, f, h,
+                    a->mlp_bias);
+    if (!st)
+        st = linear(r, &s->down, &s->down_bias, l, n->down, h, f, a->mlp_bias);
+    return st;
 }
 
-static enum pl_status llama_head(struct resolver *r, struct pl_weight_source *s)
+/* Prefix and name of the embedding table under which the checkpoint has one. */
+static const char *find_prefix(struct resolver *r)
 {
-    const char *const *names = r->names->head;
-    const char *name = names[0];
+    const struct pl_weight_names *n = r->names;
+    char name[128];
 
-    if (r->arch->tied) {
-        *s = (struct pl_weight_source){.name = name, .absent = true};
-        return PL_OK;
-    }
-    for (size_t i = 0; r->c && i < 2; i++) {
-        if (pl_checkpoint_find(r->c, names[i])) {
-            name = names[i];
-            break;
+    for (size_t i = 0; r->c && n->prefixes[i]; i++) {
+        for (size_t j = 0; n->embed[j]; j++) {
+            snprintf(name, sizeof(name), "%s%s", n->prefixes[i], n->embed[j]);
+            if (pl_checkpoint_find(r->c, name)) {
+                r->prefix = n->prefixes[i];
+                return n->embed[j];
+            }
         }
     }
+    r->prefix = n->prefixes[0];
+    return n->embed[0];
+}
+
+static const char *outer_name(struct resolver *r, const char *name)
+{
+    return name ? pl_arena_printf(r->arena, "%s%s", r->prefix, name) : NULL;
+}
+
+/* The first conv of an image tower, [hidden, channels, patch, patch], is a matrix to us. */
+static enum pl_status patches(struct resolver *r, struct pl_model_sources *s)
+{
+    const struct pl_arch *a = r->arch;
+    int64_t each = (int64_t)a->channels * a->patch * a->patch;
+    const char *name = outer_name(r, r->names->patch);
+    const struct pl_tensor_view *t = r->c && name ? pl_checkpoint_find(r->c, name) : NULL;
+    struct pl_tensor_view *flat;
+    char found[160];
+
+    if (!t)
+        return resolve(r, &s->patch, name, a->hidden, each, 0);
+    pl_tensor_shape_text(t, found, sizeof(found));
+    if (t->dims != 4 || t->shape[0] != a->hidden || t->shape[1] != a->channels ||
+        t->shape[2] != a->patch || t->shape[3] != a->patch)
+        return pl_fail(r->err, PL_EFORMAT,
+                       "%s: tensor %s: expected shape [%d, %d, %d, %d] by config.json, found %s",
+                       t->file, t->name, a->hidden, a->channels, a->patch, a->patch, found);
+    flat = pl_arena_calloc(r->arena, 1, sizeof(*flat));
+    if (!flat)
+        return pl_fail(r->err, PL_ENOMEM, "no memory for weight names");
+    *flat = *t;
+    flat->dims = 2;
+    flat->shape[1] = each;
+    s->patch =
+        (struct pl_weight_source){.name = name, .view = flat, .rows = a->hidden, .cols = each};
+    r->used++;
+    return check_view(r, flat, a->hidden, each, false);
+}
+
+/* What stands before the blocks. */
+static enum pl_status inputs(struct resolver *r, struct pl_model_sources *s, const char *embed)
+{
+    const struct pl_arch *a = r->arch;
+    const struct pl_weight_names *n = r->names;
+    enum pl_status st = PL_OK;
+
+    if (a->vocab)
+        st = resolve(r, &s->embed, outer_name(r, embed), a->vocab, a->hidden, 0);
+    if (!st && a->pos == PL_POS_LEARNED)
+        st = resolve(r, &s->positions, outer_name(r, n->positions),
+                     a->pos_offset + a->max_positions, a->hidden, 0);
+    if (!st && a->types)
+        st = resolve(r, &s->types, outer_name(r, n->types), a->types, a->hidden, 0);
+    if (!st && a->embed_norm)
+        st = norm(r, &s->embed_norm, &s->embed_norm_bias, outer_name(r, n->embed_norm));
+    if (!st && a->patch)
+        st = patches(r, s);
+    if (!st && a->patch)
+        st = resolve(r, &s->cls, outer_name(r, n->cls), 0, a->hidden, 0);
+    return st;
+}
+
+/* A head that is not the embedding; t5's may stand there whatever the configuration says. */
+static enum pl_status head(struct resolver *r, struct pl_weight_source *s)
+{
+    const struct pl_weight_names *n = r->names;
+    const char *name = n->heads[0];
+    bool t5 = !strcmp(n->family, "t5"), found = false;
+
+    for (size_t i = 0; r->c && n->heads[i] && !found; i++) {
+        found = pl_checkpoint_find(r->c, n->heads[i]) != NULL;
+        name = found ? n->heads[i] : name;
+    }
+    if (t5 && r->c ? !found : r->arch->tied)
+        return PL_OK;
     return resolve(r, s, name, r->arch->vocab, r->arch->hidden, 0);
 }
 
-/* GGUF files carry llama3's scaling as the factors themselves. */
-static enum pl_status rope_factors(struct resolver *r, struct pl_weight_source *s)
+/* One stack of blocks with what stands before and behind it. */
+static enum pl_status stack(struct resolver *r, struct pl_model_sources *s)
 {
-    *s = (struct pl_weight_source){.name = "rope_freqs.weight", .absent = true};
-    if (!r->gguf || !pl_checkpoint_find(r->c, s->name))
-        return PL_OK;
-    return resolve(r, s, s->name, 0, r->arch->head_dim / 2, 1);
+    const struct pl_arch *a = r->arch;
+    const struct pl_weight_names *n = r->names;
+    const char *embed = find_prefix(r), *pooler;
+    enum pl_status st = inputs(r, s, embed);
+
+    s->layers = pl_arena_calloc(r->arena, (size_t)a->layers, sizeof(*s->layers));
+    if (!s->layers)
+        return pl_fail(r->err, PL_ENOMEM, "no memory for weight names");
+    if (!st && a->pos == PL_POS_RELATIVE)
+        st = resolve(r, &s->relative, outer_name(r, n->relative), a->buckets, a->heads, 0);
+    for (int32_t l = 0; l < a->layers && !st; l++)
+        st = block(r, &s->layers[l], l);
+    if (!st && a->final_norm)
+        st = norm(r, &s->final_norm, &s->final_norm_bias, outer_name(r, n->final_norm));
+    pooler = n->pooler ? pl_arena_printf(r->arena, "%s%s.weight", r->prefix, n->pooler) : NULL;
+    if (!st && r->c && pooler && pl_checkpoint_find(r->c, pooler)) {
+        st = resolve(r, &s->pooler, pooler, a->hidden, a->hidden, 0);
+        if (!st)
+            st = resolve(r, &s->pooler_bias,
+                         pl_arena_printf(r->arena, "%s%s.bias", r->prefix, n->pooler), 0, a->hidden,
+                         0);
+    }
+    return st;
 }
 
 enum pl_status pl_weights_resolve(const struct pl_arch *a, const struct pl_checkpoint *c,
@@ -211,29 +364,39 @@ enum pl_status pl_weights_resolve(const struct pl_arch *a, const struct pl_check
                                   struct pl_model_sources *out, struct pl_weights_report *report,
                                   struct pl_err *err)
 {
-    struct resolver r = {.arch = a, .c = c, .seed = seed, .arena = arena, .err = err};
+    bool t5_encoder = !strcmp(a->family, "t5") && !a->causal;
+    struct resolver r = {.arch = a,
+                         .gguf = c ? pl_checkpoint_gguf(c) : NULL,
+                         .c = c,
+                         .seed = seed,
+                         .arena = arena,
+                         .err = err};
     struct pl_model_sources s = {0};
     enum pl_status st;
 
-    find_prefix(&r);
-    s.layers = pl_arena_calloc(arena, (size_t)a->layers, sizeof(*s.layers));
-    if (!s.layers)
-        return pl_fail(err, PL_ENOMEM, "no memory for weight names");
-    st = resolve(&r, &s.embed, pl_arena_printf(arena, "%s%s.weight", r.prefix, r.names->embed),
-                 a->vocab, a->hidden, 0);
-    for (int32_t l = 0; l < a->layers && !st; l++)
-        st = llama_layer(&r, &s.layers[l], l);
-    if (!st)
-        st = resolve(&r, &s.final_norm,
-                     pl_arena_printf(arena, "%s%s.weight", r.prefix, r.names->final_norm), 0,
-                     a->hidden, 1);
-    if (!st)
-        st = llama_head(&r, &s.lm_head);
-    if (!st)
-        st = rope_factors(&r, &s.rope_factors);
+    r.names = pl_weight_names(t5_encoder ? "t5 encoder" : a->family, r.gguf != NULL);
+    if (!r.names)
+        return pl_fail(err, PL_EUNSUPPORTED, "%s cannot be read from this kind of file", a->name);
+    r.paired = r.gguf && pl_gguf_paired_rows(r.gguf) ? a->head_dim : 0;
+    st = stack(&r, &s);
+    if (!st && r.gguf && pl_checkpoint_find(c, "rope_freqs.weight")) /* llama3's, as factors */
+        st = resolve(&r, &s.rope_factors, "rope_freqs.weight", 0, a->head_dim / 2, 1);
+    if (!st && a->head)
+        st = head(&r, &s.lm_head);
+    if (!st && a->encoder_layers) {
+        struct pl_arch below = pl_arch_encoder(a);
+        below.vocab = 0; /* the decoder's table serves both */
+        s.encoder = pl_arena_calloc(arena, 1, sizeof(*s.encoder));
+        if (!s.encoder)
+            return pl_fail(err, PL_ENOMEM, "no memory for weight names");
+        r.arch = &below;
+        r.names = pl_weight_names("t5 encoder", false);
+        st = stack(&r, s.encoder);
+    }
     if (st)
         return st;
     report->used = r.used;
+    report->tied = a->head && pl_weight_absent(&s.lm_head);
     report->stored = PL_DT_F32;
     for (int dt = 0; dt < PL_DT_COUNT; dt++)
         if (r.elements[dt] > r.elements[report->stored])

@@ -15,6 +15,7 @@
 struct pl_weights_report {
     int32_t used;         /* tensors of the checkpoint that the model needs */
     bool blocks;          /* some matrix is of a block format (quant.h) */
+    bool tied;            /* the head is the embedding */
     enum pl_dtype stored; /* the type that most of the matrices' elements have; f32 when random */
 };
 

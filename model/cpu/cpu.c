@@ -136,15 +136,19 @@ const struct pl_backend pl_cpu_backend = {
     .cache_bytes = pl_cpu_cache_bytes,
     .cache_need = pl_cpu_cache_need,
     .cache_len = pl_cpu_cache_len,
-    .cache_set = pl_cpu_cache_set,
-    .cache_position = pl_cpu_cache_position,
+    .cache_reset = pl_cpu_cache_reset,
+    .cache_can_drop = pl_cpu_cache_can_drop,
+    .cache_drop = pl_cpu_cache_drop,
     .cache_keep = pl_cpu_cache_keep,
     .cache_stage = pl_cpu_cache_stage,
+    .cache_encoded = pl_cpu_cache_encoded,
     .cache_sums = pl_cpu_cache_sums,
     .cache_sums_clear = pl_cpu_cache_sums_clear,
     .cache_tap = pl_cpu_cache_tap,
     .cache_kv_read = pl_cpu_cache_kv_read,
     .forward = pl_cpu_forward,
+    .encode = pl_cpu_encode,
+    .pool = pl_cpu_pool_row,
 };
 
 const struct pl_backend *pl_backend_by_name(const char *name)

@@ -41,9 +41,19 @@ struct pl_panels {
     size_t paired; /* rows of blocks: as pl_weight_source has it */
 };
 
+/* Rows by id or position, in a type of their own. */
+struct pl_rows {
+    void *data; /* NULL: none */
+    enum pl_dtype dtype;
+};
+
 struct pl_cpu_layer {
     struct pl_panels q, k, v, o, gate, up, down;
-    float *attn_norm, *ffn_norm; /* [hidden] */
+    struct pl_panels cross_q, cross_k, cross_v, cross_o;
+    float *attn_norm, *ffn_norm;           /* [hidden] */
+    float *attn_norm_bias, *ffn_norm_bias; /* [hidden] or NULL */
+    float *cross_norm;                     /* [hidden] or NULL */
+    float *q_norm, *k_norm;                /* [head_dim] or NULL */
 };
 
 struct pl_workspace {
@@ -52,6 +62,7 @@ struct pl_workspace {
     float *k, *v;                    /* [CHUNK, kv_heads · head_dim] */
     float *gate, *up;                /* [CHUNK, ffn] */
     float *cos, *sin;                /* [CHUNK, head_dim / 2] of each row's position */
+    float *patch;                    /* [CHUNK, channels · patch²] pixels of each row's patch */
     const struct pl_span **row_span; /* [CHUNK] the span of each row */
     size_t *row_in_span;             /* [CHUNK] */
 };
@@ -62,7 +73,13 @@ struct pl_network {
     struct pl_cpu_layer *layers;
     struct pl_tensor head, final_norm; /* views of what stands below, for the operation table */
     struct pl_panels head_panels;
-    float *final_gain;
+    float *final_gain, *final_bias, *embed_gain, *embed_bias; /* [hidden] or NULL */
+    struct pl_rows positions, types;
+    float *relative;                /* [buckets, heads] or NULL */
+    struct pl_panels patch, pooler; /* data NULL: none */
+    float *cls;                     /* [hidden] or NULL */
+    struct pl_network *encoder;     /* of an encoder–decoder; shares workspace and embeddings */
+    const struct pl_network *embedder; /* where ids are looked up; NULL: here */
     void *embed; /* [vocab, hidden] as embed_dtype; NULL: tied, read from head_panels */
     enum pl_dtype embed_dtype;
     bool embed_mapped; /* embed is the checkpoint's, of a block format */
@@ -71,24 +88,43 @@ struct pl_network {
     int64_t bytes, work_bytes;
 };
 
+/* K and V of one layer. Rows are counted from the sequence's start; row j stands at place j mod
+ * cap, so that a window needs no more rows than it shows and one forward adds. */
 struct pl_cpu_kv {
     void *k, *v;
-    size_t len;
+    size_t cap;     /* places, a multiple of PL_ATTN_CHUNK */
+    size_t window;  /* a row sees so many, itself included; 0: all */
+    size_t first;   /* rows before it were dropped */
+    size_t len;     /* rows so far */
+    size_t written; /* the most that len has been since a reset: what may have been overwritten */
     int64_t next_position;
 };
 
 struct pl_cache {
     struct pl_network *network;
     enum pl_dtype dtype;
-    size_t max_tokens, padded; /* padded to chunks of 64 keys */
-    struct pl_cpu_kv *kv;      /* [layers] */
-    void *block;               /* K and V of all layers */
+    size_t max_tokens;
+    size_t padded;           /* max_tokens in chunks of 64 keys */
+    struct pl_cpu_kv *kv;    /* [layers]; an encoder's layers share one */
+    struct pl_cpu_kv *cross; /* [layers] of the source, or NULL */
+    void *block;             /* K and V of all layers */
     struct pl_tensor stage, sums;
     struct pl_tensor *taps;
     int *tap_layers;
     size_t n_taps;
+    float *relative; /* [heads][2 · padded] score bias of key j for query i at padded + j − i */
+    float *mask;     /* encoders: [padded] 0, or −1e30 for keys that are padding */
+    bool masked;
+    int32_t *positions;      /* encoders: [max_tokens] */
+    struct pl_cache *source; /* of an encoder–decoder: the encoder's */
     int64_t kv_bytes, other_bytes, kv_read;
 };
+
+/* The first row that the query in row `row` sees. */
+static inline size_t pl_cpu_kv_first(const struct pl_cpu_kv *kv, size_t row)
+{
+    return kv->window && row + 1 > kv->window + kv->first ? row + 1 - kv->window : kv->first;
+}
 
 static inline size_t pl_cpu_dtype_bytes(enum pl_dtype dt)
 {
@@ -124,7 +160,7 @@ enum pl_status pl_cpu_rows_copy(struct pl_device *d, const struct pl_weight_sour
                                 enum pl_dtype dt, void **out, struct pl_err *err);
 /* n elements from element `first` on, as f32. */
 void pl_cpu_source_read(const struct pl_weight_source *src, size_t first, float *out, size_t n);
-/* A vector as f32; *out NULL when the source is absent. */
+/* A vector, or a small matrix row by row, as f32; *out NULL when the source is absent. */
 PL_MUST_CHECK
 enum pl_status pl_cpu_vector(const struct pl_weight_source *src, float **out, struct pl_err *err);
 void pl_cpu_store(enum pl_dtype dt, void *dst, size_t i, float v);
@@ -146,17 +182,19 @@ void pl_cpu_cache_free(struct pl_cache *c);
 struct pl_cache_bytes pl_cpu_cache_bytes(const struct pl_cache *c);
 struct pl_cache_bytes pl_cpu_cache_need(const struct pl_arch *a, const struct pl_cache_opts *o);
 size_t pl_cpu_cache_len(const struct pl_cache *c, int32_t layer);
-void pl_cpu_cache_set(struct pl_cache *c, int32_t layer, size_t len, int64_t next_position);
-int64_t pl_cpu_cache_position(const struct pl_cache *c, int32_t layer);
+void pl_cpu_cache_reset(struct pl_cache *c);
+size_t pl_cpu_cache_can_drop(const struct pl_cache *c);
+void pl_cpu_cache_drop(struct pl_cache *c, size_t n);
 void pl_cpu_cache_keep(struct pl_cache *c, int32_t layer, const int32_t *idx, size_t n);
 struct pl_tensor *pl_cpu_cache_stage(struct pl_cache *c);
+const struct pl_tensor *pl_cpu_cache_encoded(const struct pl_cache *c);
 const struct pl_tensor *pl_cpu_cache_sums(const struct pl_cache *c);
 void pl_cpu_cache_sums_clear(struct pl_cache *c);
 const struct pl_tensor *pl_cpu_cache_tap(const struct pl_cache *c, size_t tap);
 int64_t pl_cpu_cache_kv_read(const struct pl_cache *c);
-/* Where KV head `head` of a layer begins, in elements. */
-size_t pl_cpu_k_head(const struct pl_cache *c, size_t head);
-size_t pl_cpu_v_head(const struct pl_cache *c, size_t head);
+/* Where a KV head begins in a layer of `cap` places, in elements. */
+size_t pl_cpu_k_head(const struct pl_arch *a, size_t cap, size_t head);
+size_t pl_cpu_v_head(const struct pl_arch *a, size_t cap, size_t head);
 /* Element d of key or value j within a head. */
 static inline size_t pl_cpu_k_at(size_t dim, size_t j, size_t d)
 {
@@ -172,6 +210,10 @@ static inline size_t pl_cpu_v_at(size_t dim, size_t j, size_t d)
 }
 
 enum pl_status pl_cpu_forward(struct pl_network *n, const struct pl_forward *f, struct pl_err *err);
+enum pl_status pl_cpu_encode(struct pl_network *n, struct pl_cache *c, const struct pl_source *s,
+                             struct pl_err *err);
+enum pl_status pl_cpu_pool_row(struct pl_network *n, struct pl_cache *c, float *out,
+                               struct pl_err *err);
 
 enum pl_status pl_cpu_tensor_create(struct pl_device *d, size_t rows, size_t cols,
                                     struct pl_tensor **out, struct pl_err *err);

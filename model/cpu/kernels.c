@@ -272,12 +272,15 @@ static float exp_sum(float *s, size_t n, float max)
     return fold(lane);
 }
 
-/* One chunk's scores of one query → e^(s − running maximum); what came before shrinks by *shrink.
- */
-static void softmax_step(float *s, size_t valid, float scale, float *max, float *sum, float *shrink)
+/* One chunk's scaled scores of one query → e^(s − running maximum); what came before shrinks by
+ * *shrink. Keys before `hidden` and from `valid` on are not seen. */
+static void softmax_step(float *s, size_t hidden, size_t valid, float scale, float *max, float *sum,
+                         float *shrink)
 {
     float m, corr[WIDTH];
 
+    for (size_t j = 0; j < hidden; j++)
+        s[j] = -INFINITY;
     for (size_t j = valid; j < PL_ATTN_CHUNK; j++)
         s[j] = -INFINITY;
     m = scale_max(s, PL_ATTN_CHUNK, scale, *max);
@@ -292,18 +295,34 @@ static size_t least(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* One chunk of keys for the query vectors [from, n). */
-static void attend_chunk(const struct pl_attend *a, size_t chunk, size_t from, const float *q,
-                         float *s, float *o, float *max, float *sum)
+/* s = s · scale + bias + mask for a chunk whose first key is `first`. */
+static void add_biases(const struct pl_attend *a, size_t i, size_t first, float *s)
+{
+    const float *bias = a->bias[i];
+
+    for (size_t j = 0; j < PL_ATTN_CHUNK; j += WIDTH) {
+        vf v = load(s + j) * splat(a->scale);
+        if (bias)
+            v = v + load(bias + first + j);
+        if (a->mask)
+            v = v + load(a->mask + first + j);
+        store(s + j, v);
+    }
+}
+
+/* One chunk of keys for the query vectors [from, to). */
+static void attend_chunk(const struct pl_attend *a, size_t chunk, size_t from, size_t to,
+                         const float *q, float *s, float *o, float *max, float *sum)
 {
     size_t dp = pl_round_up(a->dim, PL_PANEL), first = chunk * PL_ATTN_CHUNK;
-    size_t keys = least(a->len[a->n - 1] - first, PL_ATTN_CHUNK);
+    size_t at = a->ring ? first % a->ring : first;
+    size_t keys = least(a->len[to - 1] - first, PL_ATTN_CHUNK);
     size_t shared = least(a->len[from] - first, PL_ATTN_CHUNK);
     struct pl_gemm g = {.x = q + from * dp,
                         .ldx = dp,
-                        .rows = a->n - from,
+                        .rows = to - from,
                         .k = a->dim,
-                        .w = element(a->k, first * a->dim, a->dtype),
+                        .w = element(a->k, at * a->dim, a->dtype),
                         .dtype = a->dtype,
                         .stride = a->dim * PL_PANEL,
                         .end = (keys + PL_PANEL - 1) / PL_PANEL,
@@ -312,19 +331,24 @@ static void attend_chunk(const struct pl_attend *a, size_t chunk, size_t from, c
                         .ldy = PL_ATTN_CHUNK,
                         .scratch = a->scratch};
     gemm(&g);
-    for (size_t i = from; i < a->n; i++) {
+    for (size_t i = from; i < to; i++) {
         float shrink;
-        softmax_step(s + i * PL_ATTN_CHUNK, least(a->len[i] - first, PL_ATTN_CHUNK), a->scale,
-                     &max[i], &sum[i], &shrink);
+        bool biased = a->bias[i] || a->mask;
+        if (biased)
+            add_biases(a, i, first, s + i * PL_ATTN_CHUNK);
+        softmax_step(s + i * PL_ATTN_CHUNK, a->first[i] > first ? a->first[i] - first : 0,
+                     least(a->len[i] - first, PL_ATTN_CHUNK), biased ? 1 : a->scale, &max[i],
+                     &sum[i], &shrink);
         for (size_t d = 0; d < dp; d++)
             o[i * dp + d] *= shrink;
     }
-    /* Keys that all of them see in one product; then, alone, each query's further ones. */
+    /* Keys that all of them see in one product; then, alone, each query's further ones. (Those
+     * before a query's first have weight 0.) */
     g = (struct pl_gemm){.x = s + from * PL_ATTN_CHUNK,
                          .ldx = PL_ATTN_CHUNK,
-                         .rows = a->n - from,
+                         .rows = to - from,
                          .k = shared,
-                         .w = element(a->v, chunk * dp * PL_ATTN_CHUNK, a->dtype),
+                         .w = element(a->v, at * dp, a->dtype),
                          .dtype = a->dtype,
                          .stride = (size_t)PL_ATTN_CHUNK * PL_PANEL,
                          .end = dp / PL_PANEL,
@@ -334,22 +358,24 @@ static void attend_chunk(const struct pl_attend *a, size_t chunk, size_t from, c
                          .resume = true,
                          .scratch = a->scratch};
     gemm(&g);
-    for (size_t i = from; i < a->n; i++) {
+    for (size_t i = from; i < to; i++) {
         size_t own = least(a->len[i] - first, PL_ATTN_CHUNK);
         if (own == shared)
             continue;
         g.x = s + i * PL_ATTN_CHUNK + shared;
         g.rows = 1;
         g.k = own - shared;
-        g.w = element(a->v, chunk * dp * PL_ATTN_CHUNK + shared * PL_PANEL, a->dtype);
+        g.w = element(a->v, at * dp + shared * PL_PANEL, a->dtype);
         g.y = o + i * dp;
         gemm(&g);
     }
 }
 
+/* A chunk is left out for a query that sees none of its keys, so that the bits do not depend on
+ * which queries share a call. */
 static void attend(const struct pl_attend *a)
 {
-    size_t dp = pl_round_up(a->dim, PL_PANEL), from = 0;
+    size_t dp = pl_round_up(a->dim, PL_PANEL), from = 0, to = 0;
     float *s = a->scratch + PL_GEMM_SCRATCH, *q = s + PL_ATTN_BLOCK * PL_ATTN_CHUNK;
     float *o = q + PL_ATTN_BLOCK * dp;
     float max[PL_ATTN_BLOCK], sum[PL_ATTN_BLOCK];
@@ -360,10 +386,13 @@ static void attend(const struct pl_attend *a)
         sum[i] = 0;
     }
     memset(o, 0, a->n * dp * sizeof(float));
-    for (size_t c = 0; c * PL_ATTN_CHUNK < a->len[a->n - 1]; c++) {
+    for (size_t c = a->first[0] / PL_ATTN_CHUNK; c * PL_ATTN_CHUNK < a->len[a->n - 1]; c++) {
         while (a->len[from] <= c * PL_ATTN_CHUNK)
             from++;
-        attend_chunk(a, c, from, q, s, o, max, sum);
+        while (to < a->n && a->first[to] < (c + 1) * PL_ATTN_CHUNK)
+            to++;
+        if (from < to)
+            attend_chunk(a, c, from, to, q, s, o, max, sum);
     }
     for (size_t i = 0; i < a->n; i++)
         for (size_t d = 0; d < a->dim; d++)
@@ -371,7 +400,8 @@ static void attend(const struct pl_attend *a)
 }
 
 static void attention_weights(float *p, const float *q, size_t dim, const void *k,
-                              enum pl_dtype dtype, size_t len, float scale, float *scratch)
+                              enum pl_dtype dtype, size_t first, size_t len, float scale,
+                              float *scratch)
 {
     size_t padded = pl_round_up(len, PL_ATTN_CHUNK);
     float max, total;
@@ -389,6 +419,8 @@ static void attention_weights(float *p, const float *q, size_t dim, const void *
                         .scratch = scratch};
 
     gemm(&g);
+    for (size_t j = 0; j < first; j++)
+        p[j] = -INFINITY;
     for (size_t j = len; j < padded; j++)
         p[j] = -INFINITY;
     max = scale_max(p, padded, scale, -INFINITY);

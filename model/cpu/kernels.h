@@ -59,8 +59,13 @@ struct pl_gemm {
 struct pl_attend {
     const float *q[PL_ATTN_BLOCK]; /* [dim] each */
     float *out[PL_ATTN_BLOCK];     /* [dim] each */
-    size_t len[PL_ATTN_BLOCK];     /* keys that each sees, ≥ 1, not falling */
+    /* Each sees keys first … len − 1, at least one; neither falls from one to the next. */
+    size_t len[PL_ATTN_BLOCK], first[PL_ATTN_BLOCK];
+    /* NULL, or what is added to a query's scaled score of key j: bias[j], readable up to the end of
+     * a chunk of 64. mask: the same for all queries, finite. */
+    const float *bias[PL_ATTN_BLOCK], *mask;
     size_t n, dim;
+    size_t ring; /* > 0: key j stands at place j mod ring, a multiple of 64 */
     const void *k, *v;
     enum pl_dtype dtype;
     float scale;
@@ -77,9 +82,10 @@ struct pl_kernels {
     const char *name;
     void (*gemm)(const struct pl_gemm *g);
     void (*attend)(const struct pl_attend *a);
-    /* p[0…len) = softmax(q · keys · scale), p has room for len rounded up to 64 */
+    /* p[0…len) = softmax(q · keys · scale) over keys first … len − 1, 0 before them; p has room for
+     * len rounded up to 64 */
     void (*weights)(float *p, const float *q, size_t dim, const void *k, enum pl_dtype dtype,
-                    size_t len, float scale, float *scratch);
+                    size_t first, size_t len, float scale, float *scratch);
     /* y[n] = norm(x) · gain + bias (bias may be NULL); y may be x */
     void (*norm)(enum pl_norm_kind kind, float eps, float *y, const float *x, const float *gain,
                  const float *bias, size_t n);

@@ -13,42 +13,122 @@ struct slot {
     struct pl_panels *to;
 };
 
-#define SLOTS 7
+#define SLOTS 11
+#define VECTORS 7
+
+/* The same for what is read as floats. */
+struct vector {
+    const struct pl_weight_source *src;
+    float **to;
+};
+
+static const struct pl_weight_source no_bias;
 
 static void layer_slots(const struct pl_layer_sources *s, struct pl_cpu_layer *l, struct slot *out)
 {
     const struct slot list[SLOTS] = {
-        {&s->q, &s->q_bias, &l->q},          {&s->k, &s->k_bias, &l->k},
-        {&s->v, &s->v_bias, &l->v},          {&s->o, &s->o_bias, &l->o},
-        {&s->gate, &s->gate_bias, &l->gate}, {&s->up, &s->up_bias, &l->up},
-        {&s->down, &s->down_bias, &l->down},
+        {&s->q, &s->q_bias, &l->q},           {&s->k, &s->k_bias, &l->k},
+        {&s->v, &s->v_bias, &l->v},           {&s->o, &s->o_bias, &l->o},
+        {&s->gate, &s->gate_bias, &l->gate},  {&s->up, &s->up_bias, &l->up},
+        {&s->down, &s->down_bias, &l->down},  {&s->cross_q, &no_bias, &l->cross_q},
+        {&s->cross_k, &no_bias, &l->cross_k}, {&s->cross_v, &no_bias, &l->cross_v},
+        {&s->cross_o, &no_bias, &l->cross_o},
+    };
+    memcpy(out, list, sizeof(list));
+}
+
+static void layer_vectors(const struct pl_layer_sources *s, struct pl_cpu_layer *l,
+                          struct vector *out)
+{
+    const struct vector list[VECTORS] = {
+        {&s->attn_norm, &l->attn_norm},
+        {&s->ffn_norm, &l->ffn_norm},
+        {&s->attn_norm_bias, &l->attn_norm_bias},
+        {&s->ffn_norm_bias, &l->ffn_norm_bias},
+        {&s->q_norm, &l->q_norm},
+        {&s->k_norm, &l->k_norm},
+        {&s->cross_norm, &l->cross_norm},
+    };
+    memcpy(out, list, sizeof(list));
+}
+
+/* What stands around the blocks. */
+#define OUTER 6
+static void outer_vectors(const struct pl_model_sources *s, struct pl_network *n,
+                          struct vector *out)
+{
+    const struct vector list[OUTER] = {
+        {&s->final_norm, &n->final_gain}, {&s->final_norm_bias, &n->final_bias},
+        {&s->embed_norm, &n->embed_gain}, {&s->embed_norm_bias, &n->embed_bias},
+        {&s->relative, &n->relative},     {&s->cls, &n->cls},
     };
     memcpy(out, list, sizeof(list));
 }
 
 static int64_t source_need(const struct pl_weight_source *src, enum pl_dtype dt)
 {
-    return src->absent ? 0
-                       : pl_cpu_panel_bytes((size_t)src->rows, (size_t)src->cols,
-                                            pl_cpu_weight_dtype(src, dt));
+    return pl_weight_absent(src) ? 0
+                                 : pl_cpu_panel_bytes((size_t)src->rows, (size_t)src->cols,
+                                                      pl_cpu_weight_dtype(src, dt));
+}
+
+/* Tables of positions and types are small: blocks are decoded. */
+static enum pl_dtype rows_dtype(const struct pl_weight_source *src, enum pl_dtype dt)
+{
+    enum pl_dtype kept = pl_cpu_weight_dtype(src, dt);
+
+    return pl_quant_decodes(kept) ? PL_DT_F32 : kept;
+}
+
+static int64_t rows_need(const struct pl_weight_source *src, enum pl_dtype dt)
+{
+    return pl_weight_absent(src) ? 0 : (int64_t)pl_dtype_bytes(dt, (size_t)(src->rows * src->cols));
+}
+
+static int64_t vector_need(const struct pl_weight_source *src)
+{
+    return pl_weight_absent(src) ? 0 : src->rows * src->cols * (int64_t)sizeof(float);
+}
+
+/* The embeddings stand by themselves where they are not the head. */
+static bool own_embed(const struct pl_arch *a, const struct pl_model_sources *src)
+{
+    return !pl_weight_absent(&src->embed) && (!a->head || !pl_weight_absent(&src->lm_head));
+}
+
+static const struct pl_weight_source *head_of(const struct pl_model_sources *src)
+{
+    return pl_weight_absent(&src->lm_head) ? &src->embed : &src->lm_head;
 }
 
 int64_t pl_cpu_network_need(const struct pl_arch *a, const struct pl_model_sources *src,
                             enum pl_dtype dt)
 {
-    const struct pl_weight_source *head = src->lm_head.absent ? &src->embed : &src->lm_head;
-    int64_t sum = source_need(head, dt) + src->final_norm.cols * 4;
+    struct pl_network none;
+    struct pl_cpu_layer no_layer;
+    struct vector outer[OUTER], v[VECTORS];
+    struct slot s[SLOTS];
+    int64_t sum = a->head ? source_need(head_of(src), dt) : 0;
 
-    if (!src->lm_head.absent)
-        sum += (int64_t)pl_dtype_bytes(pl_cpu_weight_dtype(&src->embed, dt),
-                                       (size_t)(src->embed.rows * src->embed.cols));
+    outer_vectors(src, &none, outer);
+    for (int j = 0; j < OUTER; j++)
+        sum += vector_need(outer[j].src);
+    sum += own_embed(a, src) ? rows_need(&src->embed, pl_cpu_weight_dtype(&src->embed, dt)) : 0;
+    sum += rows_need(&src->positions, rows_dtype(&src->positions, dt));
+    sum += rows_need(&src->types, rows_dtype(&src->types, dt));
+    sum += source_need(&src->patch, dt);
+    sum += source_need(&src->pooler, dt) + vector_need(&src->pooler_bias);
     for (int32_t i = 0; i < a->layers; i++) {
-        struct slot s[SLOTS];
-        struct pl_cpu_layer none;
-        layer_slots(&src->layers[i], &none, s);
+        layer_slots(&src->layers[i], &no_layer, s);
+        layer_vectors(&src->layers[i], &no_layer, v);
         for (int j = 0; j < SLOTS; j++)
-            sum += source_need(s[j].src, dt) + (s[j].bias->absent ? 0 : s[j].bias->cols * 4);
-        sum += (src->layers[i].attn_norm.cols + src->layers[i].ffn_norm.cols) * 4;
+            sum += source_need(s[j].src, dt) + vector_need(s[j].bias);
+        for (int j = 0; j < VECTORS; j++)
+            sum += vector_need(v[j].src);
+    }
+    if (src->encoder) {
+        struct pl_arch e = pl_arch_encoder(a);
+        sum += pl_cpu_network_need(&e, src->encoder, dt);
     }
     return sum;
 }
@@ -57,21 +137,46 @@ static enum pl_status load_layer(struct pl_network *n, const struct pl_layer_sou
                                  struct pl_cpu_layer *l, enum pl_dtype dt, struct pl_err *err)
 {
     enum pl_status st = PL_OK;
+    struct vector v[VECTORS];
     struct slot s[SLOTS];
 
     layer_slots(src, l, s);
+    layer_vectors(src, l, v);
     for (int j = 0; j < SLOTS && !st; j++) {
-        if (s[j].src->absent)
+        if (pl_weight_absent(s[j].src))
             continue;
         st = pl_cpu_pack(n->device, s[j].src, dt, s[j].to, err);
         if (!st)
             st = pl_cpu_vector(s[j].bias, &s[j].to->bias, err);
     }
-    if (!st)
-        st = pl_cpu_vector(&src->attn_norm, &l->attn_norm, err);
-    if (!st)
-        st = pl_cpu_vector(&src->ffn_norm, &l->ffn_norm, err);
+    for (int j = 0; j < VECTORS && !st; j++)
+        st = pl_cpu_vector(v[j].src, v[j].to, err);
     return st;
+}
+
+/* Where a dimension turns `turns` times within the original positions. */
+static double yarn_dim(const struct pl_rope *r, int32_t dim, double turns)
+{
+    return dim * log((double)r->original_max_positions / (turns * 2 * 3.14159265358979323846)) /
+           (2 * log(r->theta));
+}
+
+/* Between f (fast dimensions) and f / factor (slow ones); _compute_yarn_parameters. */
+static float yarn(const struct pl_rope *r, int32_t dim, size_t i, float f)
+{
+    double low = yarn_dim(r, dim, r->beta_fast), high = yarn_dim(r, dim, r->beta_slow);
+
+    if (r->truncate) {
+        low = floor(low);
+        high = ceil(high);
+    }
+    low = low > 0 ? low : 0;
+    high = high < dim - 1 ? high : dim - 1;
+    if (low == high)
+        high += 0.001;
+    float ramp = ((float)i - (float)low) / (float)(high - low);
+    ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;
+    return f / (float)r->factor * ramp + f * (1 - ramp);
 }
 
 /* θ_i = theta^(−2i/d) in f32, as transformers computes it; scaling: modeling_rope_utils.py. */
@@ -81,6 +186,8 @@ static enum pl_status make_rope(struct pl_network *n, const struct pl_weight_sou
     const struct pl_rope *r = &n->arch.rope;
     size_t half = (size_t)n->arch.head_dim / 2;
 
+    if (n->arch.pos != PL_POS_ROPE)
+        return PL_OK;
     n->inv_freq = pl_cpu_alloc(half, sizeof(float));
     if (!n->inv_freq)
         return pl_fail(err, PL_ENOMEM, "no memory for the RoPE table");
@@ -99,9 +206,11 @@ static enum pl_status make_rope(struct pl_network *n, const struct pl_weight_sou
             else if (wave >= old / r->high_freq_factor)
                 f = (float)((1 - smooth) * ((double)f / r->factor) + smooth * (double)f);
         }
+        if (r->kind == PL_ROPE_YARN)
+            f = yarn(r, n->arch.head_dim, i, f);
         n->inv_freq[i] = f;
     }
-    if (!factors->absent && factors->cols) {
+    if (!pl_weight_absent(factors)) {
         float *by = NULL;
         enum pl_status st = pl_cpu_vector(factors, &by, err);
         for (size_t i = 0; !st && i < half; i++)
@@ -112,12 +221,18 @@ static enum pl_status make_rope(struct pl_network *n, const struct pl_weight_sou
     return PL_OK;
 }
 
+static size_t patch_floats(const struct pl_arch *a)
+{
+    return (size_t)a->channels * (size_t)a->patch * (size_t)a->patch;
+}
+
 static size_t work_floats(const struct pl_arch *a)
 {
     size_t q = (size_t)a->heads * (size_t)a->head_dim;
     size_t kv = (size_t)a->kv_heads * (size_t)a->head_dim;
 
-    return 2 * (size_t)a->hidden + 2 * q + 2 * kv + 2 * (size_t)a->ffn + (size_t)a->head_dim;
+    return 2 * (size_t)a->hidden + 2 * q + 2 * kv + 2 * (size_t)a->ffn +
+           2 * ((size_t)a->head_dim / 2) + patch_floats(a);
 }
 
 int64_t pl_cpu_work_bytes(const struct pl_arch *a)
@@ -144,7 +259,8 @@ static enum pl_status make_workspace(struct pl_network *n, struct pl_err *err)
                  {&w->gate, (size_t)a->ffn},
                  {&w->up, (size_t)a->ffn},
                  {&w->cos, half},
-                 {&w->sin, half}};
+                 {&w->sin, half},
+                 {&w->patch, patch_floats(a)}};
     bool ok = true;
 
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
@@ -159,6 +275,90 @@ static enum pl_status make_workspace(struct pl_network *n, struct pl_err *err)
     n->work_bytes = pl_cpu_work_bytes(a);
     size_t attend = pl_attend_scratch((size_t)a->head_dim), own = PL_GEMM_SCRATCH + PL_CPU_OWN;
     return pl_cpu_scratch(n->device, attend > own ? attend : own, err);
+}
+
+static void free_panels(struct pl_panels *p)
+{
+    if (!p->mapped)
+        free(p->data);
+    free(p->bias);
+}
+
+static void free_workspace(struct pl_workspace *w)
+{
+    float *const parts[] = {w->x,  w->xn,   w->q,   w->att, w->k,    w->v,
+                            w->up, w->gate, w->cos, w->sin, w->patch};
+
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+        free(parts[i]);
+    free(w->row_span);
+    free(w->row_in_span);
+    *w = (struct pl_workspace){0};
+}
+
+static enum pl_status make_rows(struct pl_network *n, const struct pl_weight_source *src,
+                                enum pl_dtype dt, struct pl_rows *out, struct pl_err *err)
+{
+    if (pl_weight_absent(src))
+        return PL_OK;
+    out->dtype = rows_dtype(src, dt);
+    return pl_cpu_rows_copy(n->device, src, out->dtype, &out->data, err);
+}
+
+static enum pl_status pack_optional(struct pl_network *n, const struct pl_weight_source *src,
+                                    enum pl_dtype dt, struct pl_panels *out, struct pl_err *err)
+{
+    return pl_weight_absent(src) ? PL_OK : pl_cpu_pack(n->device, src, dt, out, err);
+}
+
+/* Everything but the blocks. */
+static enum pl_status load_outer(struct pl_network *n, const struct pl_model_sources *src,
+                                 enum pl_dtype dt, struct pl_err *err)
+{
+    struct vector v[OUTER];
+    enum pl_status st = PL_OK;
+
+    outer_vectors(src, n, v);
+    for (int j = 0; j < OUTER && !st; j++)
+        st = pl_cpu_vector(v[j].src, v[j].to, err);
+    if (!st && own_embed(&n->arch, src)) { /* a tied one is read from the head's panels instead */
+        n->embed_dtype = pl_cpu_weight_dtype(&src->embed, dt);
+        n->embed_mapped = pl_quant_decodes(n->embed_dtype);
+        if (n->embed_mapped) {
+            pl_cpu_touch(n->device, src->embed.view);
+            n->embed = (void *)src->embed.view->data;
+        } else {
+            st = pl_cpu_rows_copy(n->device, &src->embed, dt, &n->embed, err);
+        }
+    }
+    if (!st && n->arch.head)
+        st = pl_cpu_pack(n->device, head_of(src), dt, &n->head_panels, err);
+    if (!st)
+        st = make_rows(n, &src->positions, dt, &n->positions, err);
+    if (!st)
+        st = make_rows(n, &src->types, dt, &n->types, err);
+    if (!st)
+        st = pack_optional(n, &src->patch, dt, &n->patch, err);
+    if (!st)
+        st = pack_optional(n, &src->pooler, dt, &n->pooler, err);
+    if (!st)
+        st = pl_cpu_vector(&src->pooler_bias, &n->pooler.bias, err);
+    return st;
+}
+
+/* The encoder below a decoder: the same shapes, so the same workspace. */
+static enum pl_status make_encoder(struct pl_network *n, const struct pl_model_sources *src,
+                                   enum pl_dtype dt, struct pl_err *err)
+{
+    struct pl_arch e = pl_arch_encoder(&n->arch);
+    enum pl_status st = pl_cpu_network_create(n->device, &e, src, dt, &n->encoder, err);
+
+    if (st)
+        return st;
+    free_workspace(&n->encoder->work);
+    n->encoder->work = n->work;
+    n->encoder->embedder = n;
+    return PL_OK;
 }
 
 enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *a,
@@ -177,25 +377,14 @@ enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *
         st = pl_fail(err, PL_ENOMEM, "no memory for a model");
     for (int32_t i = 0; i < a->layers && !st; i++)
         st = load_layer(n, &src->layers[i], &n->layers[i], dt, err);
-    if (!st && !src->lm_head.absent) { /* a tied one is read from the head's panels instead */
-        n->embed_dtype = pl_cpu_weight_dtype(&src->embed, dt);
-        n->embed_mapped = pl_quant_decodes(n->embed_dtype);
-        if (n->embed_mapped) {
-            pl_cpu_touch(d, src->embed.view);
-            n->embed = (void *)src->embed.view->data;
-        } else {
-            st = pl_cpu_rows_copy(d, &src->embed, dt, &n->embed, err);
-        }
-    }
     if (!st)
-        st = pl_cpu_pack(d, src->lm_head.absent ? &src->embed : &src->lm_head, dt, &n->head_panels,
-                         err);
-    if (!st)
-        st = pl_cpu_vector(&src->final_norm, &n->final_gain, err);
+        st = load_outer(n, src, dt, err);
     if (!st)
         st = make_rope(n, &src->rope_factors, err);
     if (!st)
         st = make_workspace(n, err);
+    if (!st && src->encoder)
+        st = make_encoder(n, src->encoder, dt, err);
     if (st) {
         pl_cpu_network_free(n);
         return st;
@@ -213,36 +402,35 @@ enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *
     return PL_OK;
 }
 
-static void free_panels(struct pl_panels *p)
-{
-    if (!p->mapped)
-        free(p->data);
-    free(p->bias);
-}
-
 void pl_cpu_network_free(struct pl_network *n)
 {
     static const struct pl_layer_sources none;
-    struct pl_workspace *w;
+    static const struct pl_model_sources no_model;
+    struct vector v[VECTORS], outer[OUTER];
+    struct slot s[SLOTS];
 
     if (!n)
         return;
+    if (n->encoder)
+        n->encoder->work = (struct pl_workspace){0};
+    pl_cpu_network_free(n->encoder);
     for (int32_t i = 0; n->layers && i < n->arch.layers; i++) {
-        struct slot s[SLOTS];
         layer_slots(&none, &n->layers[i], s);
+        layer_vectors(&none, &n->layers[i], v);
         for (int j = 0; j < SLOTS; j++)
             free_panels(s[j].to);
-        free(n->layers[i].attn_norm);
-        free(n->layers[i].ffn_norm);
+        for (int j = 0; j < VECTORS; j++)
+            free(*v[j].to);
     }
-    w = &n->work;
-    float *const parts[] = {w->x, w->xn, w->q, w->att, w->k, w->v, w->gate, w->up, w->cos, w->sin};
-    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
-        free(parts[i]);
-    free(w->row_span);
-    free(w->row_in_span);
+    outer_vectors(&no_model, n, outer);
+    for (int j = 0; j < OUTER; j++)
+        free(*outer[j].to);
+    free_workspace(&n->work);
     free_panels(&n->head_panels);
-    free(n->final_gain);
+    free_panels(&n->patch);
+    free_panels(&n->pooler);
+    free(n->positions.data);
+    free(n->types.data);
     if (!n->embed_mapped)
         free(n->embed);
     free(n->inv_freq);
@@ -252,9 +440,10 @@ void pl_cpu_network_free(struct pl_network *n)
 
 void pl_cpu_embed(const struct pl_network *n, const int32_t *ids, size_t n_ids, float *out)
 {
-    const struct pl_panels *tied = &n->head_panels;
-    enum pl_dtype dt = n->embed ? n->embed_dtype : tied->dtype;
-    const char *rows = n->embed ? n->embed : tied->data;
+    const struct pl_network *from = n->embedder ? n->embedder : n;
+    const struct pl_panels *tied = &from->head_panels;
+    enum pl_dtype dt = from->embed ? from->embed_dtype : tied->dtype;
+    const char *rows = from->embed ? from->embed : tied->data;
     size_t h = (size_t)n->arch.hidden;
 
     for (size_t i = 0; i < n_ids; i++) {
@@ -262,7 +451,7 @@ void pl_cpu_embed(const struct pl_network *n, const int32_t *ids, size_t n_ids, 
         const char *row = rows + pl_dtype_bytes(dt, id * h);
         if (pl_quant_decodes(dt))
             pl_quant_to_f32(dt, row, out + i * h, h);
-        else if (n->embed)
+        else if (from->embed)
             pl_dtype_to_f32(dt, row, out + i * h, h);
         else
             for (size_t d = 0; d < h; d++)

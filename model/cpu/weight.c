@@ -76,7 +76,8 @@ void pl_cpu_source_read(const struct pl_weight_source *src, size_t first, float 
 {
     if (src->view) {
         enum pl_dtype dt = src->view->dtype;
-        const char *from = (const char *)src->view->data + pl_dtype_bytes(dt, first);
+        const char *from =
+            (const char *)src->view->data + pl_dtype_bytes(dt, first + (size_t)src->skip);
         if (pl_quant_decodes(dt))
             pl_quant_to_f32(dt, from, out, n);
         else
@@ -96,7 +97,7 @@ static void read_as(const struct pl_weight_source *src, enum pl_dtype dt, size_t
     size_t bytes = pl_cpu_dtype_bytes(dt);
 
     if (src->view && src->view->dtype == dt) {
-        memcpy(out, (const char *)src->view->data + first * bytes, n * bytes);
+        memcpy(out, (const char *)src->view->data + (first + (size_t)src->skip) * bytes, n * bytes);
         return;
     }
     pl_cpu_source_read(src, first, row, n);
@@ -138,6 +139,24 @@ static void interleave(const struct pl_panels *o, size_t panel, const void *rows
     }
 }
 
+/* A view [in, all outputs] is a panel's order already, but for the outputs beside ours. */
+static void pack_transposed(const struct pack *p, size_t panel, float *floats)
+{
+    const struct pl_panels *o = p->out;
+    const struct pl_tensor_view *v = p->src->view;
+    size_t first = panel * PL_PANEL, bytes = pl_cpu_dtype_bytes(o->dtype);
+    size_t n = o->out - first < PL_PANEL ? o->out - first : PL_PANEL;
+
+    memset(floats, 0, PL_PANEL * sizeof(*floats));
+    for (size_t k = 0; k < o->in; k++) {
+        size_t at = k * (size_t)p->src->ld + (size_t)p->src->skip + first;
+        pl_dtype_to_f32(v->dtype, (const char *)v->data + at * pl_cpu_dtype_bytes(v->dtype), floats,
+                        n);
+        pl_dtype_from_f32(o->dtype, floats,
+                          (char *)o->data + (panel * o->in + k) * PL_PANEL * bytes, PL_PANEL);
+    }
+}
+
 static void pack_part(void *arg, int member, int members)
 {
     const struct pack *p = arg;
@@ -150,6 +169,10 @@ static void pack_part(void *arg, int member, int members)
     for (size_t panel = begin; panel < end; panel++) {
         size_t first = panel * PL_PANEL;
         size_t n = o->out - first < PL_PANEL ? o->out - first : PL_PANEL;
+        if (p->src->ld) {
+            pack_transposed(p, panel, (float *)(void *)rows);
+            continue;
+        }
         for (size_t j = 0; j < n; j++)
             read_as(p->src, o->dtype, pl_weight_row(p->src, first + j) * o->in, rows + j * row,
                     floats, o->in);
@@ -209,7 +232,7 @@ enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *s
 
     if (src->view && pl_quant_decodes(o.dtype) && src->view->dtype == o.dtype) {
         pl_cpu_touch(d, src->view);
-        o.data = (void *)src->view->data;
+        o.data = (char *)(void *)src->view->data + pl_dtype_bytes(o.dtype, (size_t)src->skip);
         o.mapped = true;
         o.paired = (size_t)src->paired;
         *out = o;
@@ -231,7 +254,7 @@ enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *s
     pl_pool_run(d->pool, pack_part, &p);
     free(p.room);
     if (src->view)
-        drop_pages(src->view);
+        drop_pages(src->view); /* a fused one is read again for its next part */
     *out = o;
     return PL_OK;
 }
@@ -241,16 +264,16 @@ enum pl_status pl_cpu_vector(const struct pl_weight_source *src, float **out, st
     float *v;
 
     *out = NULL;
-    if (src->absent)
+    if (pl_weight_absent(src))
         return PL_OK;
-    v = pl_cpu_alloc((size_t)src->cols, sizeof(*v));
+    v = pl_cpu_alloc((size_t)(src->rows * src->cols), sizeof(*v));
     if (!v)
         return pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
     if (src->paired)
         for (size_t i = 0; i < (size_t)src->cols; i++)
             pl_cpu_source_read(src, pl_weight_row(src, i), v + i, 1);
     else
-        pl_cpu_source_read(src, 0, v, (size_t)src->cols);
+        pl_cpu_source_read(src, 0, v, (size_t)(src->rows * src->cols));
     *out = v;
     return PL_OK;
 }

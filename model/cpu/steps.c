@@ -1,0 +1,441 @@
+#include "model/cpu/steps.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Small blocks where there are few query vectors, so that every member gets some. The bits do not
+ * depend on it. */
+static size_t attention_block(const struct pl_arch *a, size_t rows, int members)
+{
+    size_t vectors = rows * (size_t)a->heads,
+           each = (vectors + (size_t)members - 1) / (size_t)members;
+
+    return each < PL_ATTN_BLOCK ? each : PL_ATTN_BLOCK;
+}
+
+void pl_job_shape(struct job *j, int members)
+{
+    const struct pl_arch *a = &j->n->arch;
+
+    j->attn_block = attention_block(a, j->rows, members);
+    j->own_norm = j->rows * (size_t)a->hidden <= PL_CPU_OWN;
+    j->by_head = a->causal && a->kv_heads % members == 0 && a->head_dim % PL_PANEL == 0;
+}
+
+static int64_t position(const struct job *j, int32_t layer, size_t row)
+{
+    const struct pl_workspace *w = &j->n->work;
+
+    if (j->f->positions)
+        return j->f->positions[j->row0 + row];
+    return w->row_span[row]->cache->kv[layer].next_position + (int64_t)w->row_in_span[row];
+}
+
+static void add_row(const struct pl_rows *t, size_t at, float *x, size_t n)
+{
+    for (size_t i = 0; t->dtype == PL_DT_F32 && i < n; i++)
+        x[i] += ((const float *)t->data)[at * n + i];
+    for (size_t i = 0; t->dtype != PL_DT_F32 && i < n; i++)
+        x[i] += pl_cpu_load(t->dtype, t->data, at * n + i);
+}
+
+/* The pixels of a patch in the order of the conv's weights: [channel][y][x]. */
+static void gather_patch(const struct pl_arch *a, const float *pixels, size_t patch, float *out)
+{
+    size_t p = (size_t)a->patch, size = (size_t)a->image, side = size / p;
+    size_t y0 = patch / side * p, x0 = patch % side * p;
+
+    for (size_t c = 0; c < (size_t)a->channels; c++)
+        for (size_t y = 0; y < p; y++)
+            memcpy(out + (c * p + y) * p, pixels + (c * size + y0 + y) * size + x0,
+                   p * sizeof(float));
+}
+
+/* The class row and the patches of an image. */
+static void image_rows(const struct job *j, int m, int members)
+{
+    const struct pl_arch *a = &j->n->arch;
+    const struct pl_workspace *w = &j->n->work;
+    size_t each = j->n->patch.in, h = (size_t)a->hidden, begin, end;
+
+    pl_pool_share(j->rows, m, members, &begin, &end);
+    for (size_t r = begin; r < end; r++) {
+        if (j->row0 + r == 0)
+            memset(w->patch, 0, each * sizeof(float));
+        else
+            gather_patch(a, j->source->pixels, j->row0 + r - 1, w->patch + r * each);
+    }
+    pl_pool_barrier(j->n->device->pool);
+    pl_step_linear(j, &j->n->patch, w->patch, j->rows, w->x, NULL, m, members);
+    pl_pool_barrier(j->n->device->pool);
+    if (begin < end && begin == 0 && j->row0 == 0)
+        memcpy(w->x, j->n->cls, h * sizeof(float));
+}
+
+void pl_step_input(const struct job *j, int m, int members)
+{
+    const struct pl_forward *f = j->f;
+    const struct pl_network *n = j->n;
+    const struct pl_source *s = j->source;
+    size_t h = (size_t)n->arch.hidden, begin, end;
+    float *x = n->work.x;
+
+    pl_pool_share(j->rows, m, members, &begin, &end);
+    if (f->first_layer > 0) {
+        memcpy(x + begin * h, f->spans[0].cache->stage.data + (f->stage_row + begin) * h,
+               (end - begin) * h * sizeof(float));
+        return;
+    }
+    if (s && s->pixels)
+        image_rows(j, m, members);
+    else if (f->embeds)
+        memcpy(x + begin * h, f->embeds + (j->row0 + begin) * h, (end - begin) * h * sizeof(float));
+    else
+        pl_cpu_embed(n, f->ids + j->row0 + begin, end - begin, x + begin * h);
+    for (size_t r = begin; r < end; r++) {
+        if (n->types.data)
+            add_row(&n->types, s && s->types ? (size_t)s->types[j->row0 + r] : 0, x + r * h, h);
+        if (n->positions.data)
+            add_row(&n->positions, (size_t)(position(j, 0, r) + n->arch.pos_offset), x + r * h, h);
+        if (n->embed_gain)
+            n->device->kernels->norm(n->arch.norm, n->arch.norm_eps, x + r * h, x + r * h,
+                                     n->embed_gain, n->embed_bias, h);
+    }
+}
+
+const float *pl_step_norm(const struct job *j, const float *gain, const float *bias, int m,
+                          int members)
+{
+    const struct pl_arch *a = &j->n->arch;
+    const struct pl_workspace *w = &j->n->work;
+    size_t h = (size_t)a->hidden, begin = 0, end = j->rows;
+    float *to = w->xn;
+
+    if (j->own_norm)
+        to = pl_cpu_scratch_of(j->n->device, m) + PL_GEMM_SCRATCH;
+    else
+        pl_pool_share(j->rows, m, members, &begin, &end);
+    for (size_t r = begin; r < end; r++)
+        j->n->device->kernels->norm(a->norm, a->norm_eps, to + r * h, w->x + r * h, gain, bias, h);
+    if (!j->own_norm)
+        pl_pool_barrier(j->n->device->pool);
+    return to;
+}
+
+void pl_step_norm_x(const struct job *j, const float *gain, const float *bias, int m, int members)
+{
+    const struct pl_arch *a = &j->n->arch;
+    size_t h = (size_t)a->hidden, begin, end;
+    float *x = j->n->work.x;
+
+    pl_pool_share(j->rows, m, members, &begin, &end);
+    for (size_t r = begin; r < end; r++)
+        j->n->device->kernels->norm(a->norm, a->norm_eps, x + r * h, x + r * h, gain, bias, h);
+    pl_pool_barrier(j->n->device->pool);
+}
+
+const float *pl_step_attn_input(const struct job *j, int32_t layer, int m, int members)
+{
+    const struct pl_cpu_layer *w = &j->n->layers[layer];
+
+    if (j->n->arch.post_norm)
+        return j->n->work.x;
+    return pl_step_norm(j, w->attn_norm, w->attn_norm_bias, m, members);
+}
+
+/* Whether this layer's positions are the ones that the table was last made for. */
+static bool same_positions(const struct job *j, int32_t layer)
+{
+    if (layer == j->f->first_layer)
+        return false;
+    for (size_t i = 0; i < j->f->n_spans && !j->f->positions; i++) {
+        const struct pl_cpu_kv *kv = j->f->spans[i].cache->kv;
+        if (kv[layer].next_position != kv[layer - 1].next_position)
+            return false;
+    }
+    return true;
+}
+
+void pl_step_rope_table(const struct job *j, int32_t layer, int m, int members)
+{
+    const struct pl_workspace *w = &j->n->work;
+    const struct pl_rope *rope = &j->n->arch.rope;
+    size_t half = (size_t)j->n->arch.head_dim / 2, begin, end;
+    float factor = rope->kind == PL_ROPE_YARN ? (float)rope->attention_factor : 1;
+
+    if (j->n->arch.pos != PL_POS_ROPE || same_positions(j, layer))
+        return;
+    pl_pool_share(j->rows, m, members, &begin, &end);
+    for (size_t r = begin; r < end; r++) {
+        float pos = (float)position(j, layer, r);
+        for (size_t i = 0; i < half; i++) {
+            float angle = pos * j->n->inv_freq[i];
+            w->cos[r * half + i] = factor * cosf(angle);
+            w->sin[r * half + i] = factor * sinf(angle);
+        }
+    }
+    pl_pool_barrier(j->n->device->pool);
+}
+
+/* y[rows, out] = x · wᵀ + bias for the panels [first, end); then added to add_to, where that is
+ * given. */
+void pl_step_linear_panels(const struct job *j, const struct pl_panels *p, const float *x,
+                           size_t rows, float *y, float *add_to, size_t first, size_t end, int m)
+{
+    struct pl_gemm g = {.x = x,
+                        .ldx = p->in,
+                        .rows = rows,
+                        .first = first,
+                        .end = end,
+                        .y = y,
+                        .ldy = p->out,
+                        .bias = p->bias,
+                        .add_to = add_to,
+                        .ld_add = p->out,
+                        .scratch = pl_cpu_scratch_of(j->n->device, m)};
+
+    pl_cpu_gemm_weight(&g, p);
+    j->n->device->kernels->gemm(&g);
+}
+
+/* The same for this member's share of all panels. */
+void pl_step_linear(const struct job *j, const struct pl_panels *p, const float *x, size_t rows,
+                    float *y, float *add_to, int m, int members)
+{
+    size_t first, end;
+
+    pl_pool_share((p->out + PL_PANEL - 1) / PL_PANEL, m, members, &first, &end);
+    pl_step_linear_panels(j, p, x, rows, y, add_to, first, end, m);
+}
+
+static void rotate(float *x, const float *cos, const float *sin, size_t half)
+{
+    for (size_t i = 0; i < half; i++) {
+        float a = x[i], b = x[i + half];
+        x[i] = a * cos[i] - b * sin[i];
+        x[i + half] = b * cos[i] + a * sin[i];
+    }
+}
+
+void pl_store_kv(const struct pl_cache *c, const struct pl_cpu_kv *kv, size_t head, size_t at,
+                 const float *k, const float *v)
+{
+    const struct pl_arch *a = &c->network->arch;
+    size_t dim = (size_t)a->head_dim;
+    size_t kh = pl_cpu_k_head(a, kv->cap, head), vh = pl_cpu_v_head(a, kv->cap, head);
+
+    at %= kv->cap;
+    for (size_t d = 0; d < dim; d++) {
+        pl_cpu_store(c->dtype, kv->k, kh + pl_cpu_k_at(dim, at, d), k[d]);
+        pl_cpu_store(c->dtype, kv->v, vh + pl_cpu_v_at(dim, at, d), v[d]);
+    }
+}
+
+/* A row of one head's q or k: normed where the model does that, then turned. */
+static void shape_head(const struct job *j, float *x, const float *gain, size_t row)
+{
+    const struct pl_arch *a = &j->n->arch;
+    const struct pl_workspace *w = &j->n->work;
+    size_t half = (size_t)a->head_dim / 2;
+
+    if (gain)
+        j->n->device->kernels->norm(PL_NORM_RMS, a->norm_eps, x, x, gain, NULL,
+                                    (size_t)a->head_dim);
+    if (a->pos == PL_POS_ROPE)
+        rotate(x, w->cos + row * half, w->sin + row * half, half);
+}
+
+void pl_step_rope_q(const struct job *j, int32_t layer, size_t head)
+{
+    const struct pl_arch *a = &j->n->arch;
+    const float *gain = j->n->layers[layer].q_norm;
+    size_t dim = (size_t)a->head_dim;
+
+    for (size_t r = 0; r < j->rows && (gain || a->pos == PL_POS_ROPE); r++)
+        shape_head(j, j->n->work.q + (r * (size_t)a->heads + head) * dim, gain, r);
+}
+
+void pl_step_rope_and_store(const struct job *j, int32_t layer, size_t head)
+{
+    const struct pl_arch *a = &j->n->arch;
+    const struct pl_workspace *w = &j->n->work;
+    size_t dim = (size_t)a->head_dim, kv_heads = (size_t)a->kv_heads;
+
+    for (size_t r = 0; r < j->rows; r++) {
+        float *k = w->k + (r * kv_heads + head) * dim;
+        const struct pl_cache *c = w->row_span[r]->cache;
+        const struct pl_cpu_kv *kv = &c->kv[layer];
+        size_t at = a->causal ? kv->len + w->row_in_span[r] : j->row0 + r;
+        shape_head(j, k, j->n->layers[layer].k_norm, r);
+        pl_store_kv(c, kv, head, at, k, w->v + (r * kv_heads + head) * dim);
+    }
+}
+
+/* Rows of one sequence that attend to the same keys. */
+struct view {
+    struct pl_cache *c;
+    const struct pl_cpu_kv *kv;
+    size_t row0, rows; /* in the workspace */
+    bool cross;
+};
+
+/* Keys that query vector i of row `row` sees, and what is added to their scores. */
+static void aim(const struct job *j, const struct view *v, struct pl_attend *t, size_t i,
+                size_t row, size_t head)
+{
+    const struct pl_arch *a = &j->n->arch;
+    const struct pl_cache *c = v->c;
+    bool causal = a->causal && !v->cross;
+    size_t at = causal ? v->kv->len + row : j->row0 + row;
+
+    t->len[i] = causal ? at + 1 : v->kv->len;
+    t->first[i] = causal ? pl_cpu_kv_first(v->kv, at) : 0;
+    if (c->relative && !v->cross)
+        t->bias[i] = c->relative + head * (2 * c->padded + PL_ATTN_CHUNK) + c->padded - at;
+}
+
+/* One attend call: query vectors [first, first + n) of a view and KV head, counted row by row,
+ * within a row head by head. */
+static void attend_block(const struct job *j, const struct view *v, size_t kv_head, size_t first,
+                         size_t n, int m)
+{
+    const struct pl_arch *a = &j->n->arch;
+    const struct pl_workspace *w = &j->n->work;
+    size_t dim = (size_t)a->head_dim, group = (size_t)(a->heads / a->kv_heads);
+    const struct pl_cache *seen = v->cross ? v->c->source : v->c;
+    size_t bytes = pl_cpu_dtype_bytes(v->c->dtype);
+    struct pl_attend t = {.n = n,
+                          .dim = dim,
+                          .ring = v->kv->cap,
+                          .mask = seen->masked ? seen->mask : NULL,
+                          .k = (char *)v->kv->k + pl_cpu_k_head(a, v->kv->cap, kv_head) * bytes,
+                          .v = (char *)v->kv->v + pl_cpu_v_head(a, v->kv->cap, kv_head) * bytes,
+                          .dtype = v->c->dtype,
+                          .scale = a->unscaled ? 1.0f : 1.0f / sqrtf((float)dim),
+                          .scratch = pl_cpu_scratch_of(j->n->device, m)};
+
+    for (size_t i = 0; i < n; i++) {
+        size_t row = (first + i) / group, head = kv_head * group + (first + i) % group;
+        size_t at = ((v->row0 + row) * (size_t)a->heads + head) * dim;
+        t.q[i] = w->q + at;
+        t.out[i] = w->att + at;
+        aim(j, v, &t, i, row, head);
+    }
+    j->n->device->kernels->attend(&t);
+    if (first + n == v->rows * group) { /* the block that reads the last of this head's keys */
+        size_t from = a->causal && !v->cross ? pl_cpu_kv_first(v->kv, v->kv->len) : 0;
+        __atomic_fetch_add(&v->c->kv_read, (int64_t)((t.len[n - 1] - from) * dim * 2 * bytes),
+                           __ATOMIC_RELAXED);
+    }
+}
+
+void pl_step_attention(const struct job *j, int32_t layer, bool cross, int m, int members)
+{
+    const struct pl_arch *a = &j->n->arch;
+    size_t group = (size_t)(a->heads / a->kv_heads), kv_heads = (size_t)a->kv_heads;
+    size_t first = 0, end = kv_heads, item = 0, row0 = 0;
+
+    if (j->by_head)
+        pl_pool_share(kv_heads, m, members, &first, &end);
+    for (size_t s = 0; s < j->f->n_spans; s++) {
+        const struct pl_span *span = &j->f->spans[s];
+        struct pl_cache *c = span->cache;
+        struct view v = {.c = c,
+                         .kv = cross ? &c->cross[layer] : &c->kv[layer],
+                         .row0 = row0,
+                         .rows = a->causal ? span->rows : j->rows,
+                         .cross = cross};
+        size_t vectors = v.rows * group;
+        for (size_t h = first; h < end; h++) {
+            for (size_t at = 0; at < vectors; at += j->attn_block, item++) {
+                size_t n = vectors - at < j->attn_block ? vectors - at : j->attn_block;
+                if (j->by_head || item % (size_t)members == (size_t)m)
+                    attend_block(j, &v, h, at, n, m);
+            }
+        }
+        row0 += v.rows;
+    }
+}
+
+/* act(gate) · up on the columns that this member has just computed. */
+static void step_activate(const struct job *j, int m, int members)
+{
+    const struct pl_arch *a = &j->n->arch;
+    const struct pl_workspace *w = &j->n->work;
+    size_t ffn = (size_t)a->ffn, begin, end;
+
+    pl_pool_share((ffn + PL_PANEL - 1) / PL_PANEL, m, members, &begin, &end);
+    begin *= PL_PANEL;
+    end = end * PL_PANEL < ffn ? end * PL_PANEL : ffn;
+    for (size_t r = 0; r < j->rows && begin < end; r++) {
+        float *up = w->up + r * ffn + begin;
+        j->n->device->kernels->act(a->act, up, a->gated ? w->gate + r * ffn + begin : up,
+                                   a->gated ? up : NULL, end - begin);
+    }
+}
+
+void pl_step_taps(const struct job *j, int tap_layer, const float *from, int m, int members)
+{
+    const struct pl_workspace *w = &j->n->work;
+    size_t h = (size_t)j->n->arch.hidden, begin, end;
+
+    pl_pool_share(j->rows, m, members, &begin, &end);
+    for (size_t r = begin; r < end; r++) {
+        struct pl_cache *c = w->row_span[r]->cache;
+        for (size_t t = 0; t < c->n_taps; t++)
+            if (c->tap_layers[t] == tap_layer)
+                memcpy(c->taps[t].data + (j->f->tap_row + j->row0 + w->row_in_span[r]) * h,
+                       from + r * h, h * sizeof(float));
+    }
+}
+
+/* x += cross attention to the source. */
+static void cross_attention(const struct job *j, int32_t l, int m, int members)
+{
+    const struct pl_cpu_layer *w = &j->n->layers[l];
+    struct pl_workspace *b = &j->n->work;
+    const struct pl_arch *a = &j->n->arch;
+    size_t per_head = (size_t)a->head_dim / PL_PANEL, first, end;
+    const float *x = pl_step_norm(j, w->cross_norm, NULL, m, members);
+
+    if (j->by_head) {
+        pl_pool_share((size_t)a->kv_heads, m, members, &first, &end);
+        pl_step_linear_panels(j, &w->cross_q, x, j->rows, b->q, NULL, first * per_head,
+                              end * per_head, m);
+    } else {
+        pl_step_linear(j, &w->cross_q, x, j->rows, b->q, NULL, m, members);
+        pl_pool_barrier(j->n->device->pool);
+    }
+    pl_step_attention(j, l, true, m, members);
+    pl_pool_barrier(j->n->device->pool);
+    pl_step_linear(j, &w->cross_o, b->att, j->rows, b->xn, b->x, m, members);
+    pl_pool_barrier(j->n->device->pool);
+}
+
+void pl_step_rest(const struct job *j, int32_t layer, int m, int members)
+{
+    const struct pl_cpu_layer *w = &j->n->layers[layer];
+    struct pl_workspace *b = &j->n->work;
+    struct pl_pool *pool = j->n->device->pool;
+    bool post = j->n->arch.post_norm;
+    const float *x = b->x;
+
+    pl_step_linear(j, &w->o, b->att, j->rows, b->xn, b->x, m, members);
+    pl_pool_barrier(pool);
+    if (w->cross_q.data)
+        cross_attention(j, layer, m, members);
+    if (post)
+        pl_step_norm_x(j, w->attn_norm, w->attn_norm_bias, m, members);
+    else
+        x = pl_step_norm(j, w->ffn_norm, w->ffn_norm_bias, m, members);
+    if (w->gate.data)
+        pl_step_linear(j, &w->gate, x, j->rows, b->gate, NULL, m, members);
+    pl_step_linear(j, &w->up, x, j->rows, b->up, NULL, m, members);
+    step_activate(j, m, members);
+    pl_pool_barrier(pool);
+    pl_step_linear(j, &w->down, b->up, j->rows, b->xn, b->x, m, members);
+    pl_pool_barrier(pool);
+    if (post)
+        pl_step_norm_x(j, w->ffn_norm, w->ffn_norm_bias, m, members);
+    pl_step_taps(j, layer + 1, b->x, m, members);
+}
