@@ -30,6 +30,19 @@
 #define PL_QUANT_BLOCK 256 /* elements of the largest block */
 #define PL_QUANT_GROUPS 16 /* groups of the block that has most */
 
+/* X(dtype, elements a block, bytes a block) of the formats that are decoded here. */
+#define PL_QUANT_LIST(X)                                                                           \
+    X(PL_DT_Q4_0, 32, 18)                                                                          \
+    X(PL_DT_Q4_1, 32, 20)                                                                          \
+    X(PL_DT_Q5_0, 32, 22)                                                                          \
+    X(PL_DT_Q5_1, 32, 24)                                                                          \
+    X(PL_DT_Q8_0, 32, 34)                                                                          \
+    X(PL_DT_Q2_K, 256, 84)                                                                         \
+    X(PL_DT_Q3_K, 256, 110)                                                                        \
+    X(PL_DT_Q4_K, 256, 144)                                                                        \
+    X(PL_DT_Q5_K, 256, 176)                                                                        \
+    X(PL_DT_Q6_K, 256, 210)
+
 /* Elements that share a scale; 0: dt is not decoded here. */
 static inline uint32_t pl_quant_group(enum pl_dtype dt)
 {
@@ -69,13 +82,39 @@ static inline float pl_quant_half(const uint8_t *p)
 #endif
 }
 
-/* 16 bytes of nibbles and the bits above them (0: none) → 32 integers. */
-static inline void pl_quant_nibbles(const uint8_t *p, uint32_t high, int minus, int8_t *q)
+typedef uint8_t pl_quant_v __attribute__((vector_size(16))); /* sixteen elements at a time */
+
+static inline pl_quant_v pl_quant_load(const uint8_t *p)
 {
-    for (int i = 0; i < 16; i++) {
-        q[i] = (int8_t)((p[i] & 15) + (int)((high >> i & 1) << 4) - minus);
-        q[i + 16] = (int8_t)((p[i] >> 4) + (int)((high >> (i + 16) & 1) << 4) - minus);
-    }
+    pl_quant_v v;
+
+    memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+static inline void pl_quant_store(int8_t *q, pl_quant_v v)
+{
+    memcpy(q, &v, sizeof(v));
+}
+
+/* 16 where a bit of `bits` is set: bit i for element i. */
+static inline pl_quant_v pl_quant_fifth(uint32_t bits)
+{
+    typedef uint64_t wide __attribute__((vector_size(16)));
+    const pl_quant_v one_each = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    const uint64_t every = UINT64_C(0x0101010101010101);
+    wide spread = {(bits & 255) * every, (bits >> 8 & 255) * every};
+
+    return (pl_quant_v)(((pl_quant_v)spread & one_each) == one_each) & 16;
+}
+
+/* 16 bytes of nibbles and the bits above them (0: none) → 32 integers. */
+static inline void pl_quant_nibbles(const uint8_t *p, uint32_t high, uint8_t minus, int8_t *q)
+{
+    pl_quant_v n = pl_quant_load(p);
+
+    pl_quant_store(q, ((n & 15) | pl_quant_fifth(high)) - minus);
+    pl_quant_store(q + 16, (n >> 4 | pl_quant_fifth(high >> 16)) - minus);
 }
 
 static inline void pl_quant_q2_k(const uint8_t *p, int8_t *q, float *scale, float *add)
@@ -86,10 +125,14 @@ static inline void pl_quant_q2_k(const uint8_t *p, int8_t *q, float *scale, floa
         scale[g] = d * (float)(p[g] & 15);
         add[g] = -(dmin * (float)(p[g] >> 4));
     }
-    for (int half = 0; half < 2; half++)
-        for (int s = 0; s < 4; s++)
-            for (int i = 0; i < 32; i++)
-                q[half * 128 + s * 32 + i] = (int8_t)(p[16 + half * 32 + i] >> 2 * s & 3);
+    for (int i = 0; i < 64; i += 16) {
+        pl_quant_v v = pl_quant_load(p + 16 + i);
+        int8_t *to = q + i / 32 * 128 + i % 32;
+        pl_quant_store(to, v & 3);
+        pl_quant_store(to + 32, v >> 2 & 3);
+        pl_quant_store(to + 64, v >> 4 & 3);
+        pl_quant_store(to + 96, v >> 6);
+    }
 }
 
 static inline void pl_quant_q3_k(const uint8_t *p, int8_t *q, float *scale)
@@ -101,13 +144,15 @@ static inline void pl_quant_q3_k(const uint8_t *p, int8_t *q, float *scale)
         int low = g < 8 ? sc[g] & 15 : sc[g - 8] >> 4, high = sc[8 + g % 4] >> 2 * (g / 4) & 3;
         scale[g] = d * (float)((low | high << 4) - 32);
     }
-    for (int half = 0; half < 2; half++)
-        for (int s = 0; s < 4; s++)
-            for (int i = 0; i < 32; i++) {
-                int low = p[32 + half * 32 + i] >> 2 * s & 3;
-                int set = p[i] >> (half * 4 + s) & 1; /* clear: four less */
-                q[half * 128 + s * 32 + i] = (int8_t)(low + 4 * set - 4);
-            }
+    for (int i = 0; i < 64; i += 16) { /* a clear third bit: four less */
+        pl_quant_v v = pl_quant_load(p + 32 + i), h = pl_quant_load(p + i % 32);
+        int8_t *to = q + i / 32 * 128 + i % 32;
+        h = i < 32 ? h : h >> 4;
+        pl_quant_store(to, ((v & 3) | (h << 2 & 4)) - 4);
+        pl_quant_store(to + 32, ((v >> 2 & 3) | (h << 1 & 4)) - 4);
+        pl_quant_store(to + 64, ((v >> 4 & 3) | (h & 4)) - 4);
+        pl_quant_store(to + 96, (v >> 6 | (h >> 1 & 4)) - 4);
+    }
 }
 
 /* The eight 6-bit scales and mins of q4_k and q5_k. */
@@ -127,22 +172,25 @@ static inline void pl_quant_scale_min(const uint8_t *p, float *scale, float *add
 static inline void pl_quant_q4_k(const uint8_t *p, int8_t *q, float *scale, float *add)
 {
     pl_quant_scale_min(p, scale, add);
-    for (int part = 0; part < 4; part++)
-        for (int i = 0; i < 32; i++) {
-            q[part * 64 + i] = (int8_t)(p[16 + part * 32 + i] & 15);
-            q[part * 64 + 32 + i] = (int8_t)(p[16 + part * 32 + i] >> 4);
-        }
+    for (int i = 0; i < 128; i += 16) {
+        pl_quant_v v = pl_quant_load(p + 16 + i);
+        int8_t *to = q + i / 32 * 64 + i % 32;
+        pl_quant_store(to, v & 15);
+        pl_quant_store(to + 32, v >> 4);
+    }
 }
 
 static inline void pl_quant_q5_k(const uint8_t *p, int8_t *q, float *scale, float *add)
 {
     pl_quant_scale_min(p, scale, add);
-    for (int part = 0; part < 4; part++)
-        for (int i = 0; i < 32; i++) {
-            int bits = p[16 + i] >> 2 * part, n = p[48 + part * 32 + i];
-            q[part * 64 + i] = (int8_t)((n & 15) | (bits & 1) << 4);
-            q[part * 64 + 32 + i] = (int8_t)(n >> 4 | (bits & 2) << 3);
+    for (int i = 0; i < 32; i += 16) {
+        pl_quant_v high = pl_quant_load(p + 16 + i);
+        for (int part = 0; part < 4; part++, high >>= 2) {
+            pl_quant_v v = pl_quant_load(p + 48 + part * 32 + i);
+            pl_quant_store(q + part * 64 + i, (v & 15) | (high << 4 & 16));
+            pl_quant_store(q + part * 64 + 32 + i, v >> 4 | (high << 3 & 16));
         }
+    }
 }
 
 static inline void pl_quant_q6_k(const uint8_t *p, int8_t *q, float *scale)
@@ -151,16 +199,16 @@ static inline void pl_quant_q6_k(const uint8_t *p, int8_t *q, float *scale)
 
     for (int g = 0; g < 16; g++)
         scale[g] = d * (float)(int8_t)p[192 + g];
-    for (int half = 0; half < 2; half++)
-        for (int i = 0; i < 32; i++) {
-            const uint8_t *low = p + half * 64 + i;
-            int high = p[128 + half * 32 + i];
-            int8_t *to = q + half * 128 + i;
-            to[0] = (int8_t)(((low[0] & 15) | (high & 3) << 4) - 32);
-            to[32] = (int8_t)(((low[32] & 15) | (high >> 2 & 3) << 4) - 32);
-            to[64] = (int8_t)((low[0] >> 4 | (high >> 4 & 3) << 4) - 32);
-            to[96] = (int8_t)((low[32] >> 4 | (high >> 6 & 3) << 4) - 32);
-        }
+    for (int i = 0; i < 64; i += 16) {
+        const uint8_t *low = p + i / 32 * 64 + i % 32;
+        pl_quant_v a = pl_quant_load(low), b = pl_quant_load(low + 32);
+        pl_quant_v high = pl_quant_load(p + 128 + i);
+        int8_t *to = q + i / 32 * 128 + i % 32;
+        pl_quant_store(to, ((a & 15) | (high << 4 & 48)) - 32);
+        pl_quant_store(to + 32, ((b & 15) | (high << 2 & 48)) - 32);
+        pl_quant_store(to + 64, (a >> 4 | (high & 48)) - 32);
+        pl_quant_store(to + 96, (b >> 4 | (high >> 2 & 48)) - 32);
+    }
 }
 
 /* dt decodes. q[block], scale and add [block / group]; add is left alone where there is none. */

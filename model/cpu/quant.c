@@ -26,7 +26,7 @@ _Static_assert(PL_GEMM_SCRATCH >= K_BLOCK * PL_PANEL, "a panel of floats fits th
 
 /* in[16 rows][K_BLOCK] → out[n][16]; n is a multiple of 32. */
 #if defined(PL_ISA_AVX2)
-static void turn(const int8_t *in, size_t n, int8_t *out)
+static __attribute__((noinline)) void turn(const int8_t *in, size_t n, int8_t *out)
 {
     /* Each round of shuffles rotates the index (row, column) by one bit; two halves at a time. */
     for (size_t k = 0; k < n; k += 32) {
@@ -54,7 +54,7 @@ static void turn(const int8_t *in, size_t n, int8_t *out)
     }
 }
 #else
-static void turn(const int8_t *in, size_t n, int8_t *out)
+static __attribute__((noinline)) void turn(const int8_t *in, size_t n, int8_t *out)
 {
     for (size_t k = 0; k < n; k++)
         for (size_t r = 0; r < PL_PANEL; r++)
@@ -62,28 +62,47 @@ static void turn(const int8_t *in, size_t n, int8_t *out)
 }
 #endif
 
-/* Columns [k0, k0 + n) of panel p. Rows behind the last output repeat it: nobody reads them. */
-static void unpack_panel(const struct pl_gemm *g, size_t p, size_t k0, size_t n, struct turned *t)
+/* Columns [k0, k0 + n) of panel p; dt is a constant where this is inlined. Rows behind the last
+ * output repeat it: nobody reads them. */
+INLINE void unpack_rows(enum pl_dtype dt, uint32_t block, uint32_t bytes, const struct pl_gemm *g,
+                        size_t p, size_t k0, size_t n, struct turned *t)
 {
-    const struct pl_dtype_traits *traits = pl_dtype_traits(g->dtype);
-    size_t groups = traits->block / pl_quant_group(g->dtype), d = g->paired, half = d / 2;
+    const size_t groups = block / pl_quant_group(dt), d = g->paired, half = d / 2;
     float scale[PL_QUANT_GROUPS], add[PL_QUANT_GROUPS] = {0};
     int8_t q[PL_PANEL * K_BLOCK];
 
     for (size_t r = 0; r < PL_PANEL; r++) {
         size_t o = p * PL_PANEL + r < g->n ? p * PL_PANEL + r : g->n - 1;
         size_t row = d ? o / d * d + o % d % half * 2 + o % d / half : o;
-        const uint8_t *from =
-            (const uint8_t *)g->w + row * g->stride + k0 / traits->block * traits->bytes;
-        for (size_t b = 0; b < n / traits->block; b++, from += traits->bytes) {
-            pl_quant_unpack(g->dtype, from, q + r * K_BLOCK + b * traits->block, scale, add);
+        const uint8_t *from = (const uint8_t *)g->w + row * g->stride + k0 / block * bytes;
+        for (size_t b = 0; b < n / block; b++, from += bytes) {
+            /* Hardware does not foresee the step from row to row; beyond the end is harmless. */
+            for (uint32_t i = 0; i < bytes; i += 64)
+                __builtin_prefetch(from + PL_PANEL * g->stride + i);
+            pl_quant_unpack(dt, from, q + r * K_BLOCK + b * block, scale, add);
             for (size_t i = 0; i < groups; i++) {
                 t->scale[(b * groups + i) * PL_PANEL + r] = scale[i];
-                t->add[(b * groups + i) * PL_PANEL + r] = add[i];
+                if (pl_quant_has_add(dt))
+                    t->add[(b * groups + i) * PL_PANEL + r] = add[i];
             }
         }
     }
     turn(q, n, t->q);
+}
+
+/* The formats, each its own loop. */
+static void unpack_panel(const struct pl_gemm *g, size_t p, size_t k0, size_t n, struct turned *t)
+{
+    switch (g->dtype) {
+#define PL_X(dt, block, bytes)                                                                     \
+    case dt:                                                                                       \
+        unpack_rows(dt, block, bytes, g, p, k0, n, t);                                             \
+        break;
+        PL_QUANT_LIST(PL_X)
+#undef PL_X
+    default:
+        break;
+    }
 }
 
 /* Four or eight integers as floats. */
@@ -126,7 +145,8 @@ INLINE void fused(int mr, bool has_add, const struct turned *t, size_t group, co
 #pragma GCC unroll 4
         for (int j = 0; j < PER_PANEL; j++) {
             scale[j] = load(t->scale + k0 / group * PL_PANEL + (size_t)j * WIDTH);
-            add[j] = load(t->add + k0 / group * PL_PANEL + (size_t)j * WIDTH);
+            if (has_add)
+                add[j] = load(t->add + k0 / group * PL_PANEL + (size_t)j * WIDTH);
         }
         for (size_t k = k0; k < k0 + group; k++) {
             weights(t, k, has_add, scale, add, w);
