@@ -1,6 +1,7 @@
 """What the orchestrator's tests share: sweeps, launching, and an audit of the file that trusts nothing but h5py."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,7 @@ def sweep(engine="virtual: true", arms="", contexts="[16, 32]", samples=6, repea
 
 class Place:
     """A folder of one test with its sweep and its results file."""
+    all = []
 
     def __init__(self, program, text=None):
         self.program = program
@@ -59,6 +61,7 @@ class Place:
         self.sweep = os.path.join(self.dir, "s.yaml")
         self.file = os.path.join(self.dir, "o.h5")
         self.n = 0
+        Place.all.append(self.dir)
         if text is not None:
             self.write(text)
 
@@ -241,6 +244,9 @@ def main(groups):
     for t in chosen:
         begun = time.monotonic()
         t(program)
+        for folder in Place.all:  # kept after a failure
+            shutil.rmtree(folder, ignore_errors=True)
+        Place.all.clear()
         print(f"ok {t.__name__} ({time.monotonic() - begun:.1f} s)", flush=True)
 
 
