@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 struct pl_bpe_symbol {
     uint32_t start, len; /* len 0: joined into its left neighbour */
@@ -65,11 +66,14 @@ int32_t pl_vocab_find(const struct pl_vocab *v, const char *text, size_t len)
 size_t pl_vocab_user_match(const struct pl_vocab *v, const char *text, size_t len)
 {
     size_t best = 0;
+    uint32_t node = 0;
 
-    for (size_t i = 0; i < v->n_user; i++) {
-        const struct pl_spm_piece *p = &v->spm->pieces[v->user[i]];
-        if (p->len > best && p->len <= len && !memcmp(p->text, text, p->len))
-            best = p->len;
+    for (size_t i = 0; i < len; i++) {
+        node = pl_tok_trie_next(&v->user, node, (unsigned char)text[i]);
+        if (!node)
+            break;
+        if (v->user.values[node] >= 0)
+            best = i + 1;
     }
     return best;
 }
@@ -94,10 +98,13 @@ static bool crosses_words(const struct pl_spm_piece *p)
 static enum pl_status add_piece(struct pl_vocab *v, const char *file, size_t i, struct pl_err *err)
 {
     const struct pl_spm_piece *p = &v->spm->pieces[i];
-    unsigned byte;
+    unsigned long byte;
+    char name[8];
 
     if (p->type == PL_SPM_BYTE) {
-        if (p->len != 6 || sscanf(p->text, "<0x%2X>", &byte) != 1)
+        byte = strtoul(p->text + (p->len == 6 ? 3 : 0), NULL, 16);
+        snprintf(name, sizeof(name), "<0x%02lX>", byte & 255);
+        if (p->len != 6 || strcasecmp(p->text, name) != 0)
             return pl_fail(err, PL_EFORMAT, "%s: byte piece %zu is called %.20s", file, i, p->text);
         v->bytes[byte] = (int32_t)i;
     }
@@ -108,8 +115,10 @@ static enum pl_status add_piece(struct pl_vocab *v, const char *file, size_t i, 
         return pl_fail(err, PL_EFORMAT, "%s: pieces %u and %zu are both \"%.40s\"", file,
                        v->table[at] - 1, i, p->text);
     v->table[at] = (uint32_t)i + 1;
-    if (p->type == PL_SPM_USER)
-        v->user[v->n_user++] = (int32_t)i;
+    if (p->type == PL_SPM_USER) {
+        pl_tok_trie_add(&v->user, p->text, p->len, (int32_t)i);
+        v->n_user++;
+    }
     if (crosses_words(p))
         v->splits_at_space = false;
     return PL_OK;
@@ -118,7 +127,7 @@ static enum pl_status add_piece(struct pl_vocab *v, const char *file, size_t i, 
 enum pl_status pl_vocab_init(struct pl_vocab *v, const char *file, const struct pl_spm *spm,
                              struct pl_arena *arena, struct pl_err *err)
 {
-    size_t size = 16;
+    size_t size = 16, bytes = 0;
     enum pl_status st;
 
     memset(v, 0, sizeof(*v));
@@ -128,9 +137,13 @@ enum pl_status pl_vocab_init(struct pl_vocab *v, const char *file, const struct 
         size *= 2;
     v->mask = size - 1;
     v->table = pl_arena_calloc(arena, size, sizeof(*v->table));
-    v->user = pl_arena_calloc(arena, spm->n, sizeof(*v->user));
-    if (!v->table || !v->user)
+    if (!v->table)
         return pl_fail(err, PL_ENOMEM, "%s: no memory for its vocabulary", file);
+    for (size_t i = 0; i < spm->n; i++)
+        bytes += spm->pieces[i].type == PL_SPM_USER ? spm->pieces[i].len : 0;
+    st = pl_tok_trie_init(&v->user, arena, bytes, err);
+    if (st)
+        return pl_err_prefix(err, st, "%s", file);
     for (int i = 0; i < 256; i++)
         v->bytes[i] = -1;
     for (size_t i = 0; i < spm->n; i++) {

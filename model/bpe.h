@@ -9,6 +9,7 @@
 #include "base/arena.h"
 #include "base/status.h"
 #include "model/spm.h"
+#include "model/tok_trie.h"
 #include "model/tokenizer.h"
 
 /* Pieces by their text: the ones that merging may make (normal and user-defined). */
@@ -16,8 +17,8 @@ struct pl_vocab {
     const struct pl_spm *spm;
     uint32_t *table; /* piece + 1, 0: empty */
     size_t mask;
-    int32_t bytes[256]; /* ids of byte pieces, −1: none */
-    int32_t *user;      /* user-defined pieces */
+    int32_t bytes[256];      /* ids of byte pieces, −1: none */
+    struct pl_tok_trie user; /* user-defined pieces */
     size_t n_user;
     bool splits_at_space; /* no piece has a ▁ behind another character: words are independent */
 };

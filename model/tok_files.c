@@ -6,8 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *const token_keys[] = {"bos_token", "eos_token", "unk_token", "pad_token",
-                                         "sep_token", "cls_token", "mask_token"};
+/* In the order in which transformers adds the ones that a vocabulary lacks. */
+static const char *const token_keys[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                         "pad_token", "cls_token", "mask_token"};
 
 /* A JSON file of a directory; *out NULL: there is none. */
 static enum pl_status read_beside(struct pl_tokenizer *t, const char *dir, const char *name,
@@ -96,7 +97,6 @@ enum pl_status pl_tok_read_config(struct pl_tokenizer *t, const char *dir, struc
 /* The special tokens that a class names when its configuration does not, as added tokens. */
 struct defaults {
     const char *names[7]; /* in the order of token_keys; NULL: none */
-    bool mask_lstrip;
 };
 
 static enum pl_status add_special_tokens(struct pl_tokenizer *t, const json_t *config,
@@ -121,12 +121,13 @@ static enum pl_status add_special_tokens(struct pl_tokenizer *t, const json_t *c
     if (!st && more)
         st = pl_tok_json_added(t, more, err);
     for (size_t i = 0; i < 7 && !st; i++) {
-        struct pl_tok_added a = {.special = true, .lstrip = i == 6 && d->mask_lstrip};
+        const json_t *flags = json_object_get(config, token_keys[i]);
+        struct pl_tok_added a = {.special = true,
+                                 .lstrip = json_is_true(json_object_get(flags, "lstrip")),
+                                 .rstrip = json_is_true(json_object_get(flags, "rstrip")),
+                                 .single_word =
+                                     json_is_true(json_object_get(flags, "single_word"))};
         if (!names[i] || pl_tok_added_find(t, names[i], strlen(names[i])))
-            continue;
-        /* A default that the vocabulary lacks is none of this model's. */
-        if (!token_name(config, token_keys[i]) &&
-            pl_tok_vocab_find(&t->vocab, names[i], strlen(names[i])) < 0)
             continue;
         st = pl_tok_copy(t, names[i], strlen(names[i]), &a.text, err);
         if (!st)
@@ -142,7 +143,7 @@ static void frame(struct pl_tokenizer *t, const json_t *config, const struct def
     int32_t id;
 
     cls = cls ? cls : d->names[5];
-    sep = sep ? sep : d->names[4];
+    sep = sep ? sep : d->names[3];
     id = pl_tok_id_of(t, cls, strlen(cls));
     if (id >= 0)
         t->prefix[t->n_prefix++] = id;
@@ -205,7 +206,7 @@ static enum pl_status load_bpe(struct pl_tokenizer *t, const json_t *config, con
 {
     static const struct defaults gpt2 = {.names = {"<|endoftext|>"}};
     static const struct defaults roberta = {
-        {"<s>", "</s>", "<unk>", "<pad>", "</s>", "<s>", "<mask>"}, true};
+        {"<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>", "<mask>"}};
     bool is_roberta = class_has(config, model, "roberta"),
          is_qwen = class_has(config, model, "qwen");
     bool space = json_is_true(json_object_get(config, "add_prefix_space"));
@@ -299,8 +300,8 @@ enum pl_status pl_tok_add_bert(struct pl_tokenizer *t, bool lower, bool accents,
 
 static enum pl_status load_bert(struct pl_tokenizer *t, const json_t *config, struct pl_err *err)
 {
-    static const struct defaults bert = {{NULL, NULL, "[UNK]", "[PAD]", "[SEP]", "[CLS]", "[MASK]"},
-                                         false};
+    static const struct defaults bert = {
+        {NULL, NULL, "[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"}};
     const json_t *strip = json_object_get(config, "strip_accents");
     const char *unk = token_name(config, "unk_token");
     bool lower = true, chinese = true;

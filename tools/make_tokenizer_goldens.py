@@ -6,7 +6,7 @@ nasty list and about random texts. Or compares a runner with them over many rand
     python3 tools/make_tokenizer_goldens.py --compare RUNNER N [DIR …]     DIRs: tokenizers of one's own; none: the goldens'
 
 Needs tokenizers, transformers, sentencepiece. The random texts come from a generator that tests/model/test_tok_goldens.c
-repeats, so that only hashes of their ids are stored; everything is seeded.
+repeats, so that only hashes of their ids are stored. The trainers break ties by chance: each run makes other tokenizers.
 """
 
 import json
@@ -159,8 +159,8 @@ def smollm():
                      specials=["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
 
 
-def roberta():
-    t = bytelevel(pre_tokenizers.ByteLevel(add_prefix_space=True), specials=["<s>", "<pad>", "</s>", "<unk>"])
+def roberta(space=True):
+    t = bytelevel(pre_tokenizers.ByteLevel(add_prefix_space=space), specials=["<s>", "<pad>", "</s>", "<unk>"])
     t.add_special_tokens([AddedToken("<mask>", special=True, lstrip=True, normalized=False)])
     t.post_processor = processors.RobertaProcessing(("</s>", t.token_to_id("</s>")), ("<s>", t.token_to_id("<s>")))
     return t
@@ -365,14 +365,14 @@ def write_json(d, t):
         json.dump(j, f, ensure_ascii=False, separators=(",", ":"))
 
 
-def write_pair(d, t, cls):
+def write_pair(d, t, cls, **config):
     j = json.loads(t.to_str())["model"]
     with open(os.path.join(d, "vocab.json"), "w") as f:
         json.dump(j["vocab"], f, ensure_ascii=False, separators=(",", ":"))
     with open(os.path.join(d, "merges.txt"), "w") as f:
         f.write("#version: 0.2\n" + "".join(" ".join(m) + "\n" for m in j["merges"]))
     with open(os.path.join(d, "tokenizer_config.json"), "w") as f:
-        json.dump({"tokenizer_class": cls}, f)
+        json.dump({"tokenizer_class": cls, **config}, f)
 
 
 def write_vocab(d, t, **config):
@@ -390,6 +390,10 @@ def write_bytes(d, name, data):
 
 KINDS = {
     "gpt2": lambda d: write_pair(d, gpt2(), "GPT2Tokenizer"),
+    "roberta_files": lambda d: write_pair(d, roberta(False), "RobertaTokenizer",
+                                          mask_token=dict(content="<mask>", lstrip=True, rstrip=False, normalized=False, single_word=False,
+                                                          special=True, __type="AddedToken")),
+    "qwen2_files": lambda d: write_pair(d, qwen2(), "Qwen2Tokenizer"),
     "gpt2_json": lambda d: write_json(d, gpt2()),
     "llama3": lambda d: write_json(d, llama3()),
     "qwen2": lambda d: write_json(d, qwen2()),

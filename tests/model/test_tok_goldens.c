@@ -358,6 +358,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_generator),
         KIND("gpt2"),
+        KIND("roberta_files"),
+        KIND("qwen2_files"),
         KIND("gpt2_json"),
         KIND("llama3"),
         KIND("qwen2"),
