@@ -42,6 +42,7 @@ for line in sys.stdin:
     elif how == "exit": print("last words", file=sys.stderr); sys.exit(9)
     elif how == "wrong-id": say(type="result", id=q["id"] + 7, generated=[4], ttft_ns=1, total_ns=2)
     elif how == "negative": say(type="result", id=q["id"], generated=[4], ttft_ns=-5, total_ns=-2)
+    elif how == "terse": say(type="result", id=q["id"], generated=[4], ttft_ns=1000, total_ns=2000)
     elif how == "error": say(type="error", id=q["id"], reason="data", text="sample is broken", fatal=False)
 '''
 
@@ -94,6 +95,16 @@ def broken(bench, how, reason):
     print(f"{how}: rows with reason {reason}")
 
 
+def terse(bench):
+    """Only what docs/RUNNER.md asks for: no phases, no ids."""
+    script = bench.write("bad.py", BAD)
+    sweep, out = sweep_of(bench, "terse", f"[python3, {script}, terse]"), bench.path("terse.h5")
+    bench.run("run", sweep, "-o", out, "--allow-exec")
+    bench.run("verify", out)
+    row = next(r for r in bench.table(out, "latency") if r["arm"] == "other" and r["phase"] == "e2e")
+    bench.expect(row["mean"] == 0.002 and row["n"] == 3, f"{row}")
+
+
 def before_anything_runs(bench):
     for name, argv, words in (("missing", "[/nonexistent/runner]", "/nonexistent/runner"),
                               ("exits", "['false']", "false"), ("babbles", "[echo, hello]", "no hello")):
@@ -106,6 +117,7 @@ def before_anything_runs(bench):
 def main():
     bench = Bench(sys.argv[1])
     example_runner(bench)
+    terse(bench)
     before_anything_runs(bench)
     for how, reason in (("garbage", "garbage"), ("long", "garbage"), ("deaf", "timeout"), ("exit", "crash"), ("wrong-id", "garbage"),
                         ("negative", "garbage"), ("error", "data")):
