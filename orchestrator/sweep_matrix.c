@@ -32,7 +32,7 @@ bool pl_tree_name_ok(struct pl_tree *t, const struct pl_yaml *key, const char *n
 
 /* The matrix key that {word} means: itself, or the only one that ends in ".word". matrix->n: none.
  */
-static size_t placeholder(const struct pl_yaml *matrix, const char *word)
+static size_t matrix_key_of(const struct pl_yaml *matrix, const char *word)
 {
     size_t found = matrix->n, n = strlen(word);
     for (size_t i = 0; i < matrix->n; i++)
@@ -77,7 +77,7 @@ static bool append_value(const struct expansion *e, char *out, size_t *at, const
                         e->key->text, (int)len, inside, word, word);
         return false;
     }
-    k = placeholder(e->matrix, word);
+    k = matrix_key_of(e->matrix, word);
     if (k == e->matrix->n) {
         struct pl_suggest s;
         pl_suggest_init(&s, word);
