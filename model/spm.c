@@ -46,7 +46,8 @@ static bool next_field(struct wire *w, struct field *f)
     uint64_t tag, len;
 
     memset(f, 0, sizeof(*f));
-    f->bytes = (struct wire){w->p, w->p}; /* of a field that should be bytes but is a number: none */
+    f->bytes =
+        (struct wire){w->p, w->p}; /* of a field that should be bytes but is a number: none */
     if (!varint(w, &tag) || !(tag >> 3) || tag >> 3 > UINT32_MAX)
         return false;
     f->number = (uint32_t)(tag >> 3);
