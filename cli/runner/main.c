@@ -1,7 +1,7 @@
 /* `paceline-runner`: picks the command and leaves the rest to it. */
+#include "cli/runner/cmd_exec.h"
 #include "cli/runner/cmds.h"
 #include "cli/runner/opts.h"
-#include "cli/runner/cmd_exec.h"
 
 #include <errno.h>
 #include <stdio.h>
