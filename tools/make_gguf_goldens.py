@@ -1,0 +1,238 @@
+#!/usr/bin/env python3
+"""Makes tests/model/gguf: tiny GGUF models in every type that the engine decodes, with what transformers says about their
+dequantised weights, and blocks of every type with what the gguf package says they hold. Everything is seeded; run it again
+after changing it and commit what it writes.
+
+    python3 tools/make_gguf_goldens.py [OUT]          needs torch, transformers, gguf, numpy
+"""
+
+import os
+import shutil
+import sys
+
+import gguf
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType as T
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+OUT = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__), "..", "tests", "model", "gguf")
+GREEDY = 16
+VOCAB = 97
+QUANTS = [T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K]
+
+SMALL = dict(hidden=64, ffn=96, layers=2, heads=4, kv=2, dim=16)
+WIDE = dict(hidden=256, ffn=256, layers=2, heads=4, kv=2, dim=16)  # widths that K blocks fit, except o's
+LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
+
+
+def one(t):
+    return lambda name: t
+
+
+def smollm(name):
+    return T.Q8_0 if name == "token_embd.weight" else T.Q4_1
+
+
+def mixed_k(name):
+    """Every K type, and Q5_0 where 64 columns are no whole block of 256."""
+    if "attn_output" in name:
+        return T.Q5_0
+    layer = name.startswith("blk.1.")
+    for part, types in {"attn_q": (T.Q4_K, T.Q3_K), "attn_k": (T.Q5_K, T.Q2_K), "attn_v": (T.Q6_K, T.Q6_K), "ffn_gate": (T.Q2_K, T.Q4_K),
+                        "ffn_up": (T.Q3_K, T.Q5_K), "ffn_down": (T.Q6_K, T.Q4_K)}.items():
+        if part in name:
+            return types[layer]
+    return {"token_embd.weight": T.Q4_K, "output.weight": T.Q6_K}[name]
+
+
+# name: (architecture, shape, type of a matrix, extras, prompt length)
+CASES = {
+    "f32": ("llama", dict(SMALL, layers=1, ffn=32), one(T.F32), {}, 9),
+    "f16": ("llama", dict(SMALL, layers=1), one(T.F16), dict(factor=2.5), 70),
+    "bf16": ("llama", dict(SMALL, layers=1), one(T.BF16), dict(tied=True), 17),
+    "q4_0": ("llama", SMALL, one(T.Q4_0), {}, 33),
+    "q4_1": ("llama", SMALL, smollm, dict(tied=True), 33),
+    "q5_0": ("llama", dict(SMALL, layers=1), one(T.Q5_0), dict(bias=True), 20),
+    "q5_1": ("llama", dict(SMALL, layers=1), one(T.Q5_1), dict(llama3=True), 130),
+    "q8_0": ("qwen2", SMALL, one(T.Q8_0), dict(bias=True, theta=1e6), 33),
+    "mixed_k": ("llama", WIDE, mixed_k, {}, 40),
+}
+
+TO_HF = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
+         "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+         "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
+
+
+def hf_name(name):
+    table = {"token_embd.weight": "model.embed_tokens.weight", "output.weight": "lm_head.weight", "output_norm.weight": "model.norm.weight"}
+    if name in table:
+        return table[name]
+    _, layer, part, kind = name.split(".")
+    return f"model.layers.{layer}.{TO_HF[part]}.{kind}"
+
+
+def paired(w, heads):
+    """Rows of the model → rows of a llama file: RoPE's pairs side by side."""
+    return w.reshape(heads, 2, w.shape[0] // heads // 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
+
+
+def unpaired(w, heads):
+    return w.reshape(heads, w.shape[0] // heads // 2, 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
+
+
+def halves(rng, n, low, high):
+    return rng.uniform(low, high, n).astype(np.float16).view(np.uint8).reshape(n, 2)
+
+
+def random_blocks(rng, n, t, size):
+    """n valid blocks of a K type whose values are about as large as `size`: random bits, but for the scales."""
+    block, nbytes = gguf.GGML_QUANT_SIZES[t]
+    b = rng.integers(0, 256, (n, nbytes), dtype=np.uint8)
+    if t == T.Q2_K:
+        b[:, 80:82], b[:, 82:84] = halves(rng, n, size / 40, size / 20), halves(rng, n, size / 40, size / 15)
+    elif t == T.Q3_K:
+        b[:, 108:110] = halves(rng, n, size / 100, size / 60)
+    elif t in (T.Q4_K, T.Q5_K):
+        top = 15 if t == T.Q4_K else 31
+        b[:, 0:2], b[:, 2:4] = halves(rng, n, size / (50 * top), size / (25 * top)), halves(rng, n, size / 60, size / 30)
+    else:
+        b[:, 208:210] = halves(rng, n, size / 4000, size / 2000)
+    return b
+
+
+def quantise(rng, w, t):
+    """w, or random values where the package cannot quantise to t, as (data of the file, values it decodes to)."""
+    if t in (T.F32, T.F16):
+        d = w.astype(np.float32 if t == T.F32 else np.float16)
+        return d, d.astype(np.float32)
+    if t in (T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K):
+        block, nbytes = gguf.GGML_QUANT_SIZES[t]
+        d = random_blocks(rng, w.size // block, t, 2.5 * w.std()).reshape(w.shape[0], w.shape[1] // block * nbytes)
+    else:
+        d = gguf.quantize(w, t)
+    return d, gguf.dequantize(d, t).astype(np.float32)
+
+
+def make_model(name, seed):
+    arch, s, type_of, extra, n = CASES[name]
+    rng = np.random.default_rng(seed)
+    theta = extra.get("theta", 10000.0)
+    rope = dict(rope_type="default")
+    if "factor" in extra:
+        rope = dict(rope_type="linear", factor=extra["factor"])
+    if extra.get("llama3"):
+        rope = LLAMA3
+    conf = dict(vocab_size=VOCAB, hidden_size=s["hidden"], intermediate_size=s["ffn"], num_hidden_layers=s["layers"],
+                num_attention_heads=s["heads"], num_key_value_heads=s["kv"], head_dim=s["dim"], max_position_embeddings=512,
+                rms_norm_eps=1e-5, tie_word_embeddings=bool(extra.get("tied")), rope_parameters=dict(rope_theta=theta, **rope))
+    if arch == "llama":
+        model = LlamaForCausalLM(LlamaConfig(attention_bias=bool(extra.get("bias")), **conf)).eval()
+    else:
+        model = Qwen2ForCausalLM(Qwen2Config(**conf)).eval()
+
+    h, f, q, kv = s["hidden"], s["ffn"], s["heads"] * s["dim"], s["kv"] * s["dim"]
+    shapes = {"token_embd.weight": (VOCAB, h), "output_norm.weight": (h,)}
+    if not extra.get("tied"):
+        shapes["output.weight"] = (VOCAB, h)
+    for i in range(s["layers"]):
+        for part, shape in {"attn_norm": (h,), "attn_q": (q, h), "attn_k": (kv, h), "attn_v": (kv, h), "attn_output": (h, q),
+                            "ffn_norm": (h,), "ffn_gate": (f, h), "ffn_up": (f, h), "ffn_down": (h, f)}.items():
+            shapes[f"blk.{i}.{part}.weight"] = shape
+        for part, rows in {"attn_q": q, "attn_k": kv, "attn_v": kv, "attn_output": h}.items():
+            if extra.get("bias") and (arch == "llama" or part != "attn_output"):
+                shapes[f"blk.{i}.{part}.bias"] = (rows,)
+
+    w = gguf.GGUFWriter(os.path.join(OUT, name + ".gguf"), arch)
+    w.add_name(name)
+    w.add_context_length(512)
+    w.add_embedding_length(h)
+    w.add_block_count(s["layers"])
+    w.add_feed_forward_length(f)
+    w.add_head_count(s["heads"])
+    w.add_head_count_kv(s["kv"])
+    w.add_key_length(s["dim"])
+    w.add_value_length(s["dim"])
+    w.add_rope_dimension_count(s["dim"])
+    w.add_rope_freq_base(theta)
+    w.add_layer_norm_rms_eps(1e-5)
+    w.add_vocab_size(VOCAB)
+    w.add_bos_token_id(1)
+    w.add_eos_token_id(2)
+    if "factor" in extra:
+        w.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        w.add_rope_scaling_factor(extra["factor"])
+    if extra.get("llama3"):  # as convert_hf_to_gguf writes it
+        freqs = 1.0 / theta ** (np.arange(0, s["dim"], 2, dtype=np.float64) / s["dim"])
+        wave = 2 * np.pi / freqs
+        low, high = 64 / LLAMA3["low_freq_factor"], 64 / LLAMA3["high_freq_factor"]
+        smooth = (64 / wave - 1.0) / (4.0 - 1.0)
+        w.add_tensor("rope_freqs.weight", np.where(wave < high, 1, np.where(wave > low, 8.0, 1 / ((1 - smooth) / 8.0 + smooth))).astype(np.float32))
+    state = {}
+    for tensor, shape in shapes.items():
+        if tensor.endswith("norm.weight"):
+            data = value = (1 + 0.3 * rng.standard_normal(shape)).astype(np.float32)
+            kind = T.F32
+        elif tensor.endswith("bias"):
+            data = value = (0.3 * rng.standard_normal(shape)).astype(np.float32)
+            kind = T.F32
+        else:
+            kind = type_of(tensor)
+            data, value = quantise(rng, (0.15 * rng.standard_normal(shape)).astype(np.float32), kind)
+        w.add_tensor(tensor, data, raw_dtype=kind if kind not in (T.F32, T.F16) else None)
+        if arch == "llama" and (".attn_q." in tensor or ".attn_k." in tensor):
+            value = unpaired(value, s["heads" if ".attn_q." in tensor else "kv"])
+        state[hf_name(tensor)] = torch.from_numpy(np.ascontiguousarray(value))
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    if extra.get("tied"):
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    model.load_state_dict(state, strict=True)
+    ids = rng.integers(3, VOCAB, n).astype(np.int32)
+    with torch.no_grad():
+        greedy = ids.tolist()
+        for _ in range(GREEDY):
+            greedy.append(int(model(torch.tensor([greedy])).logits[0, -1].argmax()))
+        logits = model(torch.tensor(ids[None].astype(np.int64))).logits[0, -4:].numpy().astype(np.float32)
+    np.save(os.path.join(OUT, name + ".ids.npy"), ids)
+    np.save(os.path.join(OUT, name + ".greedy.npy"), np.array(greedy[n:], np.int32))
+    np.save(os.path.join(OUT, name + ".logits.npy"), logits)  # of the last four places
+
+
+def make_blocks():
+    """For each type a row of blocks and the floats they decode to: some from the package's quantiser, some of random bits."""
+    rng = np.random.default_rng(5)
+    for t in QUANTS:
+        block, nbytes = gguf.GGML_QUANT_SIZES[t]
+        n = 512 // block
+        raw = rng.integers(0, 256, (n, nbytes), dtype=np.uint8)
+        if block == 256:
+            raw = random_blocks(rng, n, t, 0.4)
+        else:  # scales that are finite; the last block has a negative and a subnormal one
+            for at in (0, 2) if t in (T.Q4_1, T.Q5_1) else (0,):
+                raw[:, at:at + 2] = halves(rng, n, -0.1, 0.1)
+                raw[-1, at:at + 2] = np.array([-3e-6], np.float16).view(np.uint8)
+            q = gguf.quantize(rng.standard_normal((1, 256)).astype(np.float32), t).reshape(-1, nbytes)
+            raw = np.concatenate([raw[q.shape[0]:], q])
+        values = gguf.dequantize(raw.reshape(1, -1), t).astype(np.float32).reshape(-1)
+        name = os.path.join(OUT, "blocks_" + t.name.lower())
+        raw.tofile(name + ".bin")
+        values.tofile(name + ".f32")
+
+
+def main():
+    shutil.rmtree(OUT, ignore_errors=True)
+    os.makedirs(OUT)
+    torch.set_num_threads(1)
+    for i, name in enumerate(CASES):
+        make_model(name, 300 + i)
+    make_blocks()
+    with open(os.path.join(OUT, "README.md"), "w") as f:
+        f.write("Made by tools/make_gguf_goldens.py (gguf 0.19.0, torch %s): random weights; expected values from the gguf package's\n"
+                "dequantisation and transformers.\n" % torch.__version__.split("+")[0])
+
+
+if __name__ == "__main__":
+    main()
