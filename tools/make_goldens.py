@@ -3,6 +3,8 @@
 what sentencepiece says about nasty texts. Everything is seeded; run it again after changing it and commit what it writes.
 
     python3 tools/make_goldens.py [OUT]          needs torch, transformers, safetensors, sentencepiece, numpy
+
+The families beside Llama stand in golden_families.py, which can be run for some of them alone.
 """
 
 import json
@@ -10,6 +12,7 @@ import os
 import shutil
 import sys
 
+import golden_families
 import numpy as np
 import sentencepiece as spm
 import torch
@@ -216,6 +219,7 @@ def main():
     for i, name in enumerate(CASES):
         make_model(name, 100 + i)
     make_tokenizers()
+    golden_families.make_all(os.path.join(OUT, "families"))
     with open(os.path.join(OUT, "README.md"), "w") as f:
         f.write("Made by tools/make_goldens.py (torch %s): random weights, expected values from transformers and sentencepiece.\n"
                 % torch.__version__.split("+")[0])

@@ -18,7 +18,7 @@ struct npy npy_read(const char *path)
     struct pl_buf b;
     struct pl_err err = {0};
     char header[512] = {0};
-    size_t head, dims[2] = {0, 0}, k = 0;
+    size_t head, dims[4] = {0, 0, 0, 0}, k = 0;
     const char *shape;
 
     if (pl_read_file(path, 64u << 20, &b, &err))
@@ -31,13 +31,15 @@ struct npy npy_read(const char *path)
     assert_non_null(strstr(header, "'fortran_order': False"));
     shape = strstr(header, "'shape': (");
     assert_non_null(shape);
-    for (shape += 10; *shape && *shape != ')' && k < 2;) {
+    for (shape += 10; *shape && *shape != ')' && k < 4;) {
         char *end;
         dims[k++] = strtoull(shape, &end, 10);
         shape = end + strspn(end, ", ");
     }
-    n.rows = k == 2 ? dims[0] : 1;
-    n.cols = k == 2 ? dims[1] : dims[0];
+    n.rows = 1;
+    for (size_t i = 0; i + 1 < k; i++)
+        n.rows *= dims[i];
+    n.cols = k ? dims[k - 1] : 0;
     assert_true(b.len - 10 - head == n.rows * n.cols * 4);
     n.data = malloc(n.rows * n.cols * 4);
     assert_non_null(n.data);
