@@ -96,6 +96,8 @@ enum pl_status pl_gguf_bool(const struct pl_gguf *g, const char *key, bool dflt,
 PL_MUST_CHECK
 enum pl_status pl_gguf_string(const struct pl_gguf *g, const char *key, struct pl_gguf_str *out,
                               struct pl_err *err);
+/* A string for a message, cut to size − 1 bytes; what cannot be printed becomes ?. Returns out. */
+const char *pl_gguf_printable(struct pl_gguf_str s, char *out, size_t size);
 /* Arrays, in the arena; a missing key: *out NULL, *n 0. */
 PL_MUST_CHECK
 enum pl_status pl_gguf_strings(const struct pl_gguf *g, const char *key, struct pl_arena *arena,

@@ -1,6 +1,7 @@
 #include "model/gguf_arch.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,14 +11,24 @@
 #define MAX_VOCAB (1 << 24)
 #define MAX_POSITIONS (INT64_C(1) << 31)
 
+struct keys;
+
 struct family {
-    const char *architecture, *name;
+    const char *architecture, *name, *names; /* names: of its weights (arch.h's family) */
+    enum pl_status (*fill)(struct keys *k, struct pl_arch *a);
     bool paired_rows;
 };
 
+static enum pl_status fill_llama(struct keys *k, struct pl_arch *a);
+static enum pl_status fill_gpt2(struct keys *k, struct pl_arch *a);
+static enum pl_status fill_bert(struct keys *k, struct pl_arch *a);
+
 static const struct family families[] = {
-    {"llama", "LlamaForCausalLM", true},
-    {"qwen2", "Qwen2ForCausalLM", false},
+    {"llama", "LlamaForCausalLM", "llama", fill_llama, true},
+    {"qwen2", "Qwen2ForCausalLM", "llama", fill_llama, false},
+    {"qwen3", "Qwen3ForCausalLM", "llama", fill_llama, false},
+    {"gpt2", "GPT2LMHeadModel", "gpt2", fill_gpt2, false},
+    {"bert", "BertModel", "bert", fill_bert, false},
 };
 
 const struct pl_tensor_view *pl_gguf_tensor(const struct pl_gguf *g, const char *name)
@@ -29,17 +40,6 @@ const struct pl_tensor_view *pl_gguf_tensor(const struct pl_gguf *g, const char 
         if (!strcmp(t[i].name, name))
             return &t[i];
     return NULL;
-}
-
-/* A value for a message: what cannot be printed becomes ?. */
-static const char *printable(struct pl_gguf_str s, char out[64])
-{
-    size_t n = s.len < 60 ? s.len : 60;
-
-    for (size_t i = 0; i < n; i++)
-        out[i] = s.s[i] >= 0x20 && s.s[i] < 0x7f ? s.s[i] : '?';
-    out[n] = 0;
-    return out;
 }
 
 static const struct family *find_family(const struct pl_gguf *g)
@@ -109,6 +109,34 @@ static enum pl_status get_positive(struct keys *k, const char *name, double dflt
     return st;
 }
 
+static bool is(struct pl_gguf_str s, const char *text)
+{
+    return s.len == strlen(text) && !memcmp(s.s, text, s.len);
+}
+
+/* What llama.cpp reads; the attention factor comes on top of transformers' 0.1 ln(factor) + 1. */
+static enum pl_status get_yarn(struct keys *k, struct pl_arch *a, double factor)
+{
+    struct pl_rope *r = &a->rope;
+    double attention = 1;
+    enum pl_status st = get_int(k, "rope.scaling.original_context_length", a->max_positions, 1,
+                                MAX_POSITIONS, &r->original_max_positions);
+
+    if (!st)
+        st = get_positive(k, "rope.scaling.yarn_beta_fast", 32, &r->beta_fast);
+    if (!st)
+        st = get_positive(k, "rope.scaling.yarn_beta_slow", 1, &r->beta_slow);
+    if (!st)
+        st = get_positive(k, "rope.scaling.yarn_attn_factor", 1, &attention);
+    if (st)
+        return st;
+    r->kind = PL_ROPE_YARN;
+    r->factor = factor;
+    r->truncate = true;
+    r->attention_factor = attention * (factor > 1 ? 0.1 * log(factor) + 1 : 1);
+    return PL_OK;
+}
+
 static enum pl_status get_rope(struct keys *k, struct pl_arch *a)
 {
     struct pl_gguf_str type = {NULL, 0};
@@ -134,16 +162,19 @@ static enum pl_status get_rope(struct keys *k, struct pl_arch *a)
         st = get_positive(k, "rope.scaling.factor", factor, &factor);
     if (st)
         return st;
-    if (type.s && !(type.len == 4 && !memcmp(type.s, "none", 4)) &&
-        !(type.len == 6 && !memcmp(type.s, "linear", 6)))
-        return pl_fail(k->err, PL_EUNSUPPORTED,
-                       "%s: %s.rope.scaling.type \"%s\" is not supported (none, linear are)",
-                       pl_gguf_file(k->g), k->architecture, printable(type, text));
-    if (factor != 1 && !(type.s && type.len == 4)) {
-        r->kind = PL_ROPE_LINEAR;
+    if (!type.s || is(type, "linear")) {
+        r->kind = factor != 1 ? PL_ROPE_LINEAR : PL_ROPE_DEFAULT;
         r->factor = factor;
+        return PL_OK;
     }
-    return PL_OK;
+    if (is(type, "none"))
+        return PL_OK;
+    if (is(type, "yarn"))
+        return get_yarn(k, a, factor);
+    return pl_fail(k->err, PL_EUNSUPPORTED,
+                   "%s: %s.rope.scaling.type \"%s\" is not supported (none, linear, yarn are)",
+                   pl_gguf_file(k->g), k->architecture,
+                   pl_gguf_printable(type, text, sizeof(text)));
 }
 
 static enum pl_status get_vocab(struct keys *k, struct pl_arch *a)
@@ -190,12 +221,17 @@ static enum pl_status get_tokens(struct keys *k, struct pl_arch *a)
     return st;
 }
 
-/* What the tensors say rather than the metadata, and features of llama files that cannot be run. */
-static enum pl_status get_features(struct keys *k, struct pl_arch *a)
+static bool has(const struct keys *k, const char *tensor)
+{
+    return pl_gguf_tensor(k->g, tensor) != NULL;
+}
+
+/* Features that cannot be run. */
+static enum pl_status refuse(struct keys *k, const struct pl_arch *a)
 {
     static const char *const refused[] = {"blk.0.ffn_gate_exps.weight", "blk.0.ffn_gate_inp.weight",
-                                          "blk.0.ffn_gate.0.weight",    "blk.0.attn_qkv.weight",
-                                          "blk.0.attn_q_norm.weight",   "blk.0.attn_sinks.weight"};
+                                          "blk.0.ffn_gate.0.weight",    "blk.0.attn_sinks.weight",
+                                          "blk.0.attn_qkv.weight",      "blk.0.attn_q_norm.weight"};
     int64_t experts = 0, window = 0;
     enum pl_status st = get_int(k, "expert_count", 0, 0, INT64_MAX, &experts);
 
@@ -207,15 +243,11 @@ static enum pl_status get_features(struct keys *k, struct pl_arch *a)
     if (!st && window && window < a->max_positions)
         return pl_fail(k->err, PL_EUNSUPPORTED, "%s: %s %" PRId64 " is not supported",
                        pl_gguf_file(k->g), k->key, window);
-    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]) && !st; i++)
-        if (pl_gguf_tensor(k->g, refused[i]))
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]) - a->qk_norm && !st; i++)
+        if (has(k, refused[i]))
             return pl_fail(k->err, PL_EUNSUPPORTED,
                            "%s: it has a tensor %s, which is not supported in a %s model",
                            pl_gguf_file(k->g), refused[i], k->architecture);
-    a->tied = !pl_gguf_tensor(k->g, "output.weight");
-    a->qkv_bias = pl_gguf_tensor(k->g, "blk.0.attn_q.bias");
-    a->o_bias = pl_gguf_tensor(k->g, "blk.0.attn_output.bias");
-    a->mlp_bias = pl_gguf_tensor(k->g, "blk.0.ffn_down.bias");
     return st;
 }
 
@@ -240,7 +272,10 @@ static enum pl_status get_sizes(struct keys *k, struct pl_arch *a)
     if (!st)
         st = get_int(k, "attention.value_length", head_dim, 1, MAX_DIM, &value_dim);
     if (!st)
-        st = get_positive(k, "attention.layer_norm_rms_epsilon", 0, &eps);
+        st = get_positive(k,
+                          a->norm == PL_NORM_RMS ? "attention.layer_norm_rms_epsilon"
+                                                 : "attention.layer_norm_epsilon",
+                          0, &eps);
     if (st)
         return st;
     a->head_dim = (int32_t)head_dim;
@@ -257,7 +292,7 @@ static enum pl_status get_sizes(struct keys *k, struct pl_arch *a)
         return pl_fail(k->err, PL_EFORMAT,
                        "%s: attention.head_count %d is no multiple of attention.head_count_kv %d",
                        pl_gguf_file(k->g), a->heads, a->kv_heads);
-    if (a->head_dim % 2)
+    if (a->head_dim % 2 && a->pos == PL_POS_ROPE)
         return pl_fail(k->err, PL_EFORMAT, "%s: heads of %d: RoPE needs pairs", pl_gguf_file(k->g),
                        a->head_dim);
     if ((int64_t)a->heads * a->head_dim > MAX_DIM)
@@ -266,22 +301,77 @@ static enum pl_status get_sizes(struct keys *k, struct pl_arch *a)
     return PL_OK;
 }
 
+/* Rows of the table of learned positions are the positions there are. */
+static enum pl_status get_positions(struct keys *k, struct pl_arch *a)
+{
+    const struct pl_tensor_view *t = pl_gguf_tensor(k->g, "position_embd.weight");
+
+    if (!t || t->dims != 2 || t->shape[0] < 1 || t->shape[0] > MAX_DIM)
+        return pl_fail(k->err, PL_EFORMAT, "%s: no tensor position_embd.weight [positions, width]",
+                       pl_gguf_file(k->g));
+    a->max_positions = t->shape[0];
+    return PL_OK;
+}
+
+static enum pl_status fill_llama(struct keys *k, struct pl_arch *a)
+{
+    enum pl_status st;
+
+    a->causal = a->head = a->final_norm = a->gated = true;
+    a->norm = PL_NORM_RMS;
+    a->pos = PL_POS_ROPE;
+    a->act = PL_ACT_SILU;
+    a->qk_norm = !strcmp(k->architecture, "qwen3");
+    a->qkv_bias = has(k, "blk.0.attn_q.bias");
+    a->o_bias = has(k, "blk.0.attn_output.bias");
+    a->mlp_bias = has(k, "blk.0.ffn_down.bias");
+    st = get_sizes(k, a);
+    if (!st)
+        st = get_rope(k, a);
+    return st ? st : refuse(k, a);
+}
+
+static enum pl_status fill_gpt2(struct keys *k, struct pl_arch *a)
+{
+    enum pl_status st;
+
+    a->causal = a->head = a->final_norm = true;
+    a->norm = PL_NORM_LAYER;
+    a->pos = PL_POS_LEARNED;
+    a->act = PL_ACT_GELU_TANH;
+    a->qkv_bias = a->o_bias = a->mlp_bias = true;
+    a->fused_qkv = true;
+    st = get_sizes(k, a);
+    return st ? st : get_positions(k, a);
+}
+
+static enum pl_status fill_bert(struct keys *k, struct pl_arch *a)
+{
+    const struct pl_tensor_view *types = pl_gguf_tensor(k->g, "token_types.weight");
+    bool causal = false;
+    enum pl_status st = pl_gguf_bool(k->g, key(k, "attention.causal"), false, &causal, k->err);
+
+    if (!st && causal)
+        return pl_fail(k->err, PL_EUNSUPPORTED, "%s: a causal bert is not supported",
+                       pl_gguf_file(k->g));
+    a->post_norm = a->embed_norm = true;
+    a->norm = PL_NORM_LAYER;
+    a->pos = PL_POS_LEARNED;
+    a->act = PL_ACT_GELU;
+    a->qkv_bias = a->o_bias = a->mlp_bias = true;
+    if (types && types->dims == 2 && types->shape[0] > 0 && types->shape[0] <= MAX_DIM)
+        a->types = (int32_t)types->shape[0];
+    if (!st)
+        st = get_sizes(k, a);
+    return st ? st : get_positions(k, a);
+}
+
 enum pl_status pl_gguf_arch(const struct pl_gguf *g, struct pl_arch *out, struct pl_err *err)
 {
     const struct family *f = find_family(g);
     struct keys k = {.g = g, .err = err};
-    struct pl_arch a = {.bos = -1,
-                        .pad = -1,
-                        .decoder_start = -1,
-                        .causal = true,
-                        .head = true,
-                        .final_norm = true,
-                        .logit_scale = 1,
-                        .norm = PL_NORM_RMS,
-                        .pos = PL_POS_ROPE,
-                        .act = PL_ACT_SILU,
-                        .gated = true,
-                        .init_std = 0.02f};
+    struct pl_arch a = {
+        .bos = -1, .pad = -1, .decoder_start = -1, .logit_scale = 1, .init_std = 0.02f};
     struct pl_gguf_str name;
     int64_t split = 0;
     char text[64];
@@ -290,9 +380,10 @@ enum pl_status pl_gguf_arch(const struct pl_gguf *g, struct pl_arch *out, struct
     if (!st && !name.s)
         st = pl_fail(err, PL_EFORMAT, "%s: no metadata general.architecture", pl_gguf_file(g));
     if (!st && !f)
-        st = pl_fail(err, PL_EUNSUPPORTED,
-                     "%s: GGUF architecture \"%s\" is not supported (llama, qwen2 are)",
-                     pl_gguf_file(g), printable(name, text));
+        st = pl_fail(
+            err, PL_EUNSUPPORTED,
+            "%s: GGUF architecture \"%s\" is not supported (llama, qwen2, qwen3, gpt2, bert are)",
+            pl_gguf_file(g), pl_gguf_printable(name, text, sizeof(text)));
     if (!st)
         st = pl_gguf_int(g, "split.count", 0, 0, UINT16_MAX, &split, err);
     if (!st && split > 1)
@@ -304,16 +395,13 @@ enum pl_status pl_gguf_arch(const struct pl_gguf *g, struct pl_arch *out, struct
         return st;
     k.architecture = f->architecture;
     snprintf(a.name, sizeof(a.name), "%s", f->name);
-    snprintf(a.family, sizeof(a.family), "llama");
-    st = get_sizes(&k, &a);
-    if (!st)
-        st = get_rope(&k, &a);
+    snprintf(a.family, sizeof(a.family), "%s", f->names);
+    st = f->fill(&k, &a);
     if (!st)
         st = get_vocab(&k, &a);
     if (!st)
         st = get_tokens(&k, &a);
-    if (!st)
-        st = get_features(&k, &a);
+    a.tied = a.head && !has(&k, "output.weight");
     a.usual_positions = a.max_positions;
     if (!st)
         *out = a;

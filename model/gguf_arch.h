@@ -5,7 +5,7 @@
  *
  * llama files hold the rows of q and k (and their biases) with RoPE's pairs side by side: row
  * h·d + j·d/2 + i of the model (head h, j ∈ {0, 1}, i < d/2) is row h·d + 2i + j of the file.
- * qwen2 files do not.
+ * Other files do not. gpt2 files hold matrices as [out, in], not as its safetensors do.
  */
 #ifndef PL_MODEL_GGUF_ARCH_H
 #define PL_MODEL_GGUF_ARCH_H

@@ -138,6 +138,16 @@ enum pl_status pl_gguf_string(const struct pl_gguf *g, const char *key, struct p
     return PL_OK;
 }
 
+const char *pl_gguf_printable(struct pl_gguf_str s, char *out, size_t size)
+{
+    size_t n = s.len < size ? s.len : size - 1;
+
+    for (size_t i = 0; i < n; i++)
+        out[i] = s.s[i] >= 0x20 && s.s[i] < 0x7f ? s.s[i] : '?';
+    out[n] = 0;
+    return out;
+}
+
 /* Finds an array; *p NULL: there is none. */
 static enum pl_status find_array(const struct pl_gguf *g, const char *key, const char *want,
                                  bool (*fits)(enum pl_gguf_type), const struct pl_gguf_pair **p,

@@ -1,6 +1,8 @@
 #include "model/tokenizer.h"
 
 #include "base/json.h"
+#include "model/checkpoint.h"
+#include "model/gguf_tokenizer.h"
 #include "model/tok_impl.h"
 #include "model/unicode.h"
 
@@ -193,8 +195,17 @@ static enum pl_status finish(struct pl_tokenizer *t, enum pl_status st, struct p
 
 enum pl_status pl_tokenizer_load(const char *dir, struct pl_tokenizer **out, struct pl_err *err)
 {
-    struct pl_tokenizer *t = make(err);
+    struct pl_tokenizer *t;
 
+    if (pl_checkpoint_is_gguf(dir)) {
+        struct pl_checkpoint *c = NULL;
+        enum pl_status st = pl_checkpoint_open(dir, &c, err);
+        if (!st)
+            st = pl_gguf_tokenizer(pl_checkpoint_gguf(c), out, err);
+        pl_checkpoint_free(c);
+        return st;
+    }
+    t = make(err);
     return t ? finish(t, load(t, dir, err), out, err) : PL_ENOMEM;
 }
 

@@ -44,7 +44,7 @@ struct pl_tokenizer_info {
 
 struct pl_tokenizer;
 
-/* dir: a model directory, or the tokenizer file itself. PL_ENOENT names the files looked for;
+/* dir: a model directory, or the tokenizer file itself, or a GGUF file. PL_ENOENT names the files looked for;
  * PL_EUNSUPPORTED names the part that is not known; PL_EFORMAT a broken file. */
 PL_MUST_CHECK
 enum pl_status pl_tokenizer_load(const char *dir, struct pl_tokenizer **out, struct pl_err *err);
