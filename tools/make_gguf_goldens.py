@@ -14,7 +14,8 @@ import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType as T
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM,
+                          Qwen3Config, Qwen3ForCausalLM)
 
 OUT = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__), "..", "tests", "model", "gguf")
 GREEDY = 16
@@ -57,9 +58,16 @@ CASES = {
     "q5_1": ("llama", dict(SMALL, layers=1), one(T.Q5_1), dict(llama3=True), 130),
     "q8_0": ("qwen2", SMALL, one(T.Q8_0), dict(bias=True, theta=1e6), 33),
     "mixed_k": ("llama", WIDE, mixed_k, {}, 40),
+    "yarn": ("qwen3", dict(SMALL, layers=1), one(T.Q4_0), dict(yarn=True, tied=True), 150),
 }
 
-TO_HF = {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
+# name: (architecture, layers, hidden, heads, ffn, type of a matrix, prompt length)
+OTHERS = {
+    "gpt2": ("gpt2", 2, 64, 4, 96, T.Q8_0, 21),
+    "bert": ("bert", 2, 64, 4, 96, T.Q5_1, 21),
+}
+
+TO_HF = {"attn_norm": "input_layernorm", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
          "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
          "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
 
@@ -123,13 +131,17 @@ def make_model(name, seed):
         rope = dict(rope_type="linear", factor=extra["factor"])
     if extra.get("llama3"):
         rope = LLAMA3
+    if extra.get("yarn"):
+        rope = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64)
     conf = dict(vocab_size=VOCAB, hidden_size=s["hidden"], intermediate_size=s["ffn"], num_hidden_layers=s["layers"],
                 num_attention_heads=s["heads"], num_key_value_heads=s["kv"], head_dim=s["dim"], max_position_embeddings=512,
                 rms_norm_eps=1e-5, tie_word_embeddings=bool(extra.get("tied")), rope_parameters=dict(rope_theta=theta, **rope))
     if arch == "llama":
         model = LlamaForCausalLM(LlamaConfig(attention_bias=bool(extra.get("bias")), **conf)).eval()
-    else:
+    elif arch == "qwen2":
         model = Qwen2ForCausalLM(Qwen2Config(**conf)).eval()
+    else:
+        model = Qwen3ForCausalLM(Qwen3Config(**conf)).eval()
 
     h, f, q, kv = s["hidden"], s["ffn"], s["heads"] * s["dim"], s["kv"] * s["dim"]
     shapes = {"token_embd.weight": (VOCAB, h), "output_norm.weight": (h,)}
@@ -139,6 +151,8 @@ def make_model(name, seed):
         for part, shape in {"attn_norm": (h,), "attn_q": (q, h), "attn_k": (kv, h), "attn_v": (kv, h), "attn_output": (h, q),
                             "ffn_norm": (h,), "ffn_gate": (f, h), "ffn_up": (f, h), "ffn_down": (h, f)}.items():
             shapes[f"blk.{i}.{part}.weight"] = shape
+        if arch == "qwen3":
+            shapes[f"blk.{i}.attn_q_norm.weight"] = shapes[f"blk.{i}.attn_k_norm.weight"] = (s["dim"],)
         for part, rows in {"attn_q": q, "attn_k": kv, "attn_v": kv, "attn_output": h}.items():
             if extra.get("bias") and (arch == "llama" or part != "attn_output"):
                 shapes[f"blk.{i}.{part}.bias"] = (rows,)
@@ -162,6 +176,10 @@ def make_model(name, seed):
     if "factor" in extra:
         w.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         w.add_rope_scaling_factor(extra["factor"])
+    if extra.get("yarn"):
+        w.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        w.add_rope_scaling_factor(4.0)
+        w.add_rope_scaling_orig_ctx_len(64)
     if extra.get("llama3"):  # as convert_hf_to_gguf writes it
         freqs = 1.0 / theta ** (np.arange(0, s["dim"], 2, dtype=np.float64) / s["dim"])
         wave = 2 * np.pi / freqs
@@ -201,6 +219,79 @@ def make_model(name, seed):
     np.save(os.path.join(OUT, name + ".logits.npy"), logits)  # of the last four places
 
 
+GPT2 = {"token_embd": "transformer.wte", "position_embd": "transformer.wpe", "output_norm": "transformer.ln_f", "attn_norm": "ln_1",
+        "attn_qkv": "attn.c_attn", "attn_output": "attn.c_proj", "ffn_norm": "ln_2", "ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"}
+BERT = {"token_embd": "embeddings.word_embeddings", "position_embd": "embeddings.position_embeddings",
+        "token_types": "embeddings.token_type_embeddings", "token_embd_norm": "embeddings.LayerNorm", "attn_q": "attention.self.query",
+        "attn_k": "attention.self.key", "attn_v": "attention.self.value", "attn_output": "attention.output.dense",
+        "attn_output_norm": "attention.output.LayerNorm", "ffn_up": "intermediate.dense", "ffn_down": "output.dense",
+        "layer_output_norm": "output.LayerNorm"}
+
+
+def make_other(name, seed):
+    """GPT-2, whose matrices GGUF turns round, and BERT: the model's own weights, quantised."""
+    arch, layers, h, heads, f, t, n = OTHERS[name]
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    gpt2 = arch == "gpt2"
+    if gpt2:
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, n_positions=80, n_embd=h, n_layer=layers, n_head=heads, n_inner=f)).eval()
+    else:
+        model = BertModel(BertConfig(vocab_size=VOCAB, max_position_embeddings=80, hidden_size=h, num_hidden_layers=layers,
+                                     num_attention_heads=heads, intermediate_size=f), add_pooling_layer=False).eval()
+    w = gguf.GGUFWriter(os.path.join(OUT, name + ".gguf"), arch)
+    w.add_context_length(80)
+    w.add_embedding_length(h)
+    w.add_block_count(layers)
+    w.add_feed_forward_length(f)
+    w.add_head_count(heads)
+    w.add_layer_norm_eps(1e-5 if gpt2 else 1e-12)
+    if not gpt2:
+        w.add_causal_attention(False)
+    to_gguf = {v: k for k, v in (GPT2 if gpt2 else BERT).items()}
+    prefix = "transformer.h." if gpt2 else "encoder.layer."
+    state = model.state_dict()
+    for key, value in state.items():
+        if key == "lm_head.weight" or "position_ids" in key:
+            continue
+        stem, kind = key.rsplit(".", 1)
+        if stem.startswith(prefix):
+            layer, part = stem.removeprefix(prefix).split(".", 1)
+            tensor = f"blk.{layer}.{to_gguf[part]}.{kind}"
+        else:
+            tensor = f"{to_gguf[stem]}.{kind}"
+        v = value.numpy().astype(np.float32)
+        v = v + (0.1 * rng.standard_normal(v.shape)).astype(np.float32)  # norms and biases that do something
+        if v.ndim == 1 or "position" in tensor or "types" in tensor:
+            w.add_tensor(tensor, v)
+        else:
+            turned = gpt2 and "blk." in tensor
+            data, v = quantise(rng, np.ascontiguousarray(v.T if turned else v), t)
+            w.add_tensor(tensor, data, raw_dtype=t)
+            v = v.T if turned else v
+        state[key] = torch.from_numpy(np.ascontiguousarray(v))
+    if gpt2:
+        state["lm_head.weight"] = state["transformer.wte.weight"]
+    model.load_state_dict(state)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    ids = rng.integers(3, VOCAB, n).astype(np.int32)
+    np.save(os.path.join(OUT, name + ".ids.npy"), ids)
+    with torch.no_grad():
+        if gpt2:
+            greedy = ids.tolist()
+            for _ in range(GREEDY):
+                greedy.append(int(model(torch.tensor([greedy])).logits[0, -1].argmax()))
+            np.save(os.path.join(OUT, name + ".greedy.npy"), np.array(greedy[n:], np.int32))
+            out = model(torch.tensor(ids[None].astype(np.int64))).logits[0, -4:]
+            np.save(os.path.join(OUT, name + ".logits.npy"), out.numpy().astype(np.float32))
+        else:
+            out = model(torch.tensor(ids[None].astype(np.int64))).last_hidden_state[0]
+            np.save(os.path.join(OUT, name + ".hidden.npy"), out.numpy().astype(np.float32))
+
+
 def make_blocks():
     """For each type a row of blocks and the floats they decode to: some from the package's quantiser, some of random bits."""
     rng = np.random.default_rng(5)
@@ -228,6 +319,8 @@ def main():
     torch.set_num_threads(1)
     for i, name in enumerate(CASES):
         make_model(name, 300 + i)
+    for i, name in enumerate(OTHERS):
+        make_other(name, 400 + i)
     make_blocks()
     with open(os.path.join(OUT, "README.md"), "w") as f:
         f.write("Made by tools/make_gguf_goldens.py (gguf 0.19.0, torch %s): random weights; expected values from the gguf package's\n"

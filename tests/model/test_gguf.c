@@ -10,8 +10,8 @@
 
 #define DIR PL_SOURCE_DIR "/tests/model/gguf"
 
-static const char *const names[] = {"f32",  "f16",  "bf16", "q4_0",   "q4_1",
-                                    "q5_0", "q5_1", "q8_0", "mixed_k"};
+static const char *const names[] = {"f32",  "f16",  "bf16",    "q4_0", "q4_1", "q5_0",
+                                    "q5_1", "q8_0", "mixed_k", "yarn", "gpt2"};
 
 static struct npy golden(const char *name, const char *part)
 {
@@ -34,7 +34,7 @@ static struct pl_model *load(const char *name, const struct pl_model_opts *o)
 static void check_model(const char *name, const char *isa)
 {
     struct pl_model *m = load(name, &(struct pl_model_opts){.where = {.threads = 2, .isa = isa}});
-    struct pl_session *s = new_session(m, &(struct pl_session_opts){.max_tokens = 200});
+    struct pl_session *s = new_session(m, NULL);
     struct npy ids = golden(name, "ids"), logits = golden(name, "logits"),
                greedy = golden(name, "greedy");
     const float *want = logits.data;
@@ -74,6 +74,33 @@ static void test_transformers(void **state)
         check_model(names[i], "portable");
         check_model(names[i], NULL);
     }
+}
+
+static void test_bert(void **state)
+{
+    struct pl_model *m = load("bert", NULL);
+    struct pl_session *s = new_session(m, NULL);
+    struct npy ids = golden("bert", "ids"), hidden = golden("bert", "hidden");
+    const float *want = hidden.data;
+    size_t n = hidden.rows * hidden.cols;
+    float *got = malloc(n * sizeof(*got));
+    double diff = 0, most = 0;
+
+    (void)state;
+    assert_int_equal(hidden.rows, ids.cols);
+    ok(pl_session_encode(s, &(struct pl_source){.ids = ids.data, .n = ids.cols}, got, &err));
+    for (size_t i = 0; i < n; i++) {
+        diff = fmax(diff, fabs((double)got[i] - (double)want[i]));
+        most = fmax(most, fabs((double)want[i]));
+        assert_true(isfinite(got[i]));
+    }
+    print_message("bert: hidden states max|d|/max|h| %.2e\n", diff / most);
+    assert_true(diff <= 1e-4 * most);
+    free(got);
+    free(ids.data);
+    free(hidden.data);
+    pl_session_free(s);
+    pl_model_free(m);
 }
 
 /* Verify = decode, any number of threads and any cut of the prompt: the same bits; and those of the
@@ -506,11 +533,11 @@ static void test_contradictions(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_transformers),   cmocka_unit_test(test_bits),
-        cmocka_unit_test(test_describe),       cmocka_unit_test(test_values),
-        cmocka_unit_test(test_bad_headers),    cmocka_unit_test(test_bad_pairs),
-        cmocka_unit_test(test_bad_tensors),    cmocka_unit_test(test_damage),
-        cmocka_unit_test(test_contradictions),
+        cmocka_unit_test(test_transformers), cmocka_unit_test(test_bert),
+        cmocka_unit_test(test_bits),         cmocka_unit_test(test_describe),
+        cmocka_unit_test(test_values),       cmocka_unit_test(test_bad_headers),
+        cmocka_unit_test(test_bad_pairs),    cmocka_unit_test(test_bad_tensors),
+        cmocka_unit_test(test_damage),       cmocka_unit_test(test_contradictions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
