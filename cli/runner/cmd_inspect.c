@@ -1,8 +1,10 @@
 #include "cli/runner/build_info.h"
 #include "cli/runner/cmds.h"
+#include "cli/runner/inspect_gguf.h"
 #include "cli/runner/opts.h"
 #include "model/arch.h"
 #include "model/checkpoint.h"
+#include "model/model.h"
 #include "model/tokenizer.h"
 
 #include <jansson.h>
@@ -82,13 +84,53 @@ static json_t *tokenizer_json(const char *path)
     return j;
 }
 
-/* Everything that a path holds: {path, config, config_error, tokenizer, tensors, tensor_bytes, nan,
- * inf}. A directory whose architecture cannot be run is still listed. */
+/* Tensors and bytes of each type: {"q4_k": {"tensors": 3, "bytes": 432}}. */
+static json_t *types_json(const struct pl_checkpoint *c)
+{
+    json_t *types = json_object();
+
+    for (size_t i = 0; i < pl_checkpoint_count(c); i++) {
+        const struct pl_tensor_view *t = pl_checkpoint_tensor(c, i);
+        const char *name = pl_dtype_traits(t->dtype)->name;
+        json_t *o = json_object_get(types, name);
+        json_int_t n = json_integer_value(json_object_get(o, "tensors"));
+        json_int_t bytes = json_integer_value(json_object_get(o, "bytes"));
+        json_object_set_new(
+            types, name,
+            json_pack("{s:I,s:I}", "tensors", n + 1, "bytes", bytes + (json_int_t)t->bytes));
+    }
+    return types;
+}
+
+/* What the path would be as a model: config, runs or config_error, tokenizer. */
+static void look_at_model(const char *path, json_t *j)
+{
+    struct pl_arch a;
+    struct pl_model_info info;
+    struct pl_err why = {""};
+    enum pl_status st = pl_arch_read(path, &a, &why);
+
+    json_object_set_new(j, "config", st ? json_null() : config_json(&a));
+    if (!st)
+        st = pl_model_describe(path, NULL, &info, &why);
+    if (st)
+        json_object_set_new(j, "config_error", json_string(why.text));
+    else
+        json_object_set_new(j, "runs",
+                            json_pack("{s:s,s:s,s:I,s:I,s:i}", "device", "cpu", "dtype",
+                                      pl_dtype_traits(info.dtype)->name, "weights_bytes",
+                                      (json_int_t)info.weights_bytes, "kv_bytes_per_token_f16",
+                                      (json_int_t)pl_arch_kv_bytes_per_token(&a, PL_DT_F16),
+                                      "unused_tensors", info.extra_tensors));
+    json_object_set_new(j, "tokenizer", tokenizer_json(path));
+}
+
+/* Everything that a path holds: {path, format, metadata, config, runs, config_error, tokenizer,
+ * types, tensors, tensor_bytes, nan, inf}. A model that cannot be run is still listed. */
 static enum pl_status look(const char *path, json_t **out, struct pl_err *err)
 {
     struct pl_checkpoint *c = NULL;
-    struct pl_arch a;
-    struct pl_err why = {""};
+    const struct pl_gguf *g;
     struct stat sb;
     json_t *list = NULL;
     int64_t bytes = 0, nan = 0, inf = 0;
@@ -105,25 +147,50 @@ static enum pl_status look(const char *path, json_t **out, struct pl_err *err)
     json_t *j = json_pack("{s:s,s:I,s:I,s:I,s:I}", "path", path, "file_bytes",
                           (json_int_t)pl_checkpoint_file_bytes(c), "tensor_bytes",
                           (json_int_t)bytes, "nan", (json_int_t)nan, "inf", (json_int_t)inf);
-    pl_checkpoint_free(c);
-    if (stat(path, &sb) == 0 && S_ISDIR(sb.st_mode)) {
-        st = pl_arch_read(path, &a, &why);
-        json_object_set_new(j, "config", st ? json_null() : config_json(&a));
-        if (st)
-            json_object_set_new(j, "config_error", json_string(why.text));
-        json_object_set_new(j, "tokenizer", tokenizer_json(path));
-    }
+    g = pl_checkpoint_gguf(c);
+    json_object_set_new(j, "format", json_string(g ? "gguf" : "safetensors"));
+    if (g)
+        json_object_set_new(j, "metadata", pl_gguf_metadata_json(g));
+    if (g || (stat(path, &sb) == 0 && S_ISDIR(sb.st_mode)))
+        look_at_model(path, j);
+    json_object_set_new(j, "types", types_json(c));
     json_object_set_new(j, "tensors", list);
+    pl_checkpoint_free(c);
     if (!j)
         return pl_fail(err, PL_ENOMEM, "%s: no memory", path);
     *out = j;
     return PL_OK;
 }
 
+/* One line, whatever a file's text holds. */
+static void print_string(const char *key, const json_t *v)
+{
+    struct pl_gguf_str s = {json_string_value(v), json_string_length(v)};
+    char text[101];
+
+    printf("  %-14s %s%s\n", key, pl_gguf_printable(s, text, sizeof(text)),
+           s.len >= sizeof(text) ? "…" : "");
+}
+
 static void print_value(const char *key, const json_t *v)
 {
+    char text[64];
+
     if (json_is_string(v))
-        printf("  %-14s %s\n", key, json_string_value(v));
+        print_string(key, v);
+    else if (json_is_object(v) && json_object_get(v, "of"))
+        printf("  %-14s %lld × %s\n", key,
+               (long long)json_integer_value(json_object_get(v, "count")),
+               json_string_value(json_object_get(v, "of")));
+    else if (json_is_object(v))
+        printf("  %-14s %lld tensors, %lld bytes\n", key,
+               (long long)json_integer_value(json_object_get(v, "tensors")),
+               (long long)json_integer_value(json_object_get(v, "bytes")));
+    else if (json_is_array(v))
+        for (size_t i = 0; i < json_array_size(v); i++) {
+            snprintf(text, sizeof(text), "%.24s[%zu]", key, i);
+            print_value(text, json_array_get(v, i));
+        }
     else if (json_is_integer(v))
         printf("  %-14s %lld\n", key, (long long)json_integer_value(v));
     else if (json_is_real(v))
@@ -134,7 +201,7 @@ static void print_value(const char *key, const json_t *v)
 
 static void print_text(const json_t *j)
 {
-    static const char *const groups[] = {"config", "tokenizer"};
+    static const char *const groups[] = {"metadata", "config", "runs", "tokenizer", "types"};
     const json_t *list = json_object_get(j, "tensors");
     const char *key;
     json_t *v;
@@ -142,7 +209,7 @@ static void print_text(const json_t *j)
     printf("%s: %zu tensors, %lld bytes\n", json_string_value(json_object_get(j, "path")),
            json_array_size(list),
            (long long)json_integer_value(json_object_get(j, "tensor_bytes")));
-    for (size_t g = 0; g < 2; g++) {
+    for (size_t g = 0; g < sizeof(groups) / sizeof(groups[0]); g++) {
         json_t *o = json_object_get(j, groups[g]);
         if (json_is_object(o))
             printf("%s\n", groups[g]);
@@ -176,14 +243,14 @@ int pl_rcmd_inspect(int argc, char **argv)
     const struct pl_ropt opts[] = {{"json", 0, PL_ROPT_FLAG, &as_json, NULL, "one object", 0, 0},
                                    {"build", 0, PL_ROPT_FLAG, &of_build, NULL,
                                     "what this build has, instead of a path", 0, 0}};
-    const struct pl_rcommand c = {
-        .usage = "inspect PATH [--json] | inspect --build [--json]",
-        .about =
-            "Lists what a model directory or a .safetensors file holds, and counts NaN and Inf.",
-        .opts = opts,
-        .n_opts = 2,
-        .min_args = 0,
-        .max_args = 1};
+    const struct pl_rcommand c = {.usage = "inspect PATH [--json] | inspect --build [--json]",
+                                  .about = "Lists what a model directory, a .safetensors or a GGUF "
+                                           "file holds and whether it runs,\n"
+                                           "and counts NaN and Inf.",
+                                  .opts = opts,
+                                  .n_opts = 2,
+                                  .min_args = 0,
+                                  .max_args = 1};
     struct pl_err err = {""};
     json_t *j = NULL;
     size_t n = 0;
