@@ -221,6 +221,9 @@ static void add_sums(const struct pl_dataset *d, struct pl_cell *c, const struct
     c->workspace_bytes += (double)t->workspace_bytes;
     c->device_peak_bytes += (double)t->device_peak_bytes;
     c->other_bytes += (double)t->other_bytes;
+    if (t->device_peak_bytes &&
+        (c->device_peak_min == 0 || (double)t->device_peak_bytes < c->device_peak_min))
+        c->device_peak_min = (double)t->device_peak_bytes;
     c->device_peak_max = fmax(c->device_peak_max, (double)t->device_peak_bytes);
     c->synthetic += t->synthetic != 0;
     c->swapped += t->swapped != 0;

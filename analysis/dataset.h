@@ -58,7 +58,7 @@ struct pl_cell {
     double *column[PL_METRIC_COLUMN_COUNT]; /* ms, NaN: not measured; NULL: measured nowhere here */
     /* sums over done rows */
     double prompt_tokens, weights_bytes, kv_bytes, workspace_bytes, device_peak_bytes, other_bytes;
-    double device_peak_max;
+    double device_peak_min, device_peak_max; /* of rows that have it; 0: none does */
     struct {
         double lengths, layers, full; /* Σ length, Σ 1, Σ prompt tokens over layers with a length */
         uint32_t shortest, longest;

@@ -17,7 +17,9 @@ enum pl_status pl_report_load(const char *path, struct pl_report *r, struct pl_e
     if (st == PL_OK)
         st = pl_speedups_make(r->data, &r->speedups, err);
     if (st == PL_OK)
-        st = pl_tables_make(r->data, &r->speedups, r->tables, err);
+        st = pl_scaling_make(r->data, &r->scaling, err);
+    if (st == PL_OK)
+        st = pl_tables_make(r->data, &r->speedups, &r->scaling, r->tables, err);
     if (st == PL_OK)
         st = pl_figures_make(r->data, &r->speedups, r->figures, err);
     return st;
@@ -28,6 +30,7 @@ void pl_report_release(struct pl_report *r)
     pl_figures_release(r->figures);
     pl_tables_release(r->tables);
     pl_speedups_release(&r->speedups);
+    pl_scaling_release(&r->scaling);
     pl_dataset_free(r->data);
     memset(r, 0, sizeof *r);
 }

@@ -4,12 +4,14 @@
 
 #include "analysis/dataset.h"
 #include "analysis/figure.h"
+#include "analysis/scaling.h"
 #include "analysis/speedup.h"
 #include "analysis/tables.h"
 
 struct pl_report {
     struct pl_dataset *data;
     struct pl_speedups speedups;
+    struct pl_scaling scaling;
     struct pl_table tables[PL_TABLE_COUNT];
     struct pl_figure figures[PL_FIGURE_COUNT];
     bool drawn[PL_FIGURE_COUNT]; /* set by pl_report_write: its files are there */

@@ -15,6 +15,7 @@ static const char *const names[PL_TABLE_COUNT] = {[PL_TABLE_SPEEDUP] = "speedup"
                                                   [PL_TABLE_LATENCY] = "latency",
                                                   [PL_TABLE_MEMORY] = "memory",
                                                   [PL_TABLE_KV] = "kv",
+                                                  [PL_TABLE_CONTEXT_SCALING] = "context_scaling",
                                                   [PL_TABLE_OUTLIERS] = "outliers",
                                                   [PL_TABLE_FAILURES] = "failures",
                                                   [PL_TABLE_WARNINGS] = "warnings",
@@ -343,13 +344,15 @@ enum pl_status pl_table_latency(const struct pl_dataset *d, struct pl_table *lat
 /* ---- all of them ---- */
 
 enum pl_status pl_tables_make(const struct pl_dataset *d, const struct pl_speedups *s,
-                              struct pl_table *tables, struct pl_err *err)
+                              const struct pl_scaling *scaling, struct pl_table *tables,
+                              struct pl_err *err)
 {
     memset(tables, 0, PL_TABLE_COUNT * sizeof *tables);
     pl_table_speedup(d, s, &tables[PL_TABLE_SPEEDUP]);
     pl_table_speedup_devices(d, s, &tables[PL_TABLE_SPEEDUP_DEVICES]);
     pl_table_memory(d, &tables[PL_TABLE_MEMORY]);
     pl_table_kv(d, &tables[PL_TABLE_KV]);
+    pl_table_context_scaling(d, scaling, &tables[PL_TABLE_CONTEXT_SCALING]);
     pl_table_failures(d, &tables[PL_TABLE_FAILURES]);
     enum pl_status st =
         pl_table_latency(d, &tables[PL_TABLE_LATENCY], &tables[PL_TABLE_OUTLIERS], err);

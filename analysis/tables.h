@@ -6,6 +6,7 @@
 #define PL_ANALYSIS_TABLES_H
 
 #include "analysis/dataset.h"
+#include "analysis/scaling.h"
 #include "analysis/speedup.h"
 #include "analysis/table.h"
 
@@ -15,6 +16,7 @@ enum pl_table_id {
     PL_TABLE_LATENCY,
     PL_TABLE_MEMORY,
     PL_TABLE_KV,
+    PL_TABLE_CONTEXT_SCALING,
     PL_TABLE_OUTLIERS,
     PL_TABLE_FAILURES,
     PL_TABLE_WARNINGS,
@@ -29,7 +31,8 @@ enum pl_table_id pl_table_id_parse(const char *name, size_t len);
  * (NULL and −1: none), text. */
 PL_MUST_CHECK
 enum pl_status pl_tables_make(const struct pl_dataset *d, const struct pl_speedups *s,
-                              struct pl_table *tables, struct pl_err *err);
+                              const struct pl_scaling *scaling, struct pl_table *tables,
+                              struct pl_err *err);
 void pl_tables_release(struct pl_table *tables);
 void pl_tables_warn(struct pl_table *warnings, const char *kind, const char *arm, int64_t context,
                     const char *fmt, ...) PL_PRINTF(5, 6);
@@ -43,6 +46,8 @@ enum pl_status pl_table_latency(const struct pl_dataset *d, struct pl_table *lat
                                 struct pl_table *outliers, struct pl_err *err);
 void pl_table_memory(const struct pl_dataset *d, struct pl_table *t);
 void pl_table_kv(const struct pl_dataset *d, struct pl_table *t);
+void pl_table_context_scaling(const struct pl_dataset *d, const struct pl_scaling *s,
+                              struct pl_table *t);
 void pl_table_failures(const struct pl_dataset *d, struct pl_table *t);
 PL_MUST_CHECK
 enum pl_status pl_table_provenance(const struct pl_dataset *d, struct pl_table *t,

@@ -71,6 +71,15 @@ static void fill_time(const struct fixture *f, const struct pl_row_id *id, int64
         now += t->decode_ms;
     }
     t->total_ms = now;
+    if (f->encodes && id->arm > 0) {
+        t->encode_ms = 2 * prefill;
+        t->total_ms += t->encode_ms;
+        t->ttft_ms += t->encode_ms;
+    }
+    if (f->encodes && id->arm == 2) {
+        t->prefill_ms = t->ttft_ms = t->decode_ms = NAN;
+        t->total_ms = t->encode_ms;
+    }
     if (f->few_phases)
         t->prefill_ms = t->wait_ms = t->decode_ms = NAN;
 }
@@ -92,7 +101,7 @@ static void fill(const struct fixture *f, const struct pl_shape *s, const struct
     (void)sessions;
     pl_row_clear(row, s);
     t->prompt_tokens = (uint32_t)context;
-    t->generated = f->prefill ? 1 : s->tokens;
+    t->generated = f->encodes && id->arm == 2 ? 0 : f->prefill ? 1 : s->tokens;
     t->worker = worker;
     t->synthetic = !f->real;
     t->start_unix_ns = START_NS + (int64_t)index * 1000;

@@ -28,6 +28,7 @@ struct fixture {
     bool prefill;     /* measure.mode: prefill */
     bool few_phases;  /* only ttft and total, like a foreign engine */
     bool drafts;      /* the last arm drafts */
+    bool encodes;     /* arm 1 has an encoder before its decoder, arm 2 is an encoder */
     bool memory;      /* bytes and a KV staircase in the last arm */
     const char *name; /* of the sweep */
 };

@@ -16,6 +16,7 @@ import xml.etree.ElementTree
 COLUMNS = {
     "speedup": "arm context baseline metric n baseline_ms arm_ms speedup ci_low ci_high verdict quality_metric quality quality_baseline devices",
     "latency": "arm context phase n mean sd p50 p95 p99 p95_needs p99_needs unit limit_pct",
+    "context_scaling": "exp_id model arch context_length latency_ms throughput max_memory_gb n sd ci_low ci_high synthetic",
     "failures": "arm context reason failed",
     "warnings": "kind arm context text",
     "provenance": "key value",
