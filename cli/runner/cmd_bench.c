@@ -21,14 +21,23 @@ struct bench {
 };
 
 /* Multiply-adds of n tokens after `past` ones, as operations: 2 for each weight of a block and pair
- * of attention, the head once (only the last row's logits are made). */
+ * of attention, the head once (only the last row's logits are made). Encoders: all pairs, no head;
+ * behind one, K and V of the source for each block of the decoder. */
 static double prompt_flop(const struct pl_arch *a, double n, double past)
 {
     double q = (double)a->heads * a->head_dim, kv = (double)a->kv_heads * a->head_dim;
     double block = a->hidden * (2 * q + 2 * kv) + (a->gated ? 3.0 : 2.0) * a->hidden * a->ffn;
     double pairs = n * past + n * (n + 1) / 2;
 
-    return a->layers * (2 * block * n + 4 * q * pairs) + 2.0 * a->hidden * a->vocab;
+    if (a->causal && !a->encoder_layers)
+        return a->layers * (2 * block * n + 4 * q * pairs) + 2.0 * a->hidden * a->vocab;
+    return (a->encoder_layers ? a->encoder_layers : a->layers) * (2 * block * n + 4 * q * n * n) +
+           (a->encoder_layers ? a->layers * 4 * kv * a->hidden * n : 0);
+}
+
+static bool reads_source(const struct bench *b)
+{
+    return !b->info->arch.causal || b->info->arch.encoder_layers;
 }
 
 /* Weight bytes that one decoded token reads: all, but for an embedding table that is not the head
@@ -41,18 +50,32 @@ static double step_weight_bytes(const struct pl_model_info *i)
 static enum pl_status fill_depth(struct bench *b, int64_t depth, struct pl_err *err)
 {
     struct pl_prompt p = {.ids = b->ids, .n = (size_t)depth};
+    struct pl_source source = {.ids = b->ids, .n = (size_t)depth};
+    enum pl_status st = PL_OK;
 
     pl_session_reset(b->s);
+    if (reads_source(b)) { /* the depth is the source's; the decoder begins with one token */
+        p.n = 1;
+        st = pl_session_encode(b->s, &source, NULL, err);
+        return st ? st : pl_session_prefill(b->s, &p, b->logits, err);
+    }
     return depth ? pl_session_prefill(b->s, &p, b->logits, err) : PL_OK;
 }
 
 static enum pl_status run_prompt(struct bench *b, int64_t n, double *seconds, struct pl_err *err)
 {
     struct pl_prompt p = {.ids = b->ids + b->depth, .n = (size_t)n};
-    enum pl_status st = fill_depth(b, b->depth, err);
-    int64_t t0 = pl_now_ns();
+    struct pl_source source = {.ids = b->ids, .n = (size_t)n};
+    enum pl_status st = PL_OK;
 
-    if (!st)
+    if (reads_source(b))
+        pl_session_reset(b->s);
+    else
+        st = fill_depth(b, b->depth, err);
+    int64_t t0 = pl_now_ns();
+    if (!st && reads_source(b))
+        st = pl_session_encode(b->s, &source, NULL, err);
+    else if (!st)
         st = pl_session_prefill(b->s, &p, b->logits, err);
     *seconds = (double)(pl_now_ns() - t0) / 1e9;
     return st;
@@ -156,9 +179,15 @@ static enum pl_status prepare(struct bench *b, const struct request *q, const st
 
     for (size_t i = 0; i < q->n_prompts; i++)
         most = q->prompts[i] > most ? q->prompts[i] : most;
-    for (size_t i = 0; i < q->n_steps; i++)
+    for (size_t i = 0; i < q->n_steps && b->info->arch.causal; i++)
         most = q->steps[i] + 1 > most ? q->steps[i] + 1 : most;
+    if (b->info->arch.patch)
+        return pl_fail(err, PL_EUNSUPPORTED, "%s reads images: bench runs on ids",
+                       b->info->arch.name);
+    if (q->depth && !b->info->arch.causal)
+        return pl_fail(err, PL_EUSAGE, "-d: %s is an encoder", b->info->arch.name);
     o.max_tokens = (size_t)(q->depth + most);
+    o.max_source = b->info->arch.encoder_layers ? o.max_tokens : 0;
     b->depth = q->depth;
     b->repeats = q->repeats;
     b->ids = malloc((o.max_tokens + 1) * sizeof(*b->ids));
@@ -190,7 +219,7 @@ static enum pl_status run(const struct request *q, const char *path, struct pl_e
     }
     for (size_t i = 0; !st && i < q->n_prompts; i++)
         st = run_test(&b, true, q->prompts[i], &rows[n++], err);
-    for (size_t i = 0; !st && i < q->n_steps; i++)
+    for (size_t i = 0; !st && i < q->n_steps && b.info->arch.causal; i++)
         st = run_test(&b, false, q->steps[i], &rows[n++], err);
     /* After the tests, which have warmed the clocks up; the model's threads sleep by now. */
     if (!st)

@@ -7,6 +7,22 @@
 
 #define MAX_MODELS 256
 
+static json_t *capabilities(const struct pl_arch *a)
+{
+    json_t *list = json_array();
+
+    if (!a->causal || a->encoder_layers)
+        json_array_append_new(list, json_string("encode"));
+    for (size_t i = 0; a->causal && i < 4; i++) {
+        static const char *const decoder[] = {"prefill", "decode", "verify", "rollback"};
+        json_array_append_new(list, json_string(decoder[i]));
+    }
+    json_array_append_new(list, json_string("hidden_states"));
+    if (a->causal && a->pos != PL_POS_RELATIVE)
+        json_array_append_new(list, json_string("stage_hooks"));
+    return list;
+}
+
 static enum pl_status describe(const struct pl_model_args *a, const char *path, int64_t context,
                                json_t *j, struct pl_err *err)
 {
@@ -30,8 +46,9 @@ static enum pl_status describe(const struct pl_model_args *a, const char *path, 
         goto out;
     struct pl_session_opts so = {.max_verify = 1, .kv_dtype = pl_entry_kv(&e, info.dtype)};
     if (context == 0)
-        context = info.arch.max_positions;
+        context = info.arch.usual_positions;
     so.max_tokens = (size_t)context;
+    so.max_source = info.arch.encoder_layers ? (size_t)context : 0;
     pl_session_bytes(&info.arch, &so, &mem);
     json_object_update_new(
         j, json_pack("{s:s,s:I,s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:b}", "arch", info.arch.name,
@@ -43,10 +60,8 @@ static enum pl_status describe(const struct pl_model_args *a, const char *path, 
                      (json_int_t)pl_arch_kv_bytes_per_token(&info.arch, so.kv_dtype), "kv_bytes",
                      (json_int_t)mem.kv_bytes, "workspace_bytes", (json_int_t)mem.workspace_bytes,
                      "synthetic", info.random));
-    json_object_set_new(j, "capabilities",
-                        json_pack("[s,s,s,s,s,s]", "prefill", "decode", "verify", "rollback",
-                                  "hidden_states", "stage_hooks"));
-    if (pl_tokenizer_load(path, &t, &why) == PL_OK)
+    json_object_set_new(j, "capabilities", capabilities(&info.arch));
+    if (pl_entry_tokenizer(path, &info.arch, &t, &why) == PL_OK)
         json_object_set_new(j, "tokenizer", json_string(pl_tokenizer_info(t)->kind));
     else
         json_array_append_new(json_object_get(j, "warnings"), json_string(why.text));

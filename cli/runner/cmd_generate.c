@@ -9,11 +9,11 @@
 #include <string.h>
 
 struct generation {
-    struct pl_ids prompt;
+    struct pl_model_input in;
     int32_t *ids;      /* [tokens] */
     int64_t *token_ns; /* [tokens] since the start */
     size_t n;
-    int64_t prefill_ns, tokenize_ns;
+    int64_t prefill_ns, tokenize_ns, encode_ns; /* encode_ns −1: no encoder */
     bool random;
 };
 
@@ -21,11 +21,21 @@ static enum pl_status decode(struct pl_session *s, const struct pl_arch *a, cons
                              size_t n_eos, bool stop, int64_t tokens, int64_t start, float *logits,
                              struct generation *g, struct pl_err *err)
 {
-    const struct pl_prompt p = {.ids = g->prompt.ids, .n = g->prompt.n};
+    const struct pl_ids *ids = a->encoder_layers ? &g->in.decoder_ids : &g->in.ids;
+    const struct pl_prompt p = {.ids = ids->ids, .n = ids->n};
+    const struct pl_source source = pl_model_input_source(&g->in, a, 0);
     size_t masked = stop ? 0 : n_eos;
     int64_t t0 = pl_now_ns();
-    enum pl_status st = pl_session_prefill(s, &p, logits, err);
+    enum pl_status st = PL_OK;
 
+    g->encode_ns = -1;
+    if (a->encoder_layers) {
+        st = pl_session_encode(s, &source, NULL, err);
+        g->encode_ns = pl_now_ns() - t0;
+        t0 += g->encode_ns;
+    }
+    if (!st)
+        st = pl_session_prefill(s, &p, logits, err);
     while (!st) {
         int32_t id = pl_pick(logits, (size_t)a->vocab, eos, masked);
         int64_t now = pl_now_ns();
@@ -54,9 +64,13 @@ static enum pl_status generate(const struct pl_model_args *a, struct pl_model *m
     int32_t eos[PL_MAX_EOS];
     size_t n_eos = pl_eos_ids(&info->arch, t ? pl_tokenizer_info(t)->eos : -1, eos);
     struct pl_session *s = NULL;
-    float *logits = malloc((size_t)info->arch.vocab * sizeof(*logits));
+    float *logits = malloc(((size_t)info->arch.vocab + 1) * sizeof(*logits));
     int64_t t0 = pl_now_ns();
-    enum pl_status st = pl_model_args_input(a, t, why, info->arch.vocab, &g->prompt, err);
+    enum pl_status st = pl_model_args_input(a, t, why, &info->arch, &g->in, err);
+    const struct pl_ids *first = info->arch.encoder_layers ? &g->in.decoder_ids : &g->in.ids;
+
+    if (!st && !info->arch.causal)
+        st = pl_fail(err, PL_EUSAGE, "%s is an encoder: it makes no tokens", info->arch.name);
 
     g->tokenize_ns = a->prompt ? pl_now_ns() - t0 : 0;
     g->random = info->random;
@@ -65,7 +79,8 @@ static enum pl_status generate(const struct pl_model_args *a, struct pl_model *m
     if (!st && (!logits || !g->ids || !g->token_ns))
         st = pl_fail(err, PL_ENOMEM, "no memory for %lld tokens", (long long)tokens);
     if (!st) {
-        struct pl_session_opts o = {.max_tokens = g->prompt.n + (size_t)tokens - 1,
+        struct pl_session_opts o = {.max_tokens = first->n + (size_t)tokens - 1,
+                                    .max_source = info->arch.encoder_layers ? g->in.ids.n : 0,
                                     .max_verify = 1,
                                     .kv_dtype = pl_entry_kv(e, info->dtype)};
         st = pl_session_create(m, &o, &s, err);
@@ -98,10 +113,11 @@ static void print_json(const struct generation *g, const struct pl_buf *text, bo
     else
         pl_jsonout_lit(o, "null");
     fputs(b.data, stdout);
-    printf(",\"prompt_tokens\":%zu,\"ttft_ms\":%.6f,\"prefill_ms\":%.6f,\"decode_ms\":%.6f,"
-           "\"token_ms\":[",
-           g->prompt.n, ms(g->token_ns[0]), ms(g->prefill_ns),
-           ms(g->token_ns[g->n - 1] - g->token_ns[0]));
+    printf(",\"prompt_tokens\":%zu,", g->in.ids.n);
+    if (g->encode_ns >= 0)
+        printf("\"encode_ms\":%.6f,", ms(g->encode_ns));
+    printf("\"ttft_ms\":%.6f,\"prefill_ms\":%.6f,\"decode_ms\":%.6f,\"token_ms\":[",
+           ms(g->token_ns[0]), ms(g->prefill_ns), ms(g->token_ns[g->n - 1] - g->token_ns[0]));
     for (size_t i = 0; i < g->n; i++)
         printf("%s%.6f", i ? "," : "", ms(g->token_ns[i]));
     printf("],\"synthetic\":%s}\n", g->random ? "true" : "false");
@@ -117,7 +133,7 @@ static void print_text(const struct generation *g, const struct pl_buf *text, bo
     for (size_t i = 0; !has_text && i < g->n; i++)
         printf("%s%d", i ? " " : "", g->ids[i]);
     putchar('\n');
-    fprintf(stderr, "%zu + %zu tokens, first after %.3f ms, %.1f tokens/s%s\n", g->prompt.n, g->n,
+    fprintf(stderr, "%zu + %zu tokens, first after %.3f ms, %.1f tokens/s%s\n", g->in.ids.n, g->n,
             ms(g->token_ns[0]), decode_ns > 0 ? (double)(g->n - 1) * 1e9 / (double)decode_ns : 0.0,
             g->random ? ", random weights" : "");
 }
@@ -135,7 +151,7 @@ static enum pl_status run(const struct pl_model_args *a, const char *path, int64
     enum pl_status st = pl_model_args_load(a, path, &json, &e, &m, err);
 
     pl_buf_init(&text, PL_TOKENIZER_MAX_TEXT);
-    if (!st && pl_tokenizer_load(path, &t, &why) != PL_OK)
+    if (!st && pl_entry_tokenizer(path, &pl_model_info(m)->arch, &t, &why) != PL_OK)
         t = NULL;
     if (!st)
         st = generate(a, m, &e, t, &why, tokens, stop, &g, err);
@@ -148,7 +164,7 @@ static enum pl_status run(const struct pl_model_args *a, const char *path, int64
     pl_buf_release(&text);
     free(g.ids);
     free(g.token_ns);
-    pl_ids_release(&g.prompt);
+    pl_model_input_release(&g.in);
     pl_tokenizer_free(t);
     pl_model_free(m);
     json_decref(json);

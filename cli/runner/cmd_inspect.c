@@ -44,14 +44,34 @@ static int build(bool as_json)
 
 static json_t *config_json(const struct pl_arch *a)
 {
-    return json_pack(
-        "{s:s,s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:I,s:s,s:f,s:s,s:b,s:s,s:f,s:b,s:s,s:I}", "arch",
+    json_t *j = json_pack(
+        "{s:s,s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:i,s:I,s:s,s:f,s:s,s:b,s:s,s:b,s:s,s:I}", "arch",
         a->name, "family", a->family, "layers", a->layers, "hidden", a->hidden, "heads", a->heads,
         "kv_heads", a->kv_heads, "head_dim", a->head_dim, "ffn", a->ffn, "vocab", a->vocab,
         "max_positions", (json_int_t)a->max_positions, "norm", pl_norm_name(a->norm), "norm_eps",
-        (double)a->norm_eps, "activation", pl_act_name(a->act), "gated", a->gated, "rope",
-        pl_rope_name(a->rope.kind), "rope_theta", a->rope.theta, "tied", a->tied, "stored",
-        pl_dtype_traits(a->stored)->name, "params", (json_int_t)pl_arch_params(a));
+        (double)a->norm_eps, "activation", pl_act_name(a->act), "gated", a->gated, "positions",
+        pl_pos_name(a->pos), "tied", a->tied, "stored", pl_dtype_traits(a->stored)->name, "params",
+        (json_int_t)pl_arch_params(a));
+
+    if (!j)
+        return NULL;
+    if (a->pos == PL_POS_ROPE) {
+        json_object_set_new(j, "rope", json_string(pl_rope_name(a->rope.kind)));
+        json_object_set_new(j, "rope_theta", json_real(a->rope.theta));
+    }
+    json_object_set_new(j, "kind",
+                        json_string(a->encoder_layers ? "encoder-decoder"
+                                    : a->causal       ? "decoder"
+                                                      : "encoder"));
+    if (a->encoder_layers)
+        json_object_set_new(j, "encoder_layers", json_integer(a->encoder_layers));
+    if (a->window)
+        json_object_set_new(j, "sliding_window", json_integer(a->window));
+    if (a->patch) {
+        json_object_set_new(j, "image_size", json_integer(a->image));
+        json_object_set_new(j, "patch_size", json_integer(a->patch));
+    }
+    return j;
 }
 
 static json_t *tensor_json(const struct pl_tensor_view *t, int64_t *nan, int64_t *inf)

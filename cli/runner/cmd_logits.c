@@ -8,14 +8,54 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One prefill of the whole input; the logits of every place, or the hidden states after a block. */
+/* What comes out: logits of every place of the decoder's ids, or hidden states. */
+struct shape {
+    size_t rows, cols;
+    bool hidden; /* of an encoder, or after a block */
+};
+
+static struct shape shape_of(const struct pl_arch *a, const struct pl_model_input *in,
+                             int64_t layer)
+{
+    struct shape s = {.rows = a->encoder_layers ? in->decoder_ids.n : in->ids.n,
+                      .hidden = layer > 0 || !a->head};
+
+    if (in->pixels)
+        s.rows = in->frames * (size_t)pl_arch_image_rows(a);
+    s.cols = (size_t)(s.hidden ? a->hidden : a->vocab);
+    return s;
+}
+
+/* An encoder's states: the last ones, or those after a block. */
+static enum pl_status encode(struct pl_session *s, const struct pl_arch *a,
+                             const struct pl_model_input *in, int64_t layer, float *out,
+                             struct pl_err *err)
+{
+    size_t images = in->pixels ? in->frames : 1;
+    enum pl_status st = PL_OK;
+
+    for (size_t i = 0; i < images && !st; i++) {
+        struct pl_source source = pl_model_input_source(in, a, i);
+        float *to = out + i * source.n * (size_t)a->hidden;
+        st = pl_session_encode(s, &source, layer ? NULL : to, err);
+        if (!st && layer)
+            st = pl_session_hidden_copy(s, 0, 0, source.n, to, err);
+    }
+    return st;
+}
+
+/* One pass over the whole input. */
 static enum pl_status compute(struct pl_model *m, const struct pl_entry *e,
-                              const struct pl_ids *ids, int64_t layer, float *out,
+                              const struct pl_model_input *in, int64_t layer, float *out,
                               struct pl_err *err)
 {
     const struct pl_model_info *info = pl_model_info(m);
+    const struct pl_arch *a = &info->arch;
+    const struct pl_ids *ids = a->encoder_layers ? &in->decoder_ids : &in->ids;
+    struct pl_source source = pl_model_input_source(in, a, 0);
     const int tap = (int)layer;
-    struct pl_session_opts o = {.max_tokens = ids->n,
+    struct pl_session_opts o = {.max_tokens = a->causal ? ids->n : source.n,
+                                .max_source = a->encoder_layers ? source.n : 0,
                                 .kv_dtype = pl_entry_kv(e, info->dtype),
                                 .taps = layer ? &tap : NULL,
                                 .n_taps = layer ? 1 : 0};
@@ -23,9 +63,13 @@ static enum pl_status compute(struct pl_model *m, const struct pl_entry *e,
     struct pl_session *s = NULL;
     enum pl_status st = pl_session_create(m, &o, &s, err);
 
-    if (!st)
+    if (!st && !a->causal)
+        st = encode(s, a, in, layer, out, err);
+    if (!st && a->encoder_layers)
+        st = pl_session_encode(s, &source, NULL, err);
+    if (!st && a->causal)
         st = pl_session_prefill(s, &p, layer ? NULL : out, err);
-    if (!st && layer)
+    if (!st && a->causal && layer)
         st = pl_session_hidden_copy(s, 0, 0, ids->n, out, err);
     pl_session_free(s);
     return st;
@@ -49,7 +93,7 @@ static enum pl_status run(const struct pl_model_args *a, const char *path, const
     struct pl_entry e;
     struct pl_model *m = NULL;
     struct pl_tokenizer *t = NULL;
-    struct pl_ids ids = {0};
+    struct pl_model_input in = {.mask = NULL};
     struct pl_err why = {""};
     char *buf = NULL;
     enum pl_status st = pl_model_args_load(a, path, &json, &e, &m, err);
@@ -62,26 +106,26 @@ static enum pl_status run(const struct pl_model_args *a, const char *path, const
                      arch->layers);
         goto out;
     }
-    if (a->prompt && pl_tokenizer_load(path, &t, &why) != PL_OK)
+    if (a->prompt && pl_entry_tokenizer(path, arch, &t, &why) != PL_OK)
         t = NULL;
-    st = pl_model_args_input(a, t, &why, arch->vocab, &ids, err);
+    st = pl_model_args_input(a, t, &why, arch, &in, err);
     if (st)
         goto out;
-    size_t cols = (size_t)(layer ? arch->hidden : arch->vocab);
-    buf = malloc(PL_NPY_HEADER + ids.n * cols * sizeof(float));
+    struct shape shape = shape_of(arch, &in, layer);
+    buf = malloc(PL_NPY_HEADER + shape.rows * shape.cols * sizeof(float));
     if (!buf) {
-        st = pl_fail(err, PL_ENOMEM, "no memory for %zu x %zu numbers", ids.n, cols);
+        st = pl_fail(err, PL_ENOMEM, "no memory for %zu x %zu numbers", shape.rows, shape.cols);
         goto out;
     }
     float *numbers = (float *)(void *)(buf + PL_NPY_HEADER);
-    st = compute(m, &e, &ids, layer, numbers, err);
+    st = compute(m, &e, &in, layer, numbers, err);
     if (!st) {
-        count_nonfinite(numbers, ids.n * cols);
-        st = pl_npy_write(out_path, buf, ids.n, cols, err);
+        count_nonfinite(numbers, shape.rows * shape.cols);
+        st = pl_npy_write(out_path, buf, shape.rows, shape.cols, err);
     }
 out:
     free(buf);
-    pl_ids_release(&ids);
+    pl_model_input_release(&in);
     pl_tokenizer_free(t);
     pl_model_free(m);
     json_decref(json);
@@ -99,9 +143,12 @@ int pl_rcmd_logits(int argc, char **argv)
         {"layer", 0, PL_ROPT_INT, &layer, "L", "hidden states after block L (1-based)", 1, 1 << 20},
         PL_MODEL_OPTS(&a)};
     const struct pl_rcommand c = {
-        .usage = "logits MODEL (--ids \"1 2\" | --ids-file F.npy | --prompt TEXT) -o OUT.npy",
-        .about = "Writes the logits [n, vocab] of every place of the input, or hidden states "
-                 "[n, H] after a block.",
+        .usage =
+            "logits MODEL (--ids \"1 2\" | --ids-file F.npy | --prompt TEXT | --pixels F.npy) -o "
+            "OUT.npy",
+        .about = "Writes the logits [n, vocab] of every place of the input (behind an encoder: of "
+                 "the decoder's\nids), an encoder's last hidden states [n, H] (images: one after "
+                 "the other), or those\nafter a block.",
         .opts = opts,
         .n_opts = sizeof(opts) / sizeof(opts[0]),
         .min_args = 1,

@@ -71,26 +71,71 @@ static enum pl_status filed_ids(const char *path, struct pl_ids *ids, struct pl_
     return st;
 }
 
-enum pl_status pl_model_args_input(const struct pl_model_args *a, const struct pl_tokenizer *t,
-                                   const struct pl_err *why, int32_t vocab, struct pl_ids *ids,
-                                   struct pl_err *err)
+void pl_model_input_release(struct pl_model_input *in)
 {
+    pl_ids_release(&in->ids);
+    pl_ids_release(&in->decoder_ids);
+    pl_ids_release(&in->types);
+    free(in->mask);
+    free(in->pixels);
+    *in = (struct pl_model_input){.mask = NULL};
+}
+
+static enum pl_status read_pixels(const struct pl_model_args *a, const struct pl_arch *arch,
+                                  struct pl_model_input *in, struct pl_err *err)
+{
+    size_t n[4], size = (size_t)arch->image;
     enum pl_status st;
 
-    if (!!a->ids + !!a->ids_file + !!a->prompt != 1)
-        return pl_fail(err, PL_EUSAGE, "one of --ids, --ids-file and --prompt is needed");
-    if (a->ids)
-        st = typed_ids(a->ids, ids, err);
-    else if (a->ids_file)
-        st = filed_ids(a->ids_file, ids, err);
-    else if (!t)
-        st = pl_fail(err, PL_ENOENT, "%s", why->text);
-    else if (!*a->prompt)
-        st = pl_fail(err, PL_EUSAGE, "--prompt: the text is empty");
-    else
-        st = pl_tokenizer_encode(t, a->prompt, strlen(a->prompt), true, ids, err);
+    if (!a->pixels || a->ids || a->ids_file || a->prompt)
+        return pl_fail(err, PL_EUSAGE, "%s reads images: --pixels F.npy is needed", arch->name);
+    st = pl_npy_read_pixels(a->pixels, &in->pixels, n, err);
     if (st)
         return st;
+    if (!n[0] || n[1] != (size_t)arch->channels || n[2] != size || n[3] != size)
+        return pl_fail(err, PL_ERANGE,
+                       "%s: [%zu, %zu, %zu, %zu], the model reads [frames, %d, %d, %d]", a->pixels,
+                       n[0], n[1], n[2], n[3], arch->channels, arch->image, arch->image);
+    in->frames = n[0];
+    return PL_OK;
+}
+
+/* Types and mask: one number an id. */
+static enum pl_status read_beside(const struct pl_model_args *a, const struct pl_arch *arch,
+                                  struct pl_model_input *in, struct pl_err *err)
+{
+    bool decodes_alone = arch->causal && !arch->encoder_layers;
+    struct pl_ids mask = {0};
+    enum pl_status st = PL_OK;
+
+    if (decodes_alone && (a->type_ids_file || a->mask_file || a->decoder_ids_file))
+        return pl_fail(err, PL_EUSAGE, "%s has no encoder: --%s does not go with it", arch->name,
+                       a->type_ids_file ? "type-ids-file"
+                       : a->mask_file   ? "mask-file"
+                                        : "decoder-ids-file");
+    if (a->type_ids_file && !arch->types)
+        return pl_fail(err, PL_EUSAGE, "%s has no token types", arch->name);
+    if (a->type_ids_file)
+        st = filed_ids(a->type_ids_file, &in->types, err);
+    if (!st && a->type_ids_file && in->types.n != in->ids.n)
+        st = pl_fail(err, PL_ERANGE, "%s: %zu token types, the input has %zu ids", a->type_ids_file,
+                     in->types.n, in->ids.n);
+    if (st || !a->mask_file)
+        return st;
+    st = filed_ids(a->mask_file, &mask, err);
+    if (!st && mask.n != in->ids.n)
+        st = pl_fail(err, PL_ERANGE, "%s: %zu numbers, the input has %zu ids", a->mask_file, mask.n,
+                     in->ids.n);
+    if (!st && !(in->mask = malloc(mask.n)))
+        st = pl_fail(err, PL_ENOMEM, "no memory for a mask");
+    for (size_t i = 0; !st && i < mask.n; i++)
+        in->mask[i] = mask.ids[i] != 0;
+    pl_ids_release(&mask);
+    return st;
+}
+
+static enum pl_status check_ids(const struct pl_ids *ids, int32_t vocab, struct pl_err *err)
+{
     if (ids->n == 0)
         return pl_fail(err, PL_EUSAGE, "the input holds no id");
     for (size_t i = 0; i < ids->n; i++)
@@ -98,4 +143,51 @@ enum pl_status pl_model_args_input(const struct pl_model_args *a, const struct p
             return pl_fail(err, PL_ERANGE, "id %d at place %zu is outside the vocabulary of %d",
                            ids->ids[i], i, vocab);
     return PL_OK;
+}
+
+enum pl_status pl_model_args_input(const struct pl_model_args *a, const struct pl_tokenizer *t,
+                                   const struct pl_err *why, const struct pl_arch *arch,
+                                   struct pl_model_input *in, struct pl_err *err)
+{
+    enum pl_status st;
+
+    if (arch->patch)
+        return read_pixels(a, arch, in, err);
+    if (a->pixels)
+        return pl_fail(err, PL_EUSAGE, "%s reads ids: --pixels does not go with it", arch->name);
+    if (!!a->ids + !!a->ids_file + !!a->prompt != 1)
+        return pl_fail(err, PL_EUSAGE, "one of --ids, --ids-file and --prompt is needed");
+    if (a->ids)
+        st = typed_ids(a->ids, &in->ids, err);
+    else if (a->ids_file)
+        st = filed_ids(a->ids_file, &in->ids, err);
+    else if (!t)
+        st = pl_fail(err, PL_ENOENT, "%s", why->text);
+    else if (!*a->prompt)
+        st = pl_fail(err, PL_EUSAGE, "--prompt: the text is empty");
+    else
+        st = pl_tokenizer_encode(t, a->prompt, strlen(a->prompt), true, &in->ids, err);
+    if (!st)
+        st = check_ids(&in->ids, arch->vocab, err);
+    if (!st)
+        st = read_beside(a, arch, in, err);
+    if (st || !arch->encoder_layers)
+        return st;
+    if (a->decoder_ids_file)
+        st = filed_ids(a->decoder_ids_file, &in->decoder_ids, err);
+    else
+        st = pl_ids_add(&in->decoder_ids, arch->decoder_start, err);
+    return st ? st : check_ids(&in->decoder_ids, arch->vocab, err);
+}
+
+struct pl_source pl_model_input_source(const struct pl_model_input *in, const struct pl_arch *arch,
+                                       size_t frame)
+{
+    size_t each = (size_t)arch->channels * (size_t)arch->image * (size_t)arch->image;
+
+    if (in->pixels)
+        return (struct pl_source){.pixels = in->pixels + frame * each,
+                                  .n = (size_t)pl_arch_image_rows(arch)};
+    return (struct pl_source){
+        .ids = in->ids.ids, .types = in->types.ids, .mask = in->mask, .n = in->ids.n};
 }

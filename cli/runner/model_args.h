@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "cli/runner/opts.h"
 #include "model/model.h"
+#include "model/session.h"
 #include "model/tokenizer.h"
 #include "worker/runner/entry.h"
 
@@ -15,7 +16,17 @@ struct pl_model_args {
     const char *device, *dtype, *weights, *kv;
     int64_t threads;
     const char *ids, *ids_file, *prompt;
+    const char *decoder_ids_file, *type_ids_file, *mask_file, *pixels;
 };
+
+/* What the input options come to. Zero-initialise, release with pl_model_input_release. */
+struct pl_model_input {
+    struct pl_ids ids, decoder_ids, types;
+    uint8_t *mask; /* [ids.n] or NULL */
+    float *pixels; /* [frames][channels, image, image] or NULL */
+    size_t frames;
+};
+void pl_model_input_release(struct pl_model_input *in);
 
 #define PL_MODEL_OPTS(a)                                                                           \
     {"device", 0, PL_ROPT_STR, &(a)->device, "cpu|cuda[:N]", "where it runs", 0, 0},               \
@@ -31,8 +42,27 @@ struct pl_model_args {
 #define PL_INPUT_OPTS(a)                                                                           \
     {"ids", 0, PL_ROPT_STR, &(a)->ids, "\"1 2 3\"", "input: token ids", 0, 0},                     \
         {"ids-file", 0, PL_ROPT_STR, &(a)->ids_file, "F.npy", "input: int32 or int64 ids", 0, 0},  \
+        {"prompt", 0, PL_ROPT_STR, &(a)->prompt, "TEXT", "input: a text", 0, 0},                   \
+        {"decoder-ids-file",                                                                       \
+         0,                                                                                        \
+         PL_ROPT_STR,                                                                              \
+         &(a)->decoder_ids_file,                                                                   \
+         "F.npy",                                                                                  \
+         "behind an encoder: the decoder's first ids (its start token)",                           \
+         0,                                                                                        \
+         0},                                                                                       \
+        {"type-ids-file",                                                                          \
+         0,                                                                                        \
+         PL_ROPT_STR,                                                                              \
+         &(a)->type_ids_file,                                                                      \
+         "F.npy",                                                                                  \
+         "encoders: token types",                                                                  \
+         0,                                                                                        \
+         0},                                                                                       \
+        {"mask-file", 0, PL_ROPT_STR, &(a)->mask_file, "F.npy", "encoders: 0 for padding", 0, 0},  \
     {                                                                                              \
-        "prompt", 0, PL_ROPT_STR, &(a)->prompt, "TEXT", "input: a text", 0, 0                      \
+        "pixels", 0, PL_ROPT_STR, &(a)->pixels, "F.npy",                                           \
+            "image towers: float32 [frames, 3, h, w]", 0, 0                                        \
     }
 
 /* The model entry that the options come to, and its JSON (new reference, which entry borrows from).
@@ -45,11 +75,16 @@ PL_MUST_CHECK
 enum pl_status pl_model_args_load(const struct pl_model_args *a, const char *path, json_t **json,
                                   struct pl_entry *entry, struct pl_model **model,
                                   struct pl_err *err);
-/* Exactly one of --ids, --ids-file and --prompt, checked against the vocabulary; appended to ids.
- * --prompt needs the tokenizer (NULL: PL_ENOENT with `why`). */
+/* Exactly one of --ids, --ids-file and --prompt, or --pixels, as the model takes it; ids are
+ * checked against the vocabulary, what goes with them against their number. --prompt needs the
+ * tokenizer (NULL: PL_ENOENT with `why`). The decoder of an encoder–decoder gets its start token
+ * where no ids are given. */
 PL_MUST_CHECK
 enum pl_status pl_model_args_input(const struct pl_model_args *a, const struct pl_tokenizer *t,
-                                   const struct pl_err *why, int32_t vocab, struct pl_ids *ids,
-                                   struct pl_err *err);
+                                   const struct pl_err *why, const struct pl_arch *arch,
+                                   struct pl_model_input *in, struct pl_err *err);
+/* The part of it that an encoder reads; `frame` of an image tower's. */
+struct pl_source pl_model_input_source(const struct pl_model_input *in, const struct pl_arch *arch,
+                                       size_t frame);
 
 #endif

@@ -54,9 +54,14 @@ enum pl_status pl_npy_write(const char *path, void *data, size_t rows, size_t co
     return pl_write_file_atomic(path, data, total, err);
 }
 
+#define MAX_DIMS 4
+
 struct header {
-    size_t at, n; /* of the numbers: offset, count */
-    size_t item;  /* bytes */
+    size_t at;   /* where the numbers begin */
+    size_t item; /* bytes of one */
+    bool floats;
+    size_t dim[MAX_DIMS];
+    int dims;
 };
 
 static enum pl_status bad(struct pl_err *err, const char *path, const char *what)
@@ -78,12 +83,10 @@ static const char *value_of(const char *text, const char *key)
     return p + strspn(p, " ");
 }
 
-/* "(7,)" or "(1, 7)" → 7 */
-static bool read_shape(const char *p, size_t *n)
+/* "(7,)" or "(1, 7)" */
+static bool read_shape(const char *p, struct header *h)
 {
-    unsigned long long dim[2] = {0, 0};
-    int dims = 0;
-
+    h->dims = 0;
     if (*p++ != '(')
         return false;
     for (;;) {
@@ -91,10 +94,10 @@ static bool read_shape(const char *p, size_t *n)
         p += strspn(p, " ");
         if (*p == ')')
             break;
-        if (dims == 2 || *p < '0' || *p > '9')
+        if (h->dims == MAX_DIMS || *p < '0' || *p > '9')
             return false;
         errno = 0;
-        dim[dims++] = strtoull(p, &end, 10);
+        h->dim[h->dims++] = (size_t)strtoull(p, &end, 10);
         if (errno)
             return false;
         p = end + strspn(end, " ");
@@ -103,14 +106,33 @@ static bool read_shape(const char *p, size_t *n)
         else if (*p != ')')
             return false;
     }
-    if (dims == 0 || (dims == 2 && dim[0] != 1))
-        return false;
-    *n = (size_t)dim[dims - 1];
-    return true;
+    return h->dims > 0;
 }
 
-static enum pl_status read_header(const char *path, const struct pl_buf *b, struct header *h,
-                                  struct pl_err *err)
+static bool read_type(const char *v, struct header *h)
+{
+    static const struct {
+        const char *name;
+        size_t item;
+        bool floats;
+    } types[] = {{"'<i4'", 4, false},
+                 {"'<i8'", 8, false},
+                 {"'|u1'", 1, false},
+                 {"'|b1'", 1, false},
+                 {"'<f4'", 4, true}};
+
+    for (size_t i = 0; v && i < sizeof(types) / sizeof(types[0]); i++) {
+        if (strncmp(v, types[i].name, 5) != 0)
+            continue;
+        h->item = types[i].item;
+        h->floats = types[i].floats;
+        return true;
+    }
+    return false;
+}
+
+static enum pl_status read_header(const char *path, const struct pl_buf *b, bool floats,
+                                  struct header *h, struct pl_err *err)
 {
     const unsigned char *u = (const unsigned char *)b->data;
     size_t start, len;
@@ -131,15 +153,21 @@ static enum pl_status read_header(const char *path, const struct pl_buf *b, stru
     text[len] = '\0';
     if (strlen(text) != len)
         return bad(err, path, "the header holds a NUL");
-    v = value_of(text, "'descr'");
-    if (!v || (strncmp(v, "'<i4'", 5) != 0 && strncmp(v, "'<i8'", 5) != 0))
-        return bad(err, path, "int32 or int64 is expected ('<i4' or '<i8')");
-    h->item = v[3] == '4' ? 4 : 8;
+    if (!read_type(value_of(text, "'descr'"), h) || h->floats != floats)
+        return bad(err, path,
+                   floats ? "float32 is expected ('<f4')"
+                          : "int32 or int64 is expected ('<i4' or '<i8')");
     v = value_of(text, "'fortran_order'");
     if (!v || (strncmp(v, "False", 5) != 0 && strncmp(v, "True", 4) != 0))
         return bad(err, path, "no fortran_order");
+    if (floats && *v == 'T')
+        return bad(err, path, "C order is expected, not Fortran's");
     v = value_of(text, "'shape'"); /* one row: both orders are the same */
-    if (!v || !read_shape(v, &h->n))
+    if (!v || !read_shape(v, h) || (floats && h->dims < 3))
+        return bad(err, path,
+                   floats ? "images are expected, shape (frames, channels, height, width)"
+                          : "a list of ids is expected, shape (n,) or (1, n)");
+    if (!floats && (h->dims > 2 || (h->dims == 2 && h->dim[0] != 1)))
         return bad(err, path, "a list of ids is expected, shape (n,) or (1, n)");
     h->at = start + len;
     return PL_OK;
@@ -148,26 +176,31 @@ static enum pl_status read_header(const char *path, const struct pl_buf *b, stru
 enum pl_status pl_npy_read_ids(const char *path, int32_t **ids, size_t *n, struct pl_err *err)
 {
     struct pl_buf b;
-    struct header h = {0, 0, 0};
+    struct header h = {0};
     int32_t *out = NULL;
+    size_t count = 0;
     enum pl_status st = pl_read_file(path, (size_t)PL_NPY_MAX_IDS * 8 + 8192, &b, err);
 
     if (st)
         return st;
-    st = read_header(path, &b, &h, err);
-    if (!st && h.n > PL_NPY_MAX_IDS)
-        st = pl_fail(err, PL_ERANGE, "%s: %zu ids, at most %u", path, h.n, PL_NPY_MAX_IDS);
-    if (!st && (b.len - h.at) != h.n * h.item)
+    st = read_header(path, &b, false, &h, err);
+    if (!st)
+        count = h.dim[h.dims - 1];
+    if (!st && count > PL_NPY_MAX_IDS)
+        st = pl_fail(err, PL_ERANGE, "%s: %zu ids, at most %u", path, count, PL_NPY_MAX_IDS);
+    if (!st && (b.len - h.at) != count * h.item)
         st = pl_fail(err, PL_EFORMAT, "%s: %zu bytes of numbers, its shape says %zu", path,
-                     b.len - h.at, h.n * h.item);
-    if (!st && !(out = malloc((h.n ? h.n : 1) * sizeof(*out))))
+                     b.len - h.at, count * h.item);
+    if (!st && !(out = malloc((count ? count : 1) * sizeof(*out))))
         st = pl_fail(err, PL_ENOMEM, "%s: no memory", path);
-    for (size_t i = 0; !st && i < h.n; i++) {
+    for (size_t i = 0; !st && i < count; i++) {
         const char *p = b.data + h.at + i * h.item;
-        int32_t v4;
-        int64_t v;
-        memcpy(&v4, p, sizeof(v4));
-        v = v4;
+        int32_t v4 = 0;
+        int64_t v = (unsigned char)*p;
+        if (h.item == 4) {
+            memcpy(&v4, p, sizeof(v4));
+            v = v4;
+        }
         if (h.item == 8)
             memcpy(&v, p, sizeof(v));
         if (v < INT32_MIN || v > INT32_MAX)
@@ -181,6 +214,35 @@ enum pl_status pl_npy_read_ids(const char *path, int32_t **ids, size_t *n, struc
         return st;
     }
     *ids = out;
-    *n = h.n;
+    *n = count;
     return PL_OK;
+}
+
+enum pl_status pl_npy_read_pixels(const char *path, float **out, size_t n[4], struct pl_err *err)
+{
+    struct pl_buf b;
+    struct header h = {0};
+    size_t count = 1;
+    float *v = NULL;
+    enum pl_status st = pl_read_file(path, (size_t)PL_NPY_MAX_IDS * 8 + 8192, &b, err);
+
+    if (st)
+        return st;
+    st = read_header(path, &b, true, &h, err);
+    for (int i = 0; !st && i < 4; i++) {
+        n[i] = h.dims == 4 ? h.dim[i] : i ? h.dim[i - 1] : 1;
+        if (__builtin_mul_overflow(count, n[i], &count) || count > PL_NPY_MAX_IDS)
+            st = pl_fail(err, PL_ERANGE, "%s: more than %u numbers", path, PL_NPY_MAX_IDS);
+    }
+    if (!st && (b.len - h.at) != count * sizeof(*v))
+        st = pl_fail(err, PL_EFORMAT, "%s: %zu bytes of numbers, its shape says %zu", path,
+                     b.len - h.at, count * sizeof(*v));
+    if (!st && !(v = malloc((count ? count : 1) * sizeof(*v))))
+        st = pl_fail(err, PL_ENOMEM, "%s: no memory", path);
+    if (!st) {
+        memcpy(v, b.data + h.at, count * sizeof(*v));
+        *out = v;
+    }
+    pl_buf_release(&b);
+    return st;
 }

@@ -17,9 +17,13 @@
 PL_MUST_CHECK
 enum pl_status pl_npy_write(const char *path, void *data, size_t rows, size_t cols,
                             struct pl_err *err);
-/* A list of int32 or int64, [n] or [1, n], little endian; *ids is malloc'd. PL_EFORMAT says what
- * the file lies about; PL_ERANGE: more than PL_NPY_MAX_IDS, or a number beyond int32. */
+/* A list of int32, int64, uint8 or bool, [n] or [1, n], little endian; *ids is malloc'd. PL_EFORMAT
+ * says what the file lies about; PL_ERANGE: more than PL_NPY_MAX_IDS, or a number beyond int32. */
 PL_MUST_CHECK
 enum pl_status pl_npy_read_ids(const char *path, int32_t **ids, size_t *n, struct pl_err *err);
+/* float32 [frames, channels, height, width], or three dimensions of one frame, little endian, C
+ * order; *out is malloc'd, n[4] its sizes. PL_EFORMAT, PL_ERANGE as above. */
+PL_MUST_CHECK
+enum pl_status pl_npy_read_pixels(const char *path, float **out, size_t n[4], struct pl_err *err);
 
 #endif

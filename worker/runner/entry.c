@@ -109,6 +109,36 @@ enum pl_dtype pl_entry_kv(const struct pl_entry *e, enum pl_dtype dtype)
     return dtype == PL_DT_AUTO || pl_dtype_traits(dtype)->computes ? dtype : PL_DT_F16;
 }
 
+static bool in_brackets(const char *piece)
+{
+    size_t n = piece ? strlen(piece) : 0;
+
+    return n == 0 || (piece[0] == '<' && piece[n - 1] == '>') ||
+           (piece[0] == '[' && piece[n - 1] == ']');
+}
+
+enum pl_status pl_entry_tokenizer(const char *path, const struct pl_arch *a,
+                                  struct pl_tokenizer **out, struct pl_err *err)
+{
+    struct pl_tokenizer *t = NULL;
+    enum pl_status st = pl_tokenizer_load(path, &t, err);
+
+    if (st)
+        return st;
+    const struct pl_tokenizer_info *info = pl_tokenizer_info(t);
+    for (int32_t id = a->vocab; !st && id < info->vocab; id++)
+        if (!in_brackets(pl_tokenizer_piece(t, id)))
+            st = pl_fail(err, PL_EFORMAT,
+                         "%s: it has %d ids, the model's vocabulary %d: it is another model's "
+                         "tokenizer",
+                         info->file, info->vocab, a->vocab);
+    if (st)
+        pl_tokenizer_free(t);
+    else
+        *out = t;
+    return st;
+}
+
 size_t pl_eos_ids(const struct pl_arch *a, int32_t tokenizer_eos, int32_t out[PL_MAX_EOS])
 {
     size_t n = 0;

@@ -7,6 +7,7 @@
 #include "base/status.h"
 #include "model/model.h"
 #include "model/session.h"
+#include "model/tokenizer.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -33,6 +34,12 @@ void pl_entry_model_opts(const struct pl_entry *e, int threads, const int *cpus,
  * formats. */
 enum pl_dtype pl_entry_kv(const struct pl_entry *e, enum pl_dtype dtype);
 
+/* A model's tokenizer, as long as its ids are the model's. PL_EFORMAT: it has pieces beyond the
+ * vocabulary (special tokens, which stand in brackets, may be: some files add a pad that no model
+ * has). Else as pl_tokenizer_load. */
+PL_MUST_CHECK
+enum pl_status pl_entry_tokenizer(const char *path, const struct pl_arch *a,
+                                  struct pl_tokenizer **out, struct pl_err *err);
 /* Ends of text: config.json's, else the tokenizer's eos (−1: none). Returns how many, ≤ PL_MAX_EOS.
  */
 size_t pl_eos_ids(const struct pl_arch *a, int32_t tokenizer_eos, int32_t out[PL_MAX_EOS]);

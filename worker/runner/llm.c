@@ -32,6 +32,7 @@ static void free_model(struct llm_model *m)
     pl_tokenizer_free(m->tokenizer);
     free(m->first);
     free(m->step);
+    free(m->states);
     free(m->kv_len);
     free(m->name);
     json_decref(m->json);
@@ -119,28 +120,30 @@ static int64_t largest(const json_t *contexts)
     return most;
 }
 
-static void check_contexts(const json_t *contexts, int64_t tokens, int64_t positions,
+static void check_contexts(const json_t *contexts, int64_t tokens, const struct pl_arch *a,
                            json_t *errors)
 {
+    if (a->patch) {
+        json_array_append_new(errors,
+                              json_sprintf("%s reads images: it cannot be run on ids", a->name));
+        return;
+    }
     for (size_t i = 0; i < json_array_size(contexts); i++) {
-        json_int_t c = json_integer_value(json_array_get(contexts, i));
-        if (c > positions - tokens + 1)
-            json_array_append_new(
-                errors,
-                json_sprintf("context %lld + %lld tokens is beyond the model's %lld positions",
-                             (long long)c, (long long)tokens, (long long)positions));
+        struct pl_err err = {""};
+        if (llm_check_context(a, json_integer_value(json_array_get(contexts, i)), tokens, &err))
+            say(errors, err.text);
     }
 }
 
 /* The file's hash names a tokenizer: arms that share it get identical ids. Without one only
  * synthetic data can be read. */
-static json_t *tokenizer_name(const struct pl_entry *e, const char *data, json_t *warnings,
-                              json_t *errors)
+static json_t *tokenizer_name(const struct pl_entry *e, const struct pl_arch *a, const char *data,
+                              json_t *warnings, json_t *errors)
 {
     struct pl_tokenizer *t = NULL;
     struct pl_err err = {""};
     char hex[PL_SHA256_HEX] = "";
-    enum pl_status st = pl_tokenizer_load(e->path, &t, &err);
+    enum pl_status st = pl_entry_tokenizer(e->path, a, &t, &err);
 
     if (!st)
         st = pl_sha256_file(pl_tokenizer_info(t)->file, hex, &err);
@@ -159,7 +162,7 @@ static enum pl_status llm_describe(void *state, const json_t *q, json_t *answer,
 {
     const json_t *contexts = json_object_get(q, "contexts");
     const char *data = pl_json_get_str(q, "data", NULL);
-    int64_t tokens = pl_json_get_i64(q, "tokens", 128), need = largest(contexts) + tokens - 1;
+    int64_t tokens = pl_json_get_i64(q, "tokens", 128), positions = 0, source = 0;
     json_t *errors = json_array(), *warnings = json_array(), *tokenizer = NULL;
     struct pl_model_info info;
     struct pl_session_memory mem = {0, 0, 0};
@@ -181,11 +184,13 @@ static enum pl_status llm_describe(void *state, const json_t *q, json_t *answer,
         say(errors, err.text);
     } else {
         struct pl_session_opts so = {.max_verify = 1, .kv_dtype = pl_entry_kv(&e, info.dtype)};
-        so.max_tokens = (size_t)(need < info.arch.max_positions ? need : info.arch.max_positions);
+        llm_need(&info.arch, largest(contexts), tokens, &positions, &source);
+        so.max_tokens = (size_t)positions;
+        so.max_source = (size_t)source;
         kv = pl_arch_kv_bytes_per_token(&info.arch, so.kv_dtype);
         pl_session_bytes(&info.arch, &so, &mem);
-        check_contexts(contexts, tokens, info.arch.max_positions, errors);
-        tokenizer = tokenizer_name(&e, data, warnings, errors);
+        check_contexts(contexts, tokens, &info.arch, errors);
+        tokenizer = tokenizer_name(&e, &info.arch, data, warnings, errors);
     }
     if (json_object_update_new(
             answer,
@@ -225,9 +230,11 @@ static enum pl_status fill_model(struct llm_model *m, const struct pl_load *l, s
         return st;
     const struct pl_arch *a = &pl_model_info(m->model)->arch;
     /* Synthetic data needs no tokenizer: its absence is told when a text comes. */
-    if (pl_tokenizer_load(m->entry.path, &m->tokenizer, &m->no_tokenizer) == PL_OK)
+    if (pl_entry_tokenizer(m->entry.path, a, &m->tokenizer, &m->no_tokenizer) == PL_OK)
         eos = pl_tokenizer_info(m->tokenizer)->eos;
     m->n_eos = pl_eos_ids(a, eos, m->eos);
+    if (a->patch)
+        return pl_fail(err, PL_EUNSUPPORTED, "%s reads images: it cannot be run on ids", a->name);
     m->first = calloc((size_t)a->vocab, sizeof(float));
     m->step = calloc((size_t)a->vocab, sizeof(float));
     m->kv_len = calloc((size_t)a->layers, sizeof(*m->kv_len));
@@ -325,12 +332,9 @@ static enum pl_status make_room(struct llm_state *s, const struct pl_load *l, st
 static enum pl_status foresee_session(struct llm_model *m, const struct pl_load *l,
                                       struct pl_err *err)
 {
-    int64_t most = pl_model_info(m->model)->arch.max_positions;
-    int64_t need = l->max_context + (l->prefill_only ? 1 : l->tokens) - 1;
-
     if (l->max_context == 0)
         return PL_OK;
-    return llm_session(m, need < most ? need : most, err);
+    return llm_session(m, l->max_context, l->prefill_only ? 1 : l->tokens, err);
 }
 
 static enum pl_status load_models(struct llm_state *s, const struct pl_load *l, json_t *models_out,

@@ -21,6 +21,8 @@ struct llm_model {
     struct pl_err no_tokenizer;
     struct pl_session *session; /* one for all arms: a trial begins with a reset */
     float *first, *step;        /* logits [vocab] of the prefill and of the last step */
+    float *states;              /* encoders: [capacity, hidden] last hidden states */
+    size_t max_source;          /* encoder–decoders: rows that the session's encoder takes */
     uint32_t *kv_len;           /* [layers] */
     int32_t eos[PL_MAX_EOS];
     size_t n_eos;
@@ -48,9 +50,17 @@ struct llm_state {
     int64_t *out_ns;     /* [tokens] */
 };
 
-/* A session with room for `need` positions, made anew when the one at hand has less. */
+/* Positions and rows of a source that `context` ids and `tokens` generated ones need. */
+void llm_need(const struct pl_arch *a, int64_t context, int64_t tokens, int64_t *positions,
+              int64_t *source);
+/* A session with room for them, made anew when the one at hand has less. */
 PL_MUST_CHECK
-enum pl_status llm_session(struct llm_model *m, int64_t need, struct pl_err *err);
+enum pl_status llm_session(struct llm_model *m, int64_t context, int64_t tokens,
+                           struct pl_err *err);
+/* PL_ERANGE: the context, or what is generated after it, is beyond the model's positions. */
+PL_MUST_CHECK
+enum pl_status llm_check_context(const struct pl_arch *a, int64_t context, int64_t tokens,
+                                 struct pl_err *err);
 /* A tokenizer's or generator's ids of a sample into s->ids: exactly `context` of them. tokenize_ns:
  * −1 where nothing was tokenised. */
 PL_MUST_CHECK

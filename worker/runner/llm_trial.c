@@ -84,19 +84,61 @@ enum pl_status llm_sample_ids(struct llm_state *s, const struct pl_tokenizer *to
     return st ? pl_err_prefix(&f->err, st, "sample %lld", index) : PL_OK;
 }
 
-enum pl_status llm_session(struct llm_model *m, int64_t need, struct pl_err *err)
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+void llm_need(const struct pl_arch *a, int64_t context, int64_t tokens, int64_t *positions,
+              int64_t *source)
+{
+    int64_t most = a->max_positions;
+
+    *source = a->encoder_layers ? least(context, most) : 0;
+    if (!a->causal)
+        *positions = least(context, most);
+    else /* a decoder behind an encoder begins with its start token */
+        *positions = least((a->encoder_layers ? 1 : context) + tokens - 1, most);
+}
+
+enum pl_status llm_check_context(const struct pl_arch *a, int64_t context, int64_t tokens,
+                                 struct pl_err *err)
+{
+    bool after = a->causal && !a->encoder_layers; /* tokens stand behind the context */
+
+    if (context > a->max_positions - (after ? tokens - 1 : 0))
+        return after ? pl_fail(err, PL_ERANGE,
+                               "context %lld + %lld tokens is beyond the model's %lld positions",
+                               (long long)context, (long long)tokens, (long long)a->max_positions)
+                     : pl_fail(err, PL_ERANGE, "context %lld is beyond the model's %lld positions",
+                               (long long)context, (long long)a->max_positions);
+    if (a->encoder_layers && tokens > a->max_positions)
+        return pl_fail(err, PL_ERANGE, "%lld tokens are beyond the model's %lld positions",
+                       (long long)tokens, (long long)a->max_positions);
+    return PL_OK;
+}
+
+enum pl_status llm_session(struct llm_model *m, int64_t context, int64_t tokens, struct pl_err *err)
 {
     const struct pl_model_info *info = pl_model_info(m->model);
-    struct pl_session_opts o;
+    struct pl_session_opts o = {.max_verify = 1, .kv_dtype = pl_entry_kv(&m->entry, info->dtype)};
+    int64_t positions, source;
 
-    if (m->session && pl_session_capacity(m->session) >= (size_t)need)
+    llm_need(&info->arch, context, tokens, &positions, &source);
+    if (m->session && pl_session_capacity(m->session) >= (size_t)positions &&
+        m->max_source >= (size_t)source)
         return PL_OK;
     pl_session_free(m->session);
+    free(m->states);
     m->session = NULL;
-    memset(&o, 0, sizeof(o));
-    o.max_tokens = (size_t)need;
-    o.max_verify = 1;
-    o.kv_dtype = pl_entry_kv(&m->entry, info->dtype);
+    m->states = NULL;
+    o.max_tokens = (size_t)positions;
+    o.max_source = m->max_source = (size_t)source;
+    if (!info->arch.causal) {
+        m->states = malloc((size_t)positions * (size_t)info->arch.hidden * sizeof(*m->states));
+        if (!m->states)
+            return pl_fail(err, PL_ENOMEM, "no memory for %lld states", (long long)positions);
+    }
     return pl_session_create(m->model, &o, &m->session, err);
 }
 
@@ -109,7 +151,7 @@ static enum pl_status numeric(struct pl_fault *f, int64_t token)
 }
 
 struct times {
-    int64_t start, first, last; /* of this process's clock */
+    int64_t start, encoded, first, last; /* of this process's clock; encoded 0: no encoder */
     uint32_t generated;
 };
 
@@ -121,12 +163,25 @@ static bool is_eos(const struct llm_model *m, int32_t id)
     return false;
 }
 
+/* The encoder over the whole context. */
+static enum pl_status encode(struct llm_state *s, struct llm_model *m, struct times *t,
+                             struct pl_fault *f)
+{
+    const struct pl_source source = {.ids = s->ids.ids, .n = s->ids.n};
+    enum pl_status st = pl_session_encode(m->session, &source, m->states, &f->err);
+
+    t->encoded = t->first = t->last = pl_now_ns();
+    return st ? fault(f, st, st == PL_ERANGE ? PL_FAULT_CONTEXT : PL_FAULT_RUNNER) : PL_OK;
+}
+
 /* From the prompt to the last token. Nothing in here allocates, prints or reads files. */
 static enum pl_status generate(struct llm_state *s, struct llm_model *m, int64_t tokens,
                                struct times *t, struct pl_fault *f)
 {
     const struct pl_arch *a = &pl_model_info(m->model)->arch;
-    const struct pl_prompt prompt = {.ids = s->ids.ids, .n = s->ids.n};
+    const int32_t begin = a->decoder_start;
+    const struct pl_prompt prompt = {.ids = a->encoder_layers ? &begin : s->ids.ids,
+                                     .n = a->encoder_layers ? 1 : s->ids.n};
     size_t masked = s->stop_at_eos ? 0 : m->n_eos, vocab = (size_t)a->vocab;
     int64_t n = 1;
     enum pl_status st = pl_session_prefill(m->session, &prompt, m->first, &f->err);
@@ -139,8 +194,9 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, int64_t
         return numeric(f, 0);
     s->out_tokens[0] = id;
     s->out_ns[0] = t->first - t->start;
-    for (int32_t l = 0; l < a->layers; l++)
-        m->kv_len[l] = (uint32_t)pl_session_kv_len(m->session, l);
+    for (int32_t l = 0; l < a->layers; l++) /* of the prompt: behind an encoder, of the source */
+        m->kv_len[l] =
+            a->encoder_layers ? (uint32_t)s->ids.n : (uint32_t)pl_session_kv_len(m->session, l);
     while (n < tokens && !(s->stop_at_eos && is_eos(m, id))) {
         st = pl_session_decode(m->session, id, m->step, &f->err);
         if (st)
@@ -189,13 +245,34 @@ static struct llm_arm *find_arm(struct llm_state *s, const char *name)
     return NULL;
 }
 
+/* Hashes of what went in and what came out, which must be numbers. */
+static enum pl_status check_numbers(const struct llm_state *s, const struct llm_model *m,
+                                    struct pl_trial_result *out, struct pl_fault *f)
+{
+    const struct pl_arch *a = &pl_model_info(m->model)->arch;
+    size_t n = a->causal ? (size_t)a->vocab : s->ids.n * (size_t)a->hidden;
+    const float *last = a->causal ? m->first : m->states;
+
+    out->hashed = true;
+    out->ids_hash = pl_hash64(0, s->ids.ids, s->ids.n * sizeof(s->ids.ids[0]));
+    out->logits_hash = pl_hash64(0, last, n * sizeof(float));
+    if (!all_finite(last, n) && !a->causal)
+        return fault(f, pl_fail(&f->err, PL_EFORMAT, "the hidden states are NaN or infinite"),
+                     PL_FAULT_NUMERIC);
+    if (!all_finite(last, n))
+        return numeric(f, 0);
+    if (out->generated > 1 && !all_finite(m->step, n))
+        return numeric(f, out->generated - 1);
+    return PL_OK;
+}
+
 enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct pl_trial_result *out,
                          struct pl_fault *f)
 {
     struct llm_state *s = state;
     struct llm_arm *arm = find_arm(s, q->arm);
     int64_t tokens = s->prefill_only ? 1 : s->tokens, tokenize = -1;
-    struct times t = {0, 0, 0, 0};
+    struct times t = {0, 0, 0, 0, 0};
     enum pl_status st;
 
     if (!arm || s->tokens < 1)
@@ -203,14 +280,10 @@ enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct p
                      PL_FAULT_RUNNER);
     struct llm_model *m = arm->model;
     const struct pl_arch *a = &pl_model_info(m->model)->arch;
-    int64_t need = q->context + tokens - 1;
-    if (q->context > a->max_positions || need > a->max_positions)
-        return fault(f,
-                     pl_fail(&f->err, PL_ERANGE,
-                             "context %lld + %lld tokens is beyond the model's %lld positions",
-                             (long long)q->context, (long long)tokens, (long long)a->max_positions),
-                     PL_FAULT_CONTEXT);
-    st = llm_session(m, need, &f->err);
+    st = llm_check_context(a, q->context, tokens, &f->err);
+    if (st)
+        return fault(f, st, PL_FAULT_CONTEXT);
+    st = llm_session(m, q->context, tokens, &f->err);
     if (st)
         return fault(f, st, PL_FAULT_RUNNER);
     pl_session_reset(m->session);
@@ -222,8 +295,11 @@ enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct p
         return st;
     /* The trial began a tokenisation ago; looking the text up is no part of it. */
     t.start = pl_now_ns() - (tokenize > 0 ? tokenize : 0);
-    int64_t prefill_start = tokenize > 0 ? t.start + tokenize : t.start;
-    st = generate(s, m, tokens, &t, f);
+    int64_t begun = tokenize > 0 ? t.start + tokenize : t.start;
+    if (!a->causal || a->encoder_layers)
+        st = encode(s, m, &t, f);
+    if (!st && a->causal)
+        st = generate(s, m, tokens, &t, f);
     if (st)
         return st;
 
@@ -233,22 +309,20 @@ enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct p
     out->tokens = s->out_tokens;
     out->token_ns = s->out_ns;
     out->phase_ns[PL_PHASE_TOKENIZE] = tokenize;
-    out->phase_ns[PL_PHASE_PREFILL] = t.first - prefill_start;
-    if (!s->prefill_only)
+    if (t.encoded) {
+        out->phase_ns[PL_PHASE_ENCODE] = t.encoded - begun;
+        begun = t.encoded;
+    }
+    if (a->causal)
+        out->phase_ns[PL_PHASE_PREFILL] = t.first - begun;
+    if (a->causal && !s->prefill_only)
         out->phase_ns[PL_PHASE_DECODE] = t.last - t.first;
     out->phase_ns[PL_PHASE_WAIT] = 0;
     out->ttft_ns = t.first - t.start;
     out->total_ns = t.last - t.start;
     out->kv_len = m->kv_len;
-    out->layers = (uint32_t)a->layers;
+    out->layers = a->causal ? (uint32_t)a->layers : 0;
     measure_bytes(m, out);
-    out->hashed = true;
-    out->ids_hash = pl_hash64(0, s->ids.ids, s->ids.n * sizeof(s->ids.ids[0]));
-    out->logits_hash = pl_hash64(0, m->first, (size_t)a->vocab * sizeof(float));
     out->synthetic = m->entry.random;
-    if (!all_finite(m->first, (size_t)a->vocab))
-        return numeric(f, 0);
-    if (t.generated > 1 && !all_finite(m->step, (size_t)a->vocab))
-        return numeric(f, t.generated - 1);
-    return PL_OK;
+    return check_numbers(s, m, out, f);
 }
