@@ -28,7 +28,7 @@ const char *pl_figure_colour(size_t i)
 
 /* Cuts at a whole character. Beyond the basic plane are emoji, which colour fonts draw at a size of
  * their own: they become boxes. */
-static void shorten(const char *name, char *out, size_t size)
+void pl_figure_shorten(const char *name, char *out, size_t size)
 {
     size_t at = 0, chars = 0;
     const size_t all = pl_text_width(name), keep = all > NAME_CHARS ? NAME_CHARS - 1 : all;
@@ -49,7 +49,7 @@ static void shorten(const char *name, char *out, size_t size)
 void pl_figure_name(struct pl_out *o, const char *name)
 {
     char text[4 * NAME_CHARS + 8];
-    shorten(name, text, sizeof text);
+    pl_figure_shorten(name, text, sizeof text);
     pl_out_esc(o, PL_ESC_GNUPLOT, text);
 }
 
@@ -67,7 +67,7 @@ static int text_px(const char *s)
 int pl_figure_name_px(const char *name)
 {
     char text[4 * NAME_CHARS + 8];
-    shorten(name, text, sizeof text);
+    pl_figure_shorten(name, text, sizeof text);
     return text_px(text);
 }
 
@@ -121,11 +121,13 @@ void pl_figure_legend(const struct pl_legend *entries, size_t n, int point, int 
 }
 
 enum pl_status pl_figures_make(const struct pl_dataset *d, const struct pl_speedups *s,
-                               struct pl_figure *figures, struct pl_err *err)
+                               const struct pl_scaling *scaling, struct pl_figure *figures,
+                               struct pl_err *err)
 {
     static const char *const names[][2] = {
         [PL_FIGURE_SPEEDUP] = {"speedup", "Speedup over the baseline, with 95 % intervals"},
         [PL_FIGURE_LATENCY] = {"latency", "Mean time of a trial, by phase"},
+        [PL_FIGURE_CONTEXT_SCALING] = {"context_scaling", "Latency and memory over context"},
         [PL_FIGURE_FAILURES] = {"failures", "Failed trials, by reason"}};
     for (int i = 0; i < PL_FIGURE_COUNT; i++) {
         figures[i] = (struct pl_figure){.name = names[i][0], .title = names[i][1]};
@@ -133,6 +135,7 @@ enum pl_status pl_figures_make(const struct pl_dataset *d, const struct pl_speed
     }
     pl_figure_speedup(d, s, &figures[PL_FIGURE_SPEEDUP]);
     pl_figure_latency(d, &figures[PL_FIGURE_LATENCY]);
+    pl_figure_context_scaling(d, scaling, &figures[PL_FIGURE_CONTEXT_SCALING]);
     pl_figure_failures(d, &figures[PL_FIGURE_FAILURES]);
     for (int i = 0; i < PL_FIGURE_COUNT; i++) {
         const enum pl_status st = pl_out_status(&figures[i].body, err);

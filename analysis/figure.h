@@ -8,14 +8,16 @@
 
 #include "analysis/dataset.h"
 #include "analysis/out.h"
+#include "analysis/scaling.h"
 #include "analysis/speedup.h"
 
 #include <stdbool.h>
 
 enum pl_figure_id {
-    PL_FIGURE_SPEEDUP,  /* intervals per arm and context */
-    PL_FIGURE_LATENCY,  /* mean phases, stacked, per context and arm */
-    PL_FIGURE_FAILURES, /* failed trials per arm and reason; only where there are any */
+    PL_FIGURE_SPEEDUP,         /* intervals per arm and context */
+    PL_FIGURE_LATENCY,         /* mean phases, stacked, per context and arm */
+    PL_FIGURE_CONTEXT_SCALING, /* latency and memory; where an arm has three contexts */
+    PL_FIGURE_FAILURES,        /* failed trials per arm and reason; only where there are any */
     PL_FIGURE_COUNT
 };
 
@@ -30,7 +32,8 @@ struct pl_figure {
 /* figures[PL_FIGURE_COUNT]; release with pl_figures_release whatever was returned. */
 PL_MUST_CHECK
 enum pl_status pl_figures_make(const struct pl_dataset *d, const struct pl_speedups *s,
-                               struct pl_figure *figures, struct pl_err *err);
+                               const struct pl_scaling *scaling, struct pl_figure *figures,
+                               struct pl_err *err);
 void pl_figures_release(struct pl_figure *figures);
 
 /* Draws one into DIR/NAME.svg and DIR/NAME.png, atomically. PL_ENOENT: no gnuplot; PL_EIO with its
@@ -42,10 +45,14 @@ enum pl_status pl_figure_draw(const struct pl_figure *f, const char *dir, struct
 void pl_figure_speedup(const struct pl_dataset *d, const struct pl_speedups *s,
                        struct pl_figure *f);
 void pl_figure_latency(const struct pl_dataset *d, struct pl_figure *f);
+void pl_figure_context_scaling(const struct pl_dataset *d, const struct pl_scaling *s,
+                               struct pl_figure *f);
 void pl_figure_failures(const struct pl_dataset *d, struct pl_figure *f);
 
 /* Shared by them. Colour i of the palette. */
 const char *pl_figure_colour(size_t i);
+/* A name of at most 28 characters, cut at a whole one. */
+void pl_figure_shorten(const char *name, char *out, size_t size);
 /* A name as a gnuplot string of at most 28 characters (what no plain font has becomes a box), and
  * the px that it takes. */
 void pl_figure_name(struct pl_out *o, const char *name);

@@ -319,6 +319,7 @@ void pl_report_html(const struct pl_report *r, const char *dir, struct pl_out *o
     table(r, PL_TABLE_OUTLIERS, o);
     table(r, PL_TABLE_MEMORY, o);
     table(r, PL_TABLE_KV, o);
+    figure(r, PL_FIGURE_CONTEXT_SCALING, dir, o);
     table(r, PL_TABLE_CONTEXT_SCALING, o);
     pl_out_text(o, "</section>\n");
     section(o, "failures", "Failures");

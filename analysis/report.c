@@ -21,7 +21,7 @@ enum pl_status pl_report_load(const char *path, struct pl_report *r, struct pl_e
     if (st == PL_OK)
         st = pl_tables_make(r->data, &r->speedups, &r->scaling, r->tables, err);
     if (st == PL_OK)
-        st = pl_figures_make(r->data, &r->speedups, r->figures, err);
+        st = pl_figures_make(r->data, &r->speedups, &r->scaling, r->figures, err);
     return st;
 }
 

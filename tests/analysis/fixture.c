@@ -77,8 +77,8 @@ static void fill_time(const struct fixture *f, const struct pl_row_id *id, int64
         t->ttft_ms += t->encode_ms;
     }
     if (f->encodes && id->arm == 2) {
-        t->prefill_ms = t->ttft_ms = t->decode_ms = NAN;
-        t->total_ms = t->encode_ms;
+        t->prefill_ms = t->decode_ms = NAN;
+        t->ttft_ms = t->total_ms = t->encode_ms;
     }
     if (f->few_phases)
         t->prefill_ms = t->wait_ms = t->decode_ms = NAN;
@@ -128,7 +128,7 @@ static json_t *arm_json(const struct fixture *f, uint32_t a, const char *name)
         json_object_set_new(o, "baseline", json_string(base));
     else if (base)
         json_object_set_new(o, "baseline", json_string(name));
-    if (f->memory && a + 1 == f->arms)
+    if (f->memory && !f->encodes && a + 1 == f->arms)
         json_object_set_new(o, "prune", json_pack("{s:s, s:f}", "method", "sdtp", "keep", 0.5));
     return o;
 }

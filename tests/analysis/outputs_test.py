@@ -125,7 +125,7 @@ def read_page(path):
 
 def main():
     scenario, gnuplot = sys.argv[1], shutil.which("gnuplot")
-    want = {"plain": {"speedup", "latency"}, "hostile": {"speedup", "latency", "failures"}, "empty": set(), "partial": {"speedup", "latency"},
+    want = {"plain": {"speedup", "latency", "context_scaling"}, "scaling": {"speedup", "latency", "context_scaling"}, "hostile": {"speedup", "latency", "failures"}, "empty": set(), "partial": {"speedup", "latency"},
             "failed": {"failures"}, "one": {"latency"}, "single": {"speedup", "latency"}, "foreign": {"speedup", "latency"},
             "prefill": {"speedup", "latency"}, "drafts": {"speedup", "latency"}}
     with tempfile.TemporaryDirectory(prefix="paceline-report-") as top:
@@ -141,7 +141,7 @@ def main():
             page, text = read_page(os.path.join(out, "report.html"))
             assert page.tags.get("svg", 0) == (len(figures) if gnuplot else 0), page.tags
             assert not [n for n in os.listdir(os.path.join(out, "figures")) if n.startswith(".")]
-            synthetic = name not in ("plain", "partial", "failed", "one", "single")
+            synthetic = name not in ("plain", "scaling", "partial", "failed", "one", "single")
             labelled = synthetic and name != "empty"
             assert ("synthetic" in kinds) == labelled and ("synthetic: " in text) == labelled, (name, kinds)
             for table in ("speedup", "latency"):
@@ -155,6 +155,11 @@ def main():
                 arms = {r["arm"] for r in tables["latency"]}
                 assert "<script>alert(1)</script> & \"a\", 'b'|c\\d_e%$#{}~^" in arms, arms
                 assert "naïve → 模型 🙂" in arms, arms
+            if name == "scaling":
+                rows = tables["context_scaling"]
+                assert [r["exp_id"] for r in rows][:3] == ["gpt2-128", "gpt2-256", "gpt2-512"], rows
+                assert {(r["exp_id"].split("-")[0], r["arch"]) for r in rows} == {("gpt2", "decoder"), ("t5", "encdec"), ("bert", "encoder")}
+                assert all(r["ci_low"] < r["latency_ms"] < r["ci_high"] and r["max_memory_gb"] == 9 * 2**20 / 1e9 for r in rows), rows
             if name == "plain":
                 assert {r["verdict"] for r in tables["speedup"]} == {"FASTER", "SLOWER"}
             print(name, "ok")
