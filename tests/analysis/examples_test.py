@@ -1,0 +1,41 @@
+"""examples_test.py PACELINE: the examples' sweeps are valid, and a small part of the scaling one runs to the table it is for."""
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SWEEPS = {"context-scaling": [], "inference-metrics": [],
+          "smollm2": ["--set", "models.f32.path=examples/models/small-llama", "--set", "models.f16.path=examples/models/tiny-llama",
+                      "--contexts", "128,512"]}  # the model of that sweep is brought, not kept
+
+
+def main():
+    paceline = os.path.abspath(sys.argv[1])
+    for name, more in SWEEPS.items():
+        out = subprocess.run([paceline, "validate", f"examples/sweeps/{name}.yaml", *more], cwd=SOURCE, capture_output=True, text=True)
+        assert out.returncode == 0 and out.stdout.endswith("\nok\n"), (name, out)
+        print(name, "ok")
+    if not shutil.which("mpirun"):
+        print("no mpirun: nothing was run")
+        return 77
+    alone = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+    with tempfile.TemporaryDirectory(prefix="paceline-examples-") as top:
+        file, out = os.path.join(top, "a.h5"), os.path.join(top, "report")
+        subprocess.run(["mpirun", "--oversubscribe", "-n", "2", paceline, "run", "examples/sweeps/context-scaling.yaml", "-o", file,
+                        "--samples", "2", "--set", "grid.repeats=1"], cwd=SOURCE, env=alone, check=True, timeout=200)
+        subprocess.run([paceline, "report", file, "-o", out], check=True, timeout=100, stdout=subprocess.DEVNULL)
+        with open(os.path.join(out, "tables", "context_scaling.csv"), encoding="utf-8", newline="") as f:
+            rows = list(csv.DictReader(f))
+        want = [f"{a}-{c}" for a in ("small-llama", "tiny-llama") for c in (128, 256, 512, 975)]
+        assert [r["exp_id"] for r in rows] == want, rows
+        for r in rows:
+            assert r["model"].endswith(r["exp_id"].rpartition("-")[0]) and r["arch"] == "decoder" and r["synthetic"] == "false", r
+            assert abs(float(r["throughput"]) * float(r["latency_ms"]) - 50e3) < 1e-6 and float(r["max_memory_gb"]) > 0.001, r
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
