@@ -352,6 +352,24 @@ void pl_tensor_shape_text(const struct pl_tensor_view *t, char *out, size_t size
     }
 }
 
+void pl_checkpoint_fetch(const struct pl_checkpoint *c)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+    for (size_t i = 0; i < c->n_maps; i++) {
+        const struct mapping *m = &c->maps[i];
+        if (!m->at)
+            continue;
+#ifdef MADV_POPULATE_READ
+        if (!madvise(m->at, m->size, MADV_POPULATE_READ))
+            continue;
+#endif
+        madvise(m->at, m->size, MADV_WILLNEED);
+        for (size_t at = 0; at < m->size; at += page)
+            (void)*((const volatile char *)m->at + at);
+    }
+}
+
 void pl_checkpoint_drop_pages(struct pl_checkpoint *c)
 {
     for (size_t i = 0; i < c->n_maps; i++)

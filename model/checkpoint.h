@@ -58,6 +58,10 @@ int64_t pl_checkpoint_file_bytes(const struct pl_checkpoint *c);
 void pl_tensor_nonfinite(const struct pl_tensor_view *t, int64_t *nan, int64_t *inf);
 /* "[768, 3072]" */
 void pl_tensor_shape_text(const struct pl_tensor_view *t, char *out, size_t size);
+/* Brings all of the files into memory, from begin to end, so that no later access waits for a page.
+ * In one go: parts, in any order, were slower than reading by half (491 MB in 0.57 s, so in 0.31).
+ */
+void pl_checkpoint_fetch(const struct pl_checkpoint *c);
 /* Drops the pages that were read from this process's resident set (they stay in the page cache). */
 void pl_checkpoint_drop_pages(struct pl_checkpoint *c);
 

@@ -170,6 +170,8 @@ enum pl_status pl_model_load(const char *path, const struct pl_model_opts *opts,
         free(m);
         return st;
     }
+    if (p.mapped)
+        pl_checkpoint_fetch(p.checkpoint);
     st = m->backend->open(&o->where, &m->device, err);
     if (!st)
         st = m->backend->network_create(m->device, &p.info.arch, &p.sources, p.dtype, &m->network,

@@ -151,8 +151,6 @@ int64_t pl_cpu_panel_bytes(size_t out, size_t in, enum pl_dtype dt);
 PL_MUST_CHECK
 enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *src,
                            enum pl_dtype dt, struct pl_panels *out, struct pl_err *err);
-/* Brings a view's pages into memory, so that no step waits for them. */
-void pl_cpu_touch(struct pl_device *d, const struct pl_tensor_view *v);
 /* The matrix row by row, in the type that pl_cpu_weight_dtype says, which is no block format
  * (embeddings). free() it. */
 PL_MUST_CHECK

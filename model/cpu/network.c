@@ -325,7 +325,6 @@ static enum pl_status load_outer(struct pl_network *n, const struct pl_model_sou
         n->embed_dtype = pl_cpu_weight_dtype(&src->embed, dt);
         n->embed_mapped = pl_quant_decodes(n->embed_dtype);
         if (n->embed_mapped) {
-            pl_cpu_touch(n->device, src->embed.view);
             n->embed = (void *)src->embed.view->data;
         } else {
             st = pl_cpu_rows_copy(n->device, &src->embed, dt, &n->embed, err);

@@ -181,37 +181,6 @@ static void pack_part(void *arg, int member, int members)
     }
 }
 
-struct touch {
-    char *at;
-    size_t pages, page;
-};
-
-static void touch_part(void *arg, int member, int members)
-{
-    const struct touch *t = arg;
-    size_t begin, end;
-
-    pl_pool_share(t->pages, member, members, &begin, &end);
-    if (begin >= end)
-        return;
-#ifdef MADV_POPULATE_READ
-    if (!madvise(t->at + begin * t->page, (end - begin) * t->page, MADV_POPULATE_READ))
-        return;
-#endif
-    for (size_t i = begin; i < end; i++)
-        (void)*(const volatile char *)(t->at + i * t->page);
-}
-
-void pl_cpu_touch(struct pl_device *d, const struct pl_tensor_view *v)
-{
-    struct touch t = {.page = (size_t)sysconf(_SC_PAGESIZE)};
-    uintptr_t begin = (uintptr_t)v->data / t.page * t.page;
-
-    t.at = (char *)begin;
-    t.pages = ((uintptr_t)v->data + v->bytes - begin + t.page - 1) / t.page;
-    pl_pool_run(d->pool, touch_part, &t);
-}
-
 void pl_cpu_gemm_weight(struct pl_gemm *g, const struct pl_panels *p)
 {
     g->w = p->data;
@@ -231,7 +200,6 @@ enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *s
     struct pack p = {.src = src, .out = &o};
 
     if (src->view && pl_quant_decodes(o.dtype) && src->view->dtype == o.dtype) {
-        pl_cpu_touch(d, src->view);
         o.data = (char *)(void *)src->view->data + pl_dtype_bytes(o.dtype, (size_t)src->skip);
         o.mapped = true;
         o.paired = (size_t)src->paired;
