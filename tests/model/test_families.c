@@ -429,6 +429,72 @@ static void test_window(void **state)
     pl_model_free(q);
 }
 
+static enum pl_status keep_all(void *user, const struct pl_stage *stage, int32_t *kept,
+                               size_t *n_kept, struct pl_err *err)
+{
+    float *least = user;
+
+    (void)kept;
+    (void)n_kept;
+    (void)err;
+    for (size_t h = 0; h < 4; h++) { /* the window's rows see all that they see within the window */
+        float sum = 0;
+        for (size_t i = 0; i < stage->n; i++)
+            sum += stage->attn[h * stage->n + i];
+        *least = fminf(*least, sum);
+    }
+    for (size_t i = 0; i + 24 + 3 < stage->n; i++)
+        *least = stage->attn[i] != 0 ? -1 : *least;
+    return PL_OK;
+}
+
+/* With hooks a window is no ring but shows the same; dropping no row from a ring changes nothing.
+ */
+static void test_window_hooks(void **state)
+{
+    static const int32_t layers[] = {0};
+    float least = 4, *logits = malloc(3 * 97 * sizeof(*logits));
+    struct pl_stage_hook hook = {.name = "all",
+                                 .layers = layers,
+                                 .n_layers = 1,
+                                 .needs = PL_STAGE_ATTN,
+                                 .attn_window = 4,
+                                 .run = keep_all,
+                                 .user = &least};
+    struct pl_model *m = load("mistral_window", 2, NULL);
+    struct pl_session *s = new_session(m, &(struct pl_session_opts){.max_tokens = 500});
+    struct pl_session *t =
+        new_session(m, &(struct pl_session_opts){.max_tokens = 500, .hooks = &hook, .n_hooks = 1});
+    int32_t ids[400], idx[48];
+
+    (void)state;
+    make_ids(ids, 400, 9, 97);
+    prefill(s, ids, 400, logits);
+    prefill(t, ids, 400, logits + 97);
+    assert_memory_equal(logits, logits + 97, 97 * sizeof(*logits));
+    assert_true(fabsf(least - 4) < 1e-4f);
+    assert_int_equal(pl_session_kv_len(t, 0), 24);
+    ok(pl_session_decode(t, 5, logits, &err));
+    for (int32_t i = 0; i < 48; i++)
+        idx[i] = i % 24;
+    ok(pl_session_kv_keep(s, 1, idx, 24, &err));
+    ok(pl_session_decode(s, 5, logits + 97, &err));
+    assert_memory_equal(logits, logits + 97, 97 * sizeof(*logits));
+    ok(pl_session_rollback(s, 1, &err));
+    for (int32_t i = 0; i < 20; i++)
+        idx[i] = i % 10 + 3;
+    ok(pl_session_kv_keep(s, 0, idx, 10, &err));
+    assert_int_equal(pl_session_kv_len(s, 0), 10);
+    assert_int_equal(pl_session_kv_len(s, 1), 24);
+    ok(pl_session_decode(s, 5, logits + 2 * 97, &err));
+    assert_int_equal(pl_session_kv_len(s, 0), 11);
+    assert_true(memcmp(logits, logits + 2 * 97, 97 * sizeof(*logits)) != 0);
+    pl_session_free(s);
+    pl_session_free(t);
+    pl_model_free(m);
+    free(logits);
+}
+
 static void test_refusals(void **state)
 {
     struct pl_model *bert = load("bert", 1, NULL), *gpt2 = load("gpt2", 1, NULL);
@@ -520,8 +586,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_transformers), cmocka_unit_test(test_bits),
         cmocka_unit_test(test_batch),        cmocka_unit_test(test_encoder_threads),
-        cmocka_unit_test(test_window),       cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_info),         cmocka_unit_test(test_random),
+        cmocka_unit_test(test_window),       cmocka_unit_test(test_window_hooks),
+        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_info),
+        cmocka_unit_test(test_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

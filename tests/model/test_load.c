@@ -173,6 +173,60 @@ static void test_contradictions(void **state)
     rmdir(dir);
 }
 
+/* Each family's configuration against its weights. */
+static void test_family_contradictions(void **state)
+{
+    static const struct {
+        const char *model, *from, *to;
+        enum pl_status status;
+        const char *says;
+    } cases[] = {
+        {"gpt2", "\"n_positions\": 160", "\"n_positions\": 161", PL_EFORMAT,
+         "wpe.weight: expected shape [161, 20] by config.json, found [160, 20]"},
+        {"gpt2", "\"n_embd\": 20", "\"n_embd\": 25", PL_EFORMAT, "expected shape [97, 25]"},
+        {"gpt2", "\"n_head\": 5", "\"n_head\": 3", PL_EFORMAT, "n_embd 20 is no multiple"},
+        {"gpt2", "\"n_inner\": null", "\"n_inner\": 81", PL_EFORMAT,
+         "c_fc.weight: expected shape [20, 81] by config.json, found [20, 80]"},
+        {"gpt2", "\"scale_attn_by_inverse_layer_idx\": false",
+         "\"scale_attn_by_inverse_layer_idx\": true", PL_EUNSUPPORTED, "inverse_layer_idx"},
+        {"bert", "\"type_vocab_size\": 2", "\"type_vocab_size\": 3", PL_EFORMAT,
+         "token_type_embeddings.weight: expected shape [3, 24]"},
+        {"bert", "\"is_decoder\": false", "\"is_decoder\": true", PL_EUNSUPPORTED, "is_decoder"},
+        {"bert", "\"hidden_act\": \"gelu\"", "\"hidden_act\": \"mish\"", PL_EUNSUPPORTED, "mish"},
+        {"roberta", "\"pad_token_id\": 1", "\"pad_token_id\": 60", PL_EFORMAT, "leaves none"},
+        {"flan", "\"d_kv\": 16", "\"d_kv\": 17", PL_EFORMAT, "expected shape [68, 24]"},
+        {"flan", "\"num_decoder_layers\": 3", "\"num_decoder_layers\": 4", PL_EFORMAT,
+         "no tensor decoder.block.3"},
+        {"flan", "gated-gelu", "relu", PL_EFORMAT, "no tensor decoder.block.0.layer.2"},
+        {"flan", "gated-gelu", "gated-mish", PL_EUNSUPPORTED, "mish"},
+        {"t5", "\"relative_attention_num_buckets\": 16", "\"relative_attention_num_buckets\": 32",
+         PL_EFORMAT, "relative_attention_bias.weight: expected shape [32, 3]"},
+        {"clip", "\"patch_size\": 6", "\"patch_size\": 5", PL_EFORMAT, "expected shape [17, 24]"},
+        {"clip", "\"patch_size\": 6", "\"patch_size\": 21", PL_EFORMAT, "patch_size 21 is more"},
+        {"qwen2", "\"Qwen2ForCausalLM\"", "\"Qwen3ForCausalLM\"", PL_EFORMAT,
+         "expected shape [640"},
+        {"qwen3", "\"Qwen3ForCausalLM\"", "\"Qwen2ForCausalLM\"", PL_EFORMAT,
+         "no tensor model.layers.0.self_attn.q_proj.bias"},
+    };
+    char dir[] = "/tmp/pl_fam_XXXXXX", path[512];
+    struct pl_model_info info;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        snprintf(path, sizeof(path), "families/%s", cases[i].model);
+        edit_config(path, dir, cases[i].from, cases[i].to);
+        snprintf(path, sizeof(path), "%s/families/%s/model.safetensors", GOLDENS, cases[i].model);
+        copy_file(path, dir, "model.safetensors");
+        fails(cases[i].status, cases[i].says, pl_model_describe(dir, NULL, &info, &err));
+    }
+    snprintf(path, sizeof(path), "%s/model.safetensors", dir);
+    unlink(path);
+    snprintf(path, sizeof(path), "%s/config.json", dir);
+    unlink(path);
+    rmdir(dir);
+}
+
 static void test_nan_weights(void **state)
 {
     char dir[] = "/tmp/pl_nan_XXXXXX", path[64];
@@ -242,9 +296,9 @@ static void test_random(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_config_defaults), cmocka_unit_test(test_config_errors),
-        cmocka_unit_test(test_contradictions),  cmocka_unit_test(test_nan_weights),
-        cmocka_unit_test(test_random),
+        cmocka_unit_test(test_config_defaults),       cmocka_unit_test(test_config_errors),
+        cmocka_unit_test(test_contradictions),        cmocka_unit_test(test_nan_weights),
+        cmocka_unit_test(test_family_contradictions), cmocka_unit_test(test_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
