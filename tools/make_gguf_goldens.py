@@ -6,6 +6,7 @@ after changing it and commit what it writes.
     python3 tools/make_gguf_goldens.py [OUT]          needs torch, transformers, gguf, numpy
 """
 
+import json
 import os
 import shutil
 import sys
@@ -313,6 +314,55 @@ def make_blocks():
         values.tofile(name + ".f32")
 
 
+TESTS = os.path.join(os.path.dirname(__file__), "..", "tests", "model")
+
+
+def write_tokenizer(name, model, tokens, types, scores=None, merges=None, pre=None, ids=None, **flags):
+    w = gguf.GGUFWriter(os.path.join(OUT, name + ".gguf"), "llama")
+    w.add_tokenizer_model(model)
+    w.add_token_list(tokens)
+    w.add_token_types(types)
+    if scores is not None:
+        w.add_token_scores(scores)
+    if merges is not None:
+        w.add_token_merges(merges)
+    if pre:
+        w.add_tokenizer_pre(pre)
+    for key, value in (ids or {}).items():
+        w.add_uint32(f"tokenizer.ggml.{key}_token_id", value)
+    for key, value in flags.items():
+        w.add_bool(f"tokenizer.ggml.{key}", value)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.close()
+
+
+def make_tokenizers():
+    """Tokenizers of the other goldens as GGUF holds them (convert_hf_to_gguf)."""
+    import sentencepiece as spm
+    sp = spm.SentencePieceProcessor(model_file=os.path.join(TESTS, "goldens", "spm_bytes", "tokenizer.model"))
+    kind = lambda i: 2 if sp.is_unknown(i) else 3 if sp.is_control(i) else 6 if sp.is_byte(i) else 1
+    n = sp.get_piece_size()
+    write_tokenizer("tokenizer_spm", "llama", [sp.id_to_piece(i).encode() for i in range(n)], [kind(i) for i in range(n)],
+                    scores=[sp.get_score(i) for i in range(n)], ids=dict(bos=1, eos=2, unknown=0), add_bos_token=True)
+    j = json.load(open(os.path.join(TESTS, "tokenizers", "qwen2", "tokenizer.json")))
+    added = {t["id"]: t for t in j["added_tokens"]}
+    vocab = {i: t for t, i in j["model"]["vocab"].items()}
+    n = max(list(vocab) + list(added)) + 1
+    tokens = [added[i]["content"] if i in added else vocab.get(i, f"[PAD{i}]") for i in range(n)]
+    types = [(3 if added[i]["special"] else 4) if i in added else 1 if i in vocab else 5 for i in range(n)]
+    merges = [m if isinstance(m, str) else " ".join(m) for m in j["model"]["merges"]]
+    write_tokenizer("tokenizer_bpe", "gpt2", tokens, types, merges=merges, pre="qwen2")
+    j = json.load(open(os.path.join(TESTS, "tokenizers", "bert_uncased", "tokenizer.json")))
+    vocab = {i: t for t, i in j["model"]["vocab"].items()}
+    special = {t["id"] for t in j["added_tokens"]}
+    mark = lambda i, t: t if i in special else t[2:] if t.startswith("##") else "\u2581" + t
+    tokens = [mark(i, vocab[i]) for i in range(len(vocab))]
+    of = lambda t: j["model"]["vocab"][t]
+    write_tokenizer("tokenizer_bert", "bert", tokens, [3 if i in special else 1 for i in range(len(tokens))],
+                    ids=dict(cls=of("[CLS]"), seperator=of("[SEP]"), unknown=of("[UNK]"), padding=of("[PAD]")))
+
+
 def main():
     shutil.rmtree(OUT, ignore_errors=True)
     os.makedirs(OUT)
@@ -322,6 +372,7 @@ def main():
     for i, name in enumerate(OTHERS):
         make_other(name, 400 + i)
     make_blocks()
+    make_tokenizers()
     with open(os.path.join(OUT, "README.md"), "w") as f:
         f.write("Made by tools/make_gguf_goldens.py (gguf 0.19.0, torch %s): random weights; expected values from the gguf package's\n"
                 "dequantisation and transformers.\n" % torch.__version__.split("+")[0])

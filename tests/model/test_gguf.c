@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "model/checkpoint.h"
 #include "model/gguf.h"
+#include "model/tokenizer.h"
 
 #include <math.h>
 #include <unistd.h>
@@ -179,6 +180,48 @@ static void test_describe(void **state)
     ok(pl_model_describe(DIR "/q4_0.gguf",
                          &(struct pl_model_opts){.random = true, .random_seed = 3}, &j, &err));
     assert_true(j.random && j.arch.hidden == 64);
+}
+
+/* The tokenizer inside gives what the one that it was made of gives. */
+static void check_tokenizer(const char *gguf, const char *original)
+{
+    static const char *const texts[] = {"",
+                                        " ",
+                                        "a",
+                                        "It was the best of times, it was the worst of times.",
+                                        "  two  spaces\n\nand\tlines ",
+                                        "don't STOP 3.14159 2024",
+                                        "\xe6\x97\xa5\xe6\x9c\xac caf\xc3\xa9 \xf0\x9f\x99\x82",
+                                        "bad \xff bytes",
+                                        "<s> </s> <|im_start|>user<|endoftext|> [CLS] [MASK]"};
+    struct pl_tokenizer *a = NULL, *b = NULL;
+
+    ok(pl_tokenizer_load(gguf, &a, &err));
+    ok(pl_tokenizer_load(original, &b, &err));
+    assert_int_equal(pl_tokenizer_info(a)->vocab, pl_tokenizer_info(b)->vocab);
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        struct pl_ids x = {0}, y = {0};
+        ok(pl_tokenizer_encode(a, texts[i], strlen(texts[i]), true, &x, &err));
+        ok(pl_tokenizer_encode(b, texts[i], strlen(texts[i]), true, &y, &err));
+        if (x.n != y.n || (x.n && memcmp(x.ids, y.ids, x.n * sizeof(*x.ids))))
+            fail_msg("%s: \"%s\" gives other ids than %s", gguf, texts[i], original);
+        pl_ids_release(&x);
+        pl_ids_release(&y);
+    }
+    pl_tokenizer_free(a);
+    pl_tokenizer_free(b);
+}
+
+static void test_tokenizers(void **state)
+{
+    struct pl_tokenizer *t = NULL;
+
+    (void)state;
+    check_tokenizer(DIR "/tokenizer_spm.gguf", GOLDENS "/spm_bytes");
+    check_tokenizer(DIR "/tokenizer_bpe.gguf", PL_SOURCE_DIR "/tests/model/tokenizers/qwen2");
+    check_tokenizer(DIR "/tokenizer_bert.gguf",
+                    PL_SOURCE_DIR "/tests/model/tokenizers/bert_uncased");
+    fails(PL_ENOENT, "holds no tokenizer", pl_tokenizer_load(DIR "/q4_0.gguf", &t, &err));
 }
 
 /* --- values --- */
@@ -533,11 +576,12 @@ static void test_contradictions(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_transformers), cmocka_unit_test(test_bert),
-        cmocka_unit_test(test_bits),         cmocka_unit_test(test_describe),
-        cmocka_unit_test(test_values),       cmocka_unit_test(test_bad_headers),
-        cmocka_unit_test(test_bad_pairs),    cmocka_unit_test(test_bad_tensors),
-        cmocka_unit_test(test_damage),       cmocka_unit_test(test_contradictions),
+        cmocka_unit_test(test_transformers),   cmocka_unit_test(test_bert),
+        cmocka_unit_test(test_tokenizers),     cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_describe),       cmocka_unit_test(test_values),
+        cmocka_unit_test(test_bad_headers),    cmocka_unit_test(test_bad_pairs),
+        cmocka_unit_test(test_bad_tensors),    cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_contradictions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
