@@ -7,6 +7,7 @@ import sys
 import tempfile
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ARCHS = {"gpt2": "decoder", "t5": "encdec", "bert": "encoder"}
 SWEEPS = {"context-scaling": [], "inference-metrics": [],
           "smollm2": ["--set", "models.f32.path=examples/models/small-llama", "--set", "models.f16.path=examples/models/tiny-llama",
                       "--contexts", "128,512"]}  # the model of that sweep is brought, not kept
@@ -25,15 +26,17 @@ def main():
     with tempfile.TemporaryDirectory(prefix="paceline-examples-") as top:
         file, out = os.path.join(top, "a.h5"), os.path.join(top, "report")
         subprocess.run(["mpirun", "--oversubscribe", "-n", "2", paceline, "run", "examples/sweeps/context-scaling.yaml", "-o", file,
-                        "--samples", "2", "--set", "grid.repeats=1"], cwd=SOURCE, env=alone, check=True, timeout=200)
+                        "--samples", "2", "--contexts", "128,256,4047", "--set", "grid.repeats=1", "--set", "measure.warmup=0"], cwd=SOURCE, env=alone, check=True, timeout=200)
         subprocess.run([paceline, "report", file, "-o", out], check=True, timeout=100, stdout=subprocess.DEVNULL)
         with open(os.path.join(out, "tables", "context_scaling.csv"), encoding="utf-8", newline="") as f:
             rows = list(csv.DictReader(f))
-        want = [f"{a}-{c}" for a in ("small-llama", "tiny-llama") for c in (128, 256, 512, 975)]
+        want = [f"{a}-{c}" for a in ARCHS for c in (128, 256, 4047)]
         assert [r["exp_id"] for r in rows] == want, rows
         for r in rows:
-            assert r["model"].endswith(r["exp_id"].rpartition("-")[0]) and r["arch"] == "decoder" and r["synthetic"] == "false", r
-            assert abs(float(r["throughput"]) * float(r["latency_ms"]) - 50e3) < 1e-6 and float(r["max_memory_gb"]) > 0.001, r
+            arm, _, context = r["exp_id"].partition("-")
+            tokens = int(context) if arm == "bert" else 50
+            assert r["model"].endswith("small-" + arm) and r["arch"] == ARCHS[arm] and r["synthetic"] == "false", r
+            assert abs(float(r["throughput"]) * float(r["latency_ms"]) / tokens - 1e3) < 1e-6 and float(r["max_memory_gb"]) > 0.001, r
     return 0
 
 
