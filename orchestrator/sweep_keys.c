@@ -53,7 +53,7 @@ const struct pl_sweep_key pl_sweep_keys[] = {
     {MODEL, "threads", PL_KEY_INT, 1, 1024, NULL, "null", "threads", PL_FOR_REAL,
      "the worker's share of cores", "CPU threads"},
     {MODEL, "kv", PL_KEY_CHOICE, 0, 0, "f32|f16|bf16|auto", "null", "", PL_FOR_REAL,
-     "auto: the dtype's", "type of the KV cache"},
+     "auto: the dtype's, f16 beside quantised weights", "type of the KV cache"},
     {MODEL, "prefill_us_per_token", PL_KEY_FLOAT, 0, 1e9, NULL, "2", "µs a token", PL_FOR_SIM, NULL,
      "mean prefill time of one prompt token"},
     {MODEL, "decode_us", PL_KEY_FLOAT, 0, 1e12, NULL, "300", "µs", PL_FOR_SIM, NULL,
