@@ -171,7 +171,7 @@ def train_spm(d, name, **kw):
                 byte_fallback=True, minloglevel=2, num_threads=1, hard_vocab_limit=False)
     args.update(kw)
     sentences = [s.strip() for s in TEXT.replace("\n", " ").split(".") if s.strip()]
-    spm.SentencePieceTrainer.train(sentence_iterator=iter(sentences), model_prefix=os.path.join(d, "tokenizer"), **args)
+    spm.SentencePieceTrainer.train(sentence_iterator=iter(sentences), model_prefix=os.path.relpath(os.path.join(d, "tokenizer")), **args)
     os.remove(os.path.join(d, "tokenizer.vocab"))
     os.rename(os.path.join(d, "tokenizer.model"), os.path.join(d, name))
     return spm.SentencePieceProcessor(model_file=os.path.join(d, name))
