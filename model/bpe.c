@@ -13,12 +13,6 @@ struct pl_bpe_symbol {
     bool frozen; /* a user-defined piece: never joined */
 };
 
-struct pl_bpe_pair {
-    float score;
-    int32_t left, right;
-    uint32_t len; /* of both when it was queued: another sum now means it is stale */
-};
-
 size_t pl_utf8_next(const char *text, size_t len, bool *valid)
 {
     const unsigned char *p = (const unsigned char *)text;
@@ -161,54 +155,8 @@ enum pl_status pl_vocab_init(struct pl_vocab *v, const char *file, const struct 
 void pl_bpe_release(struct pl_bpe *b)
 {
     free(b->symbols);
-    free(b->heap);
+    pl_merge_release(&b->heap);
     memset(b, 0, sizeof(*b));
-}
-
-/* True when a is to be joined before b. */
-static bool before(const struct pl_bpe_pair *a, const struct pl_bpe_pair *b)
-{
-    return a->score != b->score ? a->score > b->score : a->left < b->left;
-}
-
-static enum pl_status push(struct pl_bpe *b, struct pl_bpe_pair p, struct pl_err *err)
-{
-    size_t at = b->n_heap;
-
-    if (b->n_heap == b->heap_size) {
-        size_t size = b->heap_size ? b->heap_size * 2 : 64;
-        struct pl_bpe_pair *heap = realloc(b->heap, size * sizeof(*heap));
-        if (!heap)
-            return pl_fail(err, PL_ENOMEM, "no memory to tokenise");
-        b->heap = heap;
-        b->heap_size = size;
-    }
-    b->n_heap++;
-    for (; at && before(&p, &b->heap[(at - 1) / 2]); at = (at - 1) / 2)
-        b->heap[at] = b->heap[(at - 1) / 2];
-    b->heap[at] = p;
-    return PL_OK;
-}
-
-static struct pl_bpe_pair pop(struct pl_bpe *b)
-{
-    struct pl_bpe_pair top = b->heap[0], last = b->heap[--b->n_heap];
-    size_t at = 0;
-
-    for (;;) {
-        size_t child = 2 * at + 1;
-        if (child >= b->n_heap)
-            break;
-        if (child + 1 < b->n_heap && before(&b->heap[child + 1], &b->heap[child]))
-            child++;
-        if (!before(&b->heap[child], &last))
-            break;
-        b->heap[at] = b->heap[child];
-        at = child;
-    }
-    if (b->n_heap)
-        b->heap[at] = last;
-    return top;
 }
 
 /* Queues the pair (left, right) when the vocabulary has a piece for it. */
@@ -224,12 +172,12 @@ static enum pl_status consider(struct pl_bpe *b, const struct pl_vocab *v, const
     id = pl_vocab_find(v, text + l->start, l->len + r->len);
     if (id < 0)
         return PL_OK;
-    return push(b,
-                (struct pl_bpe_pair){.score = v->spm->pieces[id].score,
-                                     .left = left,
-                                     .right = right,
-                                     .len = l->len + r->len},
-                err);
+    return pl_merge_push(
+        &b->heap,
+        (struct pl_merge){.order = pl_merge_order(pl_merge_rank(v->spm->pieces[id].score), left),
+                          .right = right,
+                          .tag = l->len + r->len},
+        err);
 }
 
 static enum pl_status split_symbols(struct pl_bpe *b, const struct pl_vocab *v, const char *text,
@@ -264,22 +212,24 @@ static enum pl_status join_all(struct pl_bpe *b, const struct pl_vocab *v, const
 {
     enum pl_status st = PL_OK;
 
-    b->n_heap = 0;
+    b->heap.n = 0;
     for (size_t i = 1; i < b->n_symbols && !st; i++)
         st = consider(b, v, text, (int32_t)i - 1, (int32_t)i, err);
-    while (b->n_heap && !st) {
-        struct pl_bpe_pair p = pop(b);
-        struct pl_bpe_symbol *l = &b->symbols[p.left], *r = &b->symbols[p.right];
-        if (!l->len || !r->len || l->len + r->len != p.len)
+    while (b->heap.n && !st) {
+        const struct pl_merge m = pl_merge_pop(&b->heap);
+        const int32_t left = pl_merge_left(&m);
+        struct pl_bpe_symbol *l = &b->symbols[left], *r = &b->symbols[m.right];
+        /* stale: another sum than when it was queued */
+        if (!l->len || !r->len || l->len + r->len != m.tag)
             continue;
         l->len += r->len;
         l->next = r->next;
         if (r->next >= 0)
-            b->symbols[r->next].prev = p.left;
+            b->symbols[r->next].prev = left;
         r->len = 0;
-        st = consider(b, v, text, l->prev, p.left, err);
+        st = consider(b, v, text, l->prev, left, err);
         if (!st)
-            st = consider(b, v, text, p.left, l->next, err);
+            st = consider(b, v, text, left, l->next, err);
     }
     return st;
 }

@@ -8,6 +8,7 @@
 
 #include "base/arena.h"
 #include "base/status.h"
+#include "model/merge_heap.h"
 #include "model/spm.h"
 #include "model/tok_trie.h"
 #include "model/tokenizer.h"
@@ -35,8 +36,8 @@ size_t pl_vocab_user_match(const struct pl_vocab *v, const char *text, size_t le
 /* What one encode works in; zero-initialise. */
 struct pl_bpe {
     struct pl_bpe_symbol *symbols;
-    struct pl_bpe_pair *heap;
-    size_t n_symbols, symbols_size, n_heap, heap_size;
+    size_t n_symbols, symbols_size;
+    struct pl_merge_heap heap;
 };
 void pl_bpe_release(struct pl_bpe *b);
 /* Appends the ids of a normalised text (spaces are ▁, valid UTF-8). *was_unk: whether the id before

@@ -15,12 +15,6 @@ struct pl_tok_sym {
     uint32_t rank, joined; /* of the pair with the next one; UINT32_MAX: there is none */
 };
 
-struct pl_tok_cand {
-    uint32_t rank;
-    int32_t left;
-    uint32_t joined;
-};
-
 uint32_t pl_tok_byte_char(unsigned char b)
 {
     if ((b >= '!' && b <= '~') || (b >= 0xa1 && b <= 0xac) || b >= 0xae)
@@ -177,53 +171,13 @@ static void merge_small(const struct pl_tok_bpe *b, struct pl_tok_sym *syms, siz
     }
 }
 
-static bool before(const struct pl_tok_cand *a, const struct pl_tok_cand *b)
-{
-    return a->rank != b->rank ? a->rank < b->rank : a->left < b->left;
-}
-
 static enum pl_status push(struct pl_tok_run *r, const struct pl_tok_sym *s, int32_t left,
                            struct pl_err *err)
 {
-    struct pl_tok_cand c = {s->rank, left, s->joined};
-    size_t at = r->n_heap;
-
     if (s->rank == UINT32_MAX)
         return PL_OK;
-    if (r->n_heap == r->heap_size) {
-        size_t size = r->heap_size ? r->heap_size * 2 : 256;
-        struct pl_tok_cand *heap = realloc(r->heap, size * sizeof(*heap));
-        if (!heap)
-            return pl_fail(err, PL_ENOMEM, "no memory to tokenise");
-        r->heap = heap;
-        r->heap_size = size;
-    }
-    r->n_heap++;
-    for (; at && before(&c, &r->heap[(at - 1) / 2]); at = (at - 1) / 2)
-        r->heap[at] = r->heap[(at - 1) / 2];
-    r->heap[at] = c;
-    return PL_OK;
-}
-
-static struct pl_tok_cand pop(struct pl_tok_run *r)
-{
-    struct pl_tok_cand top = r->heap[0], last = r->heap[--r->n_heap];
-    size_t at = 0;
-
-    for (;;) {
-        size_t child = 2 * at + 1;
-        if (child >= r->n_heap)
-            break;
-        if (child + 1 < r->n_heap && before(&r->heap[child + 1], &r->heap[child]))
-            child++;
-        if (!before(&r->heap[child], &last))
-            break;
-        r->heap[at] = r->heap[child];
-        at = child;
-    }
-    if (r->n_heap)
-        r->heap[at] = last;
-    return top;
+    return pl_merge_push(
+        &r->heap, (struct pl_merge){.order = pl_merge_order(s->rank, left), .tag = s->joined}, err);
 }
 
 static enum pl_status merge_large(struct pl_tok_run *r, struct pl_tok_sym *syms, size_t n,
@@ -231,18 +185,19 @@ static enum pl_status merge_large(struct pl_tok_run *r, struct pl_tok_sym *syms,
 {
     enum pl_status st = PL_OK;
 
-    r->n_heap = 0;
+    r->heap.n = 0;
     for (size_t i = 0; i + 1 < n && !st; i++)
         st = push(r, &syms[i], (int32_t)i, err);
-    while (r->n_heap && !st) {
-        struct pl_tok_cand c = pop(r);
-        struct pl_tok_sym *s = &syms[c.left];
+    while (r->heap.n && !st) {
+        const struct pl_merge m = pl_merge_pop(&r->heap);
+        const int32_t left = pl_merge_left(&m);
+        struct pl_tok_sym *s = &syms[left];
         /* stale: joined away, or another pair by now */
-        if (s->id < 0 || s->rank != c.rank || s->joined != c.joined)
+        if (s->id < 0 || s->rank != m.order >> 32 || s->joined != m.tag)
             continue;
-        join(syms, c.left);
-        lookup_next(&r->t->bpe, syms, c.left);
-        st = push(r, s, c.left, err);
+        join(syms, left);
+        lookup_next(&r->t->bpe, syms, left);
+        st = push(r, s, left, err);
         if (!st && s->prev >= 0) {
             lookup_next(&r->t->bpe, syms, s->prev);
             st = push(r, &syms[s->prev], s->prev, err);

@@ -272,8 +272,7 @@ struct pl_tok_run {
     struct pl_buf text, normal, tmp, mapped, step[PL_TOK_MAX_STEPS];
     struct pl_tok_sym *syms;
     size_t syms_size;
-    struct pl_tok_cand *heap;
-    size_t n_heap, heap_size;
+    struct pl_merge_heap heap;
     struct pl_tok_node *nodes;
     size_t nodes_size;
 };

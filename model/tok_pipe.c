@@ -37,7 +37,7 @@ void pl_tok_run_release(struct pl_tok_run *r)
     for (size_t i = 0; i < PL_TOK_MAX_STEPS; i++)
         pl_buf_release(&r->step[i]);
     free(r->syms);
-    free(r->heap);
+    pl_merge_release(&r->heap);
     free(r->nodes);
 }
 
