@@ -68,6 +68,10 @@ static inline bool pl_weight_absent(const struct pl_weight_source *s)
     return s->absent || !s->name;
 }
 
+/* n elements of the source's view (or of its random numbers) from element `first` on, as f32: in
+ * the view's own order, so that a caller applies pl_weight_row and ld. */
+void pl_weight_read(const struct pl_weight_source *s, size_t first, float *out, size_t n);
+
 /* One block. Optional, so maybe absent: biases, q_norm and k_norm, cross_*, gate. */
 struct pl_layer_sources {
     struct pl_weight_source attn_norm, q, k, v, o, q_bias, k_bias, v_bias, o_bias;
@@ -148,7 +152,8 @@ struct pl_source {
 };
 
 struct pl_backend {
-    const char *name; /* "cpu" */
+    const char *name;   /* "cpu" */
+    size_t max_forward; /* most rows of one forward */
 
     enum pl_status (*open)(const struct pl_device_opts *o, struct pl_device **out,
                            struct pl_err *err);

@@ -4,7 +4,7 @@
 
 #include "model/session.h"
 
-#define MAX_FORWARD 256 /* rows of one forward: what a backend's workspace holds */
+#define MAX_FORWARD 256 /* sequences or rows of one step; no backend takes fewer */
 
 struct stage_hook {
     struct pl_stage_hook hook;

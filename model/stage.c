@@ -32,10 +32,11 @@ static enum pl_status run_segment(struct pl_session *s, const struct pl_prompt *
                                   int32_t end, size_t n, bool staged, int32_t sums_layer,
                                   size_t window, float *logits, struct pl_err *err)
 {
+    size_t most = s->backend->max_forward;
     enum pl_status st = PL_OK;
 
-    for (size_t at = 0; at < n && !st; at += MAX_FORWARD) {
-        size_t rows = n - at < MAX_FORWARD ? n - at : MAX_FORWARD;
+    for (size_t at = 0; at < n && !st; at += most) {
+        size_t rows = n - at < most ? n - at : most;
         size_t skip = window && window < n ? n - window : 0; /* rows before the window */
         struct pl_forward f = {
             .ids = p->embeds ? NULL : p->ids + at,

@@ -1,6 +1,7 @@
 #include "model/cpu/cpu.h"
 
-#include <math.h>
+#include "model/positions.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -145,22 +146,6 @@ static bool allocate_kv(struct pl_cache *c, const struct pl_cache_opts *o)
     return true;
 }
 
-/* T5's bucket of a key that stands `distance` after its query (modeling_t5.py,
- * _relative_position_bucket). */
-static int32_t bucket(const struct pl_arch *a, int64_t distance)
-{
-    int32_t n = a->causal ? a->buckets : a->buckets / 2, base = 0;
-    int64_t d = distance < 0 ? -distance : a->causal ? 0 : distance;
-
-    if (!a->causal && distance > 0)
-        base = n;
-    if (d < n / 2)
-        return base + (int32_t)d;
-    float ratio = logf((float)d / (float)(n / 2)) / (float)log((double)a->far_bucket / (n / 2));
-    int32_t far = n / 2 + (int32_t)(ratio * (float)(n - n / 2));
-    return base + (far < n - 1 ? far : n - 1);
-}
-
 /* The bias of every distance, laid out so that a query's keys lie side by side. */
 static bool make_relative(struct pl_cache *c)
 {
@@ -172,7 +157,7 @@ static bool make_relative(struct pl_cache *c)
         return false;
     c->other_bytes += (int64_t)(relative_floats(a, c->padded) * sizeof(float));
     for (size_t i = 0; i < span; i++) {
-        size_t b = (size_t)bucket(a, (int64_t)i - (int64_t)c->padded);
+        size_t b = (size_t)pl_relative_bucket(a, (int64_t)i - (int64_t)c->padded);
         for (size_t h = 0; h < heads; h++)
             c->relative[h * span + i] = c->network->relative[b * heads + h];
     }

@@ -156,8 +156,6 @@ enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *s
 PL_MUST_CHECK
 enum pl_status pl_cpu_rows_copy(struct pl_device *d, const struct pl_weight_source *src,
                                 enum pl_dtype dt, void **out, struct pl_err *err);
-/* n elements from element `first` on, as f32. */
-void pl_cpu_source_read(const struct pl_weight_source *src, size_t first, float *out, size_t n);
 /* A vector, or a small matrix row by row, as f32; *out NULL when the source is absent. */
 PL_MUST_CHECK
 enum pl_status pl_cpu_vector(const struct pl_weight_source *src, float **out, struct pl_err *err);

@@ -1,8 +1,8 @@
 #include "model/cpu/cpu.h"
 
+#include "model/positions.h"
 #include "model/quant.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -154,71 +154,22 @@ static enum pl_status load_layer(struct pl_network *n, const struct pl_layer_sou
     return st;
 }
 
-/* Where a dimension turns `turns` times within the original positions. */
-static double yarn_dim(const struct pl_rope *r, int32_t dim, double turns)
-{
-    return dim * log((double)r->original_max_positions / (turns * 2 * 3.14159265358979323846)) /
-           (2 * log(r->theta));
-}
-
-/* Between f (fast dimensions) and f / factor (slow ones); _compute_yarn_parameters. */
-static float yarn(const struct pl_rope *r, int32_t dim, size_t i, float f)
-{
-    double low = yarn_dim(r, dim, r->beta_fast), high = yarn_dim(r, dim, r->beta_slow);
-
-    if (r->truncate) {
-        low = floor(low);
-        high = ceil(high);
-    }
-    low = low > 0 ? low : 0;
-    high = high < dim - 1 ? high : dim - 1;
-    if (low == high)
-        high += 0.001;
-    float ramp = ((float)i - (float)low) / (float)(high - low);
-    ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;
-    return f / (float)r->factor * ramp + f * (1 - ramp);
-}
-
-/* θ_i = theta^(−2i/d) in f32, as transformers computes it; scaling: modeling_rope_utils.py. */
 static enum pl_status make_rope(struct pl_network *n, const struct pl_weight_source *factors,
                                 struct pl_err *err)
 {
-    const struct pl_rope *r = &n->arch.rope;
-    size_t half = (size_t)n->arch.head_dim / 2;
+    enum pl_status st;
+    float *by = NULL;
 
     if (n->arch.pos != PL_POS_ROPE)
         return PL_OK;
-    n->inv_freq = pl_cpu_alloc(half, sizeof(float));
+    n->inv_freq = pl_cpu_alloc((size_t)n->arch.head_dim / 2, sizeof(float));
     if (!n->inv_freq)
         return pl_fail(err, PL_ENOMEM, "no memory for the RoPE table");
-    for (size_t i = 0; i < half; i++) {
-        float e = (float)(2 * i) / (float)n->arch.head_dim;
-        float f = 1.0f / powf((float)r->theta, e);
-        if (r->kind == PL_ROPE_LINEAR) {
-            f /= (float)r->factor;
-        } else if (r->kind == PL_ROPE_LLAMA3) {
-            double old = (double)r->original_max_positions;
-            double wave = 2 * 3.14159265358979323846 / (double)f;
-            double smooth =
-                (old / wave - r->low_freq_factor) / (r->high_freq_factor - r->low_freq_factor);
-            if (wave > old / r->low_freq_factor)
-                f = (float)((double)f / r->factor);
-            else if (wave >= old / r->high_freq_factor)
-                f = (float)((1 - smooth) * ((double)f / r->factor) + smooth * (double)f);
-        }
-        if (r->kind == PL_ROPE_YARN)
-            f = yarn(r, n->arch.head_dim, i, f);
-        n->inv_freq[i] = f;
-    }
-    if (!pl_weight_absent(factors)) {
-        float *by = NULL;
-        enum pl_status st = pl_cpu_vector(factors, &by, err);
-        for (size_t i = 0; !st && i < half; i++)
-            n->inv_freq[i] /= by[i];
-        free(by);
-        return st;
-    }
-    return PL_OK;
+    st = pl_cpu_vector(factors, &by, err);
+    if (!st)
+        pl_rope_frequencies(&n->arch, by, n->inv_freq);
+    free(by);
+    return st;
 }
 
 static size_t patch_floats(const struct pl_arch *a)

@@ -1,6 +1,5 @@
 #include "model/cpu/cpu.h"
 
-#include "base/rng.h"
 #include "model/quant.h"
 
 #include <stdint.h>
@@ -53,43 +52,6 @@ int64_t pl_cpu_panel_bytes(size_t out, size_t in, enum pl_dtype dt)
     return (int64_t)(pl_round_up(out, PL_PANEL) * in * pl_cpu_dtype_bytes(dt));
 }
 
-/* Uniform in ±std·√3 (so of standard deviation std). Elements 2i and 2i + 1 are the halves of one
- * mix of (key, i), whoever asks in whatever order. */
-static void random_read(const struct pl_weight_source *src, size_t first, float *out, size_t n)
-{
-    const double step = (double)src->std * 1.7320508075688772 * 2 / 4294967296.0;
-
-    for (size_t i = first; i < first + n; i++) {
-        uint64_t z = src->key + (uint64_t)(i / 2) * UINT64_C(0x9e3779b97f4a7c15);
-        z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-        z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-        z ^= z >> 31;
-        out[i - first] = (float)((double)(int32_t)(uint32_t)(i % 2 ? z >> 32 : z) * step);
-        if (i % 2 == 0 && i + 1 < first + n) {
-            i++;
-            out[i - first] = (float)((double)(int32_t)(uint32_t)(z >> 32) * step);
-        }
-    }
-}
-
-void pl_cpu_source_read(const struct pl_weight_source *src, size_t first, float *out, size_t n)
-{
-    if (src->view) {
-        enum pl_dtype dt = src->view->dtype;
-        const char *from =
-            (const char *)src->view->data + pl_dtype_bytes(dt, first + (size_t)src->skip);
-        if (pl_quant_decodes(dt))
-            pl_quant_to_f32(dt, from, out, n);
-        else
-            pl_dtype_to_f32(dt, from, out, n);
-    } else if (src->std > 0) {
-        random_read(src, first, out, n);
-    } else {
-        for (size_t i = 0; i < n; i++)
-            out[i] = src->fill;
-    }
-}
-
 /* n elements from element `first` on, in dt; row is room for n floats. */
 static void read_as(const struct pl_weight_source *src, enum pl_dtype dt, size_t first, void *out,
                     float *row, size_t n)
@@ -100,7 +62,7 @@ static void read_as(const struct pl_weight_source *src, enum pl_dtype dt, size_t
         memcpy(out, (const char *)src->view->data + (first + (size_t)src->skip) * bytes, n * bytes);
         return;
     }
-    pl_cpu_source_read(src, first, row, n);
+    pl_weight_read(src, first, row, n);
     pl_dtype_from_f32(dt, row, out, n);
 }
 
@@ -239,9 +201,9 @@ enum pl_status pl_cpu_vector(const struct pl_weight_source *src, float **out, st
         return pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
     if (src->paired)
         for (size_t i = 0; i < (size_t)src->cols; i++)
-            pl_cpu_source_read(src, pl_weight_row(src, i), v + i, 1);
+            pl_weight_read(src, pl_weight_row(src, i), v + i, 1);
     else
-        pl_cpu_source_read(src, 0, v, (size_t)(src->rows * src->cols));
+        pl_weight_read(src, 0, v, (size_t)(src->rows * src->cols));
     *out = v;
     return PL_OK;
 }
