@@ -10,6 +10,7 @@
 #include "model/arch.h"
 #include "model/backend.h"
 #include "model/dtype.h"
+#include "model/vision.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -28,12 +29,13 @@ struct pl_model_opts {
 };
 
 struct pl_model_info {
-    struct pl_arch arch;
+    struct pl_arch arch;            /* of the language model, where there is one */
+    struct pl_vision_config vision; /* kind PL_VISION_NONE: it reads text alone */
     enum pl_dtype stored; /* of the matrices in the file (the commonest); random: what was chosen */
     enum pl_dtype dtype;  /* of the matrices in memory */
     bool random;
     uint64_t random_seed;
-    int64_t params;        /* weights; a tied head once */
+    int64_t params;        /* weights, towers included; a tied head once */
     int64_t file_bytes;    /* of the checkpoint, 0 when random */
     int64_t weights_bytes; /* held in memory by the engine; pl_model_describe: what it will need */
     int64_t table_bytes;   /* of them the embedding table's, 0 when it is the head too */
@@ -75,5 +77,7 @@ PL_MUST_CHECK
 enum pl_status pl_model_check_ids(const struct pl_model *m, const int32_t *ids, size_t n,
                                   struct pl_err *err);
 struct pl_network *pl_model_network(const struct pl_model *m);
+/* Towers and projector; NULL: the model reads text alone. */
+struct pl_vision *pl_model_vision(const struct pl_model *m);
 
 #endif
