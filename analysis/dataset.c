@@ -1,8 +1,10 @@
 /* From a results file to arrays. */
 #include "analysis/dataset.h"
 
+#include "analysis/agreement.h"
 #include "analysis/out.h"
 #include "base/json.h"
+#include "results/quality.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -157,7 +159,7 @@ static enum pl_status read_workers(struct loader *l)
 
 /* ---- rows ---- */
 
-static bool grow(struct pl_cell *c)
+static bool grow(struct pl_cell *c, uint32_t metrics)
 {
     const size_t cap = c->cap ? c->cap * 2 : 64;
     void *p;
@@ -174,23 +176,28 @@ static bool grow(struct pl_cell *c)
         if (c->column[m]) {
             GROW(column[m]);
         }
+    for (uint32_t m = 0; m < metrics; m++)
+        if (c->quality[m]) {
+            GROW(quality[m]);
+        }
 #undef GROW
     c->cap = cap;
     return true;
 }
 
-static bool set_column(struct pl_cell *c, int m, double v)
+/* Row c->n of a column that is made with its first number. */
+static bool set_column(struct pl_cell *c, double **column, double v)
 {
-    if (!c->column[m] && isnan(v))
+    if (!*column && isnan(v))
         return true;
-    if (!c->column[m]) {
-        c->column[m] = malloc(c->cap * sizeof *c->column[m]);
-        if (!c->column[m])
+    if (!*column) {
+        *column = malloc(c->cap * sizeof **column);
+        if (!*column)
             return false;
         for (size_t i = 0; i < c->n; i++)
-            c->column[m][i] = NAN;
+            (*column)[i] = NAN;
     }
-    c->column[m][c->n] = isfinite(v) ? v : NAN;
+    (*column)[c->n] = isfinite(v) ? v : NAN;
     return true;
 }
 
@@ -229,11 +236,6 @@ static void add_sums(const struct pl_dataset *d, struct pl_cell *c, const struct
     c->swapped += t->swapped != 0;
     c->divergent += t->divergent != 0;
     c->disturbed += t->neighbours_max > 0;
-    for (uint32_t m = 0; m < d->shape.metrics; m++)
-        if (isfinite(row->quality[m])) {
-            c->quality[m] += row->quality[m];
-            c->quality_rows[m]++;
-        }
     add_kv(d, c, row);
 }
 
@@ -244,12 +246,14 @@ static enum pl_status add_done(struct loader *l, struct pl_cell *c, const struct
     enum pl_status st = find_place(l, v->commit.session, t->worker, &place);
     if (st != PL_OK)
         return st;
-    if (c->n == c->cap && !grow(c))
+    if (c->n == c->cap && !grow(c, l->d->shape.metrics))
         return pl_fail(l->err, PL_ENOMEM, "the rows of one arm");
     bool ok = true;
-#define PL_X(sym, field, name) ok = ok && set_column(c, PL_METRIC_##sym, t->field);
+#define PL_X(sym, field, name) ok = ok && set_column(c, &c->column[PL_METRIC_##sym], t->field);
     PL_METRIC_COLUMNS(PL_X)
 #undef PL_X
+    for (uint32_t m = 0; m < l->d->shape.metrics; m++)
+        ok = ok && set_column(c, &c->quality[m], v->row.quality[m]);
     if (!ok)
         return pl_fail(l->err, PL_ENOMEM, "the rows of one arm");
     c->slot[c->n] = (uint64_t)v->id.sample * l->d->shape.repeats + v->id.repeat;
@@ -335,9 +339,8 @@ static enum pl_status make_cells(struct pl_dataset *d, struct pl_err *err)
     if (!d->cells || !d->arms || !d->baseline)
         return pl_fail(err, PL_ENOMEM, "%zu cells", n);
     for (size_t i = 0; i < n && d->shape.metrics; i++) {
-        d->cells[i].quality = calloc(d->shape.metrics, sizeof(double));
-        d->cells[i].quality_rows = calloc(d->shape.metrics, sizeof(uint64_t));
-        if (!d->cells[i].quality || !d->cells[i].quality_rows)
+        d->cells[i].quality = calloc(d->shape.metrics, sizeof(double *));
+        if (!d->cells[i].quality)
             return pl_fail(err, PL_ENOMEM, "%zu cells", n);
     }
     return PL_OK;
@@ -408,6 +411,8 @@ enum pl_status pl_dataset_load(const char *path, struct pl_dataset **out, struct
     if (st == PL_OK)
         st = l.st;
     if (st == PL_OK)
+        st = pl_agreement_add(d, err);
+    if (st == PL_OK)
         d->n_sessions = count_sessions(d);
 out:
     free(l.refs);
@@ -430,8 +435,9 @@ void pl_dataset_free(struct pl_dataset *d)
         free(c->start_ns);
         for (int m = 0; m < PL_METRIC_COLUMN_COUNT; m++)
             free(c->column[m]);
+        for (uint32_t m = 0; c->quality && m < d->shape.metrics; m++)
+            free(c->quality[m]);
         free(c->quality);
-        free(c->quality_rows);
     }
     for (uint32_t i = 0; d->arms && i < d->shape.arms; i++)
         free(d->arms[i]);
@@ -494,6 +500,25 @@ bool pl_cell_has(const struct pl_dataset *d, const struct pl_cell *c, enum pl_me
         if (!isnan(pl_cell_value(d, c, m, i)))
             return true;
     return false;
+}
+
+double pl_cell_quality(const struct pl_dataset *d, const struct pl_cell *c, uint32_t metric,
+                       uint64_t *rows)
+{
+    const bool geometric =
+        pl_quality_geometric(pl_quality_parse(pl_reader_metric(d->reader, metric)));
+    double sum = 0;
+    uint64_t n = 0;
+    for (size_t i = 0; c->quality[metric] && i < c->n; i++) {
+        const double v = c->quality[metric][i];
+        if (isnan(v))
+            continue;
+        sum += geometric ? log(v) : v;
+        n++;
+    }
+    if (rows)
+        *rows = n;
+    return n == 0 ? NAN : geometric ? exp(sum / (double)n) : sum / (double)n;
 }
 
 void pl_dataset_synthetic_text(const struct pl_dataset *d, char *out, size_t size)

@@ -62,9 +62,8 @@ struct pl_cell {
     struct {
         double lengths, layers, full; /* Σ length, Σ 1, Σ prompt tokens over layers with a length */
         uint32_t shortest, longest;
-    } kv[2];                /* model 0: verifier or only model; 1: drafter */
-    double *quality;        /* [metrics] sums over the rows that have it */
-    uint64_t *quality_rows; /* [metrics] */
+    } kv[2];          /* model 0: verifier or only model; 1: drafter */
+    double **quality; /* [metrics][n]; NaN: not measured; NULL: nowhere here */
 };
 
 /* A device in one session: the top cluster of the statistics. */
@@ -110,6 +109,10 @@ double pl_cell_value(const struct pl_dataset *d, const struct pl_cell *c, enum p
                      size_t i);
 /* True when some row of the cell has it. */
 bool pl_cell_has(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m);
+/* Mean of a quality metric over the rows that have it (perplexity: the geometric one,
+ * docs/METRICS.md); NaN where none does. rows: NULL, or how many do. */
+double pl_cell_quality(const struct pl_dataset *d, const struct pl_cell *c, uint32_t metric,
+                       uint64_t *rows);
 /* "synthetic: all 300 finished trials (simulated engine)", or which part; "" where nothing is. */
 void pl_dataset_synthetic_text(const struct pl_dataset *d, char *out, size_t size);
 

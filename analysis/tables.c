@@ -102,10 +102,10 @@ static void quality(const struct pl_dataset *d, const struct pl_speedup *s, stru
     const struct pl_cell *arm = pl_dataset_cell(d, s->arm, s->context);
     const struct pl_cell *base = pl_dataset_cell(d, s->baseline, s->context);
     for (uint32_t m = 0; m < d->shape.metrics; m++)
-        if (arm->quality_rows[m] || base->quality_rows[m]) {
+        if (arm->quality[m] || base->quality[m]) {
             pl_table_text(t, pl_reader_metric(d->reader, m));
-            pl_table_real(t, arm->quality[m] / (double)arm->quality_rows[m]);
-            pl_table_real(t, base->quality[m] / (double)base->quality_rows[m]);
+            pl_table_real(t, pl_cell_quality(d, arm, m, NULL));
+            pl_table_real(t, pl_cell_quality(d, base, m, NULL));
             return;
         }
     for (int i = 0; i < 3; i++)

@@ -1,6 +1,7 @@
 #include "orchestrator/plan.h"
 
 #include "orchestrator/plan_estimate.h"
+#include "results/quality.h"
 #include "worker/rank/order.h"
 
 #include <inttypes.h>
@@ -75,7 +76,8 @@ static void make_shape(const struct pl_sweep *s, const struct pl_arm_info *arms,
                              .batch = s->batch,
                              .tokens = prefill ? 1 : s->tokens,
                              .models = 2,
-                             .layers = 1};
+                             .layers = 1,
+                             .metrics = PL_QUALITY_COUNT};
     for (uint32_t i = 0; i < s->n_arms; i++) {
         bool drafts = json_is_number(json_object_get(pl_sweep_arm(s, i), "acceptance"));
         uint32_t rounds = arms[i].max_rounds ? arms[i].max_rounds : drafts ? out->tokens : 0;

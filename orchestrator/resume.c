@@ -1,6 +1,7 @@
 #include "orchestrator/resume.h"
 
 #include "data/sample.h"
+#include "results/quality.h"
 #include "results/reader.h"
 
 #include <stdlib.h>
@@ -37,6 +38,7 @@ enum pl_status pl_session_create(const char *path, const struct pl_sweep *sweep,
                                    .contexts = sweep->contexts,
                                    .sample_id = sample_id,
                                    .sample_ctx = (void *)sweep,
+                                   .metric_names = pl_quality_names(),
                                    .sample_id_len = PL_SAMPLE_ID_MAX,
                                    .sweep_text = sweep->text,
                                    .resolved = sweep->resolved_text,

@@ -1,6 +1,7 @@
 #include "fixture.h"
 
 #include "base/rng.h"
+#include "results/quality.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -108,7 +109,9 @@ static void fill(const struct fixture *f, const struct pl_shape *s, const struct
     t->start_unix_ns += (int64_t)id->sample * INT64_C(1000000000);
     fill_time(f, id, context, s->tokens, factor, t);
     for (uint32_t i = 0; i < t->generated; i++)
-        row->tokens[i] = (int32_t)i;
+        row->tokens[i] = (int32_t)(f->quality && i < id->arm ? 1000 + i : i);
+    if (f->quality)
+        row->quality[PL_QUALITY_PERPLEXITY] = ldexp(id->sample % 2 ? 40 : 10, (int)id->arm);
     if (f->memory) {
         t->weights_bytes = UINT64_C(3) << 20;
         t->kv_bytes = 4096 * (uint64_t)context;
@@ -189,6 +192,7 @@ static struct pl_writer *create(const char *path, const struct fixture *f,
                                          .contexts = contexts,
                                          .sample_id = sample_id,
                                          .sample_id_len = 16,
+                                         .metric_names = pl_quality_names(),
                                          .sweep_text = "name: fixture\n",
                                          .resolved = text,
                                          .sha256 = sha,
@@ -229,7 +233,8 @@ void fixture_write(const char *path, const struct fixture *f)
                                              : f->tokens ? f->tokens
                                                          : 32,
                                    .models = 2,
-                                   .layers = 4};
+                                   .layers = 4,
+                                   .metrics = f->quality ? PL_QUALITY_COUNT : 0};
     uint32_t failures = 0;
 
     for (uint32_t c = 0; c < shape.contexts; c++)

@@ -29,6 +29,8 @@ struct fixture {
     bool few_phases;  /* only ttft and total, like a foreign engine */
     bool drafts;      /* the last arm drafts */
     bool encodes;     /* arm 1 has an encoder before its decoder, arm 2 is an encoder */
+    bool quality;     /* columns of /quality: arm a has perplexity 10 · 2^a or 40 · 2^a by turns;
+                         generated ids of arm a differ from arm 0's in the first a places */
     bool memory;      /* bytes and a KV staircase in the last arm */
     const char *name; /* of the sweep */
 };

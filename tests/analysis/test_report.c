@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "cmocka_all.h"
 #include "fixture.h"
+#include "results/quality.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -99,6 +100,36 @@ static void test_planted(void **state)
         assert_int_equal(slow, PL_SLOWER);
         pl_report_release(&r);
     }
+}
+
+static void test_quality(void **state)
+{
+    /* perplexities 10·2^a and 40·2^a: geometric mean 20·2^a; ids of arm a: a of 20 differ */
+    struct fixture f = {
+        .arms = 3, .contexts = 2, .samples = 4, .tokens = 20, .real = true, .quality = true};
+    struct pl_report r;
+    (void)state;
+    load(&f, &r);
+    const struct pl_table *t = &r.tables[PL_TABLE_SPEEDUP];
+    for (size_t i = 0; i < t->n_rows; i++) {
+        const int arm = value(t, i, "arm")->text[3] - '0';
+        assert_string_equal(value(t, i, "quality_metric")->text, "perplexity");
+        assert_true(fabs(value(t, i, "quality")->real - ldexp(20, arm)) < 1e-9);
+        assert_true(fabs(value(t, i, "quality_baseline")->real - 20) < 1e-9);
+    }
+    for (uint32_t arm = 0; arm < 3; arm++) {
+        const struct pl_cell *c = pl_dataset_cell(r.data, arm, 1);
+        uint64_t rows = 9;
+        const double v = pl_cell_quality(r.data, c, PL_QUALITY_AGREEMENT, &rows);
+        assert_int_equal(rows, arm ? 4 : 0); /* a baseline agrees with itself */
+        assert_true(arm ? fabs(v - (1 - arm / 20.0)) < 1e-12 : isnan(v));
+    }
+    pl_report_release(&r);
+    f.real = false; /* made-up ids agree on nothing */
+    load(&f, &r);
+    assert_true(
+        isnan(pl_cell_quality(r.data, pl_dataset_cell(r.data, 1, 0), PL_QUALITY_AGREEMENT, NULL)));
+    pl_report_release(&r);
 }
 
 static void test_truth(void **state)
@@ -313,9 +344,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_planted),       cmocka_unit_test(test_truth),
-        cmocka_unit_test(test_scope),         cmocka_unit_test(test_nothing_there),
-        cmocka_unit_test(test_gaps),          cmocka_unit_test(test_phases),
-        cmocka_unit_test(test_drift_is_told), cmocka_unit_test(test_not_a_file),
+        cmocka_unit_test(test_quality),       cmocka_unit_test(test_scope),
+        cmocka_unit_test(test_nothing_there), cmocka_unit_test(test_gaps),
+        cmocka_unit_test(test_phases),        cmocka_unit_test(test_drift_is_told),
+        cmocka_unit_test(test_not_a_file),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -3,6 +3,7 @@
 #include "unit.h"
 
 #include "base/json.h"
+#include "results/quality.h"
 #include "results/reader.h"
 #include "worker/rank/comm.h"
 #include "worker/rank/msg.h"
@@ -20,7 +21,8 @@ static const struct pl_shape shape = {.arms = 1,
                                       .tokens = 4,
                                       .models = 2,
                                       .layers = 2,
-                                      .rounds = 4};
+                                      .rounds = 4,
+                                      .metrics = PL_QUALITY_COUNT};
 
 static enum pl_status parse(const char *text, struct pl_row *row, struct pl_err *err)
 {
@@ -47,6 +49,7 @@ static void test_full_result(void **state)
             "\"rounds\":[[{\"drafted\":2,\"accepted\":2,\"draft_us\":7,\"verify_us\":9}]],"
             "\"counts\":{\"rounds\":1,\"drafted\":2,\"accepted\":2,\"free_tokens\":1,\"cut\":0},"
             "\"bytes\":{\"weights\":3145728,\"kv\":5},\"ids_hash\":\"00000000000000ff\","
+            "\"quality\":{\"perplexity\":12.5,\"accuracy\":1,\"f1\":null,\"taste\":\"?\"},"
             "\"synthetic\":true,\"unknown\":[1,{}]}",
             &row, &err),
         PL_OK);
@@ -67,11 +70,15 @@ static void test_full_result(void **state)
     assert_int_equal(row.kv_len[3], 0);
     assert_int_equal(row.rounds[0].drafted, 2);
     assert_int_equal(row.rounds[0].verify_us, 9);
+    assert_true(row.quality[PL_QUALITY_PERPLEXITY] == 12.5);
+    assert_true(row.quality[PL_QUALITY_ACCURACY] == 1);
+    assert_true(isnan(row.quality[PL_QUALITY_F1]) && isnan(row.quality[PL_QUALITY_AGREEMENT]));
     assert_null(pl_row_check(&shape, &row, why, sizeof why));
     /* the next one starts from nothing */
     assert_int_equal(parse("{\"generated\":[0],\"ttft_ns\":1,\"total_ns\":2}", &row, &err), PL_OK);
     assert_int_equal(row.tokens[0], -1);
     assert_int_equal(row.kv_len[0], 0);
+    assert_true(isnan(row.quality[PL_QUALITY_ACCURACY]));
     assert_true(isnan(row.trial->prefill_ms) && isnan(row.token_ms[0]));
     pl_row_release(&row);
 }
@@ -112,6 +119,9 @@ static void test_bad_results(void **state)
          "rounds"},
         {"{\"generated\":[1],\"rounds\":[[1]],\"ttft_ns\":1,\"total_ns\":2}", "rounds"},
         {"{\"generated\":[1],\"ids_hash\":\"xyz\",\"ttft_ns\":1,\"total_ns\":2}", "ids_hash"},
+        {"{\"generated\":[1],\"quality\":[],\"ttft_ns\":1,\"total_ns\":2}", "quality"},
+        {"{\"generated\":[1],\"quality\":{\"f1\":\"1\"},\"ttft_ns\":1,\"total_ns\":2}",
+         "quality.f1"},
         {"{\"generated\":[1],\"synthetic\":1,\"ttft_ns\":1,\"total_ns\":2}", "synthetic"},
     };
     struct pl_row row;

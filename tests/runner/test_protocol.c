@@ -279,13 +279,40 @@ static void describe_tells_mistakes(void **state)
     json_decref(all);
 }
 
+static void scores_are_told(void **state)
+{
+    struct pl_protocol p;
+    struct pl_trial_result r;
+    struct pl_err err;
+
+    (void)state;
+    pl_protocol_init(&p, -1, -1);
+    pl_trial_result_init(&r);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(pl_protocol_put_result(&p, 1, &r, &err), PL_OK);
+        json_t *j = json_loadb(p.tx.data, p.tx.len, 0, NULL), *q = json_object_get(j, "quality");
+        assert_int_equal(json_object_size(q), i ? 3 : 0);
+        if (i) {
+            assert_true(json_number_value(json_object_get(q, "perplexity")) == 1 / 3.0);
+            assert_true(json_number_value(json_object_get(q, "f1")) == -1.2345678901234567e-300);
+            assert_true(json_number_value(json_object_get(q, "accuracy")) == 1);
+        }
+        json_decref(j);
+        pl_trial_result_quality(&r, "perplexity", 1 / 3.0);
+        pl_trial_result_quality(&r, "f1", -1.2345678901234567e-300);
+        pl_trial_result_quality(&r, "accuracy", 1);
+        pl_trial_result_quality(&r, "rouge_l", __builtin_nan(""));
+    }
+    pl_protocol_release(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lines_are_cut_and_capped),  cmocka_unit_test(numbers_and_strings),
         cmocka_unit_test(bad_requests_are_answered), cmocka_unit_test(a_sim_conversation),
         cmocka_unit_test(cold_fades_by_half),        cmocka_unit_test(planted_oom_is_fatal),
-        cmocka_unit_test(describe_tells_mistakes),
+        cmocka_unit_test(describe_tells_mistakes),   cmocka_unit_test(scores_are_told),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,8 @@
 #include "worker/rank/row.h"
 
+#include "results/quality.h"
+
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -292,6 +295,26 @@ static enum pl_status get_counts(const json_t *result, struct pl_trial *t, struc
     return st;
 }
 
+/* Names that are not in the list are another protocol's; null: not measured. */
+static enum pl_status get_quality(const json_t *result, const struct pl_shape *shape,
+                                  struct pl_row *row, struct pl_err *err)
+{
+    const json_t *o;
+    const enum pl_status st = member(result, "quality", false, &o, err);
+    if (st != PL_OK || !o)
+        return st;
+    for (uint32_t q = 0; q < PL_QUALITY_COUNT && q < shape->metrics; q++) {
+        const char *name = pl_quality_name((enum pl_quality)q);
+        const json_t *v = json_object_get(o, name);
+        if (!v || json_is_null(v))
+            continue;
+        if (!json_is_number(v) || !isfinite(json_number_value(v)))
+            return pl_fail(err, PL_EPROTO, "result: \"quality.%s\" is not a number", name);
+        row->quality[q] = json_number_value(v);
+    }
+    return PL_OK;
+}
+
 enum pl_status pl_row_from_result(const json_t *result, const struct pl_shape *shape,
                                   struct pl_row *row, struct pl_err *err)
 {
@@ -314,6 +337,8 @@ enum pl_status pl_row_from_result(const json_t *result, const struct pl_shape *s
         st = get_kv(result, shape, row, err);
     if (st == PL_OK)
         st = get_rounds(result, shape, row, err);
+    if (st == PL_OK)
+        st = get_quality(result, shape, row, err);
     if (st == PL_OK && synthetic && !json_is_boolean(synthetic) && !json_is_null(synthetic))
         st = bad(err, "synthetic", "true or false");
     t->synthetic = json_is_true(synthetic);

@@ -1,5 +1,6 @@
 #include "worker/runner/engine.h"
 
+#include <math.h>
 #include <string.h>
 
 const char *pl_fault_name(enum pl_fault_reason r)
@@ -29,6 +30,12 @@ const char *pl_phase_name(enum pl_phase p)
     };
 
     return (unsigned)p < PL_PHASE_COUNT ? names[p] : "unknown";
+}
+
+void pl_trial_result_quality(struct pl_trial_result *r, const char *name, double value)
+{
+    if (isfinite(value) && r->n_quality < PL_TRIAL_QUALITIES)
+        r->quality[r->n_quality++] = (struct pl_trial_quality){name, value};
 }
 
 void pl_trial_result_init(struct pl_trial_result *r)

@@ -95,6 +95,13 @@ struct pl_trial_round {
     int64_t draft_us, verify_us;
 };
 
+/* A score of the answer, by a name of docs/METRICS.md. */
+struct pl_trial_quality {
+    const char *name;
+    double value;
+};
+#define PL_TRIAL_QUALITIES 8
+
 /* One sequence's outcome. Pointers are the engine's, valid until its next call. A phase of −1 was
  * not measured. */
 struct pl_trial_result {
@@ -112,11 +119,15 @@ struct pl_trial_result {
         other_bytes; /* −1: not measured */
     bool hashed;
     uint64_t ids_hash, logits_hash;
+    struct pl_trial_quality quality[PL_TRIAL_QUALITIES];
+    uint32_t n_quality;
     bool synthetic;
     const char *garbage; /* a planted fault: sent as it is instead of the answer; else NULL */
 };
 /* Everything zero, phases and bytes −1. */
 void pl_trial_result_init(struct pl_trial_result *r);
+/* Adds a score; one that is not finite was not measured and is left out. name: lives on. */
+void pl_trial_result_quality(struct pl_trial_result *r, const char *name, double value);
 
 struct pl_engine {
     const char *name;

@@ -1,8 +1,12 @@
 #include "worker/runner/jsonout.h"
 
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define NUMBER_MAX 24u /* digits, sign and comma of any 64-bit number */
+#define REAL_MAX 32u   /* what %.17g makes of a double, and its NUL */
 
 /* Decimal digits of v at p; returns their end. */
 static char *put_u64(char *p, uint64_t v)
@@ -66,6 +70,26 @@ void pl_jsonout_u64(struct pl_jsonout *o, uint64_t v)
 
     if (p)
         took(o, put_u64(p, v));
+}
+
+void pl_jsonout_f64(struct pl_jsonout *o, double v)
+{
+    char *p = room(o, REAL_MAX);
+    int n = 0;
+
+    if (!p)
+        return;
+    if (!isfinite(v)) {
+        memcpy(p, "null", 4);
+        took(o, p + 4);
+        return;
+    }
+    for (int digits = 15; digits <= 17; digits++) {
+        n = snprintf(p, REAL_MAX, "%.*g", digits, v);
+        if (strtod(p, NULL) == v)
+            break;
+    }
+    took(o, p + n);
 }
 
 void pl_jsonout_hex64(struct pl_jsonout *o, uint64_t v)

@@ -22,6 +22,8 @@ void pl_jsonout_raw(struct pl_jsonout *o, const char *text, size_t n);
 #define pl_jsonout_lit(o, s) pl_jsonout_raw((o), "" s, sizeof(s) - 1)
 void pl_jsonout_i64(struct pl_jsonout *o, int64_t v);
 void pl_jsonout_u64(struct pl_jsonout *o, uint64_t v);
+/* The shortest digits that read back as v; null where it is not finite. */
+void pl_jsonout_f64(struct pl_jsonout *o, double v);
 /* 16 hex digits in quotes */
 void pl_jsonout_hex64(struct pl_jsonout *o, uint64_t v);
 /* In quotes, escaped; bytes that are not UTF-8 become U+FFFD. */

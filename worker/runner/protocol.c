@@ -234,6 +234,20 @@ static void put_bytes(struct pl_jsonout *o, const struct pl_trial_result *r)
     pl_jsonout_lit(o, "}");
 }
 
+static void put_quality(struct pl_jsonout *o, const struct pl_trial_result *r)
+{
+    pl_jsonout_lit(o, ",\"quality\":{");
+    for (uint32_t i = 0; i < r->n_quality; i++) {
+        const struct pl_trial_quality *q = &r->quality[i];
+        if (i)
+            pl_jsonout_lit(o, ",");
+        pl_jsonout_str(o, q->name, strlen(q->name));
+        pl_jsonout_lit(o, ":");
+        pl_jsonout_f64(o, q->value);
+    }
+    pl_jsonout_lit(o, "}");
+}
+
 enum pl_status pl_protocol_put_result(struct pl_protocol *p, uint64_t id,
                                       const struct pl_trial_result *r, struct pl_err *err)
 {
@@ -270,9 +284,11 @@ enum pl_status pl_protocol_put_result(struct pl_protocol *p, uint64_t id,
         pl_jsonout_hex64(o, r->logits_hash);
     }
     if (r->synthetic)
-        pl_jsonout_lit(o, ",\"synthetic\":true,\"quality\":{}}");
+        pl_jsonout_lit(o, ",\"synthetic\":true");
     else
-        pl_jsonout_lit(o, ",\"synthetic\":false,\"quality\":{}}");
+        pl_jsonout_lit(o, ",\"synthetic\":false");
+    put_quality(o, r);
+    pl_jsonout_lit(o, "}");
     return finish(p, o, err);
 }
 
