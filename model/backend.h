@@ -109,6 +109,7 @@ struct pl_cache_opts {
 
 struct pl_cache_bytes {
     int64_t kv, workspace;
+    int64_t shared; /* of workspace: what all caches of the network share */
 };
 
 /* One sequence of a forward: rows that continue its cache. */
@@ -138,7 +139,8 @@ struct pl_forward {
     size_t sums_skip; /* … of rows from this one on */
     size_t tap_row;   /* taps are written at this row on */
     enum pl_logit_rows want;
-    float *logits; /* LAST: [n_spans, vocab], ALL: [rows, vocab]; on the host */
+    size_t silent; /* LAST: the last so many spans give no logits */
+    float *logits; /* LAST: [n_spans − silent, vocab], ALL: [rows, vocab]; on the host */
 };
 
 /* What an encoder reads: one of ids, embeds and pixels. */
@@ -259,6 +261,10 @@ struct pl_backend {
      * of the source for each layer of an encoder–decoder. */
     enum pl_status (*encode)(struct pl_network *n, struct pl_cache *c, const struct pl_source *s,
                              struct pl_err *err);
+    /* Several sources of ids in one go, source i into caches[i]: the same bits as one by one. */
+    enum pl_status (*encode_batch)(struct pl_network *n, struct pl_cache *const *caches,
+                                   const struct pl_source *sources, size_t n_sources,
+                                   struct pl_err *err);
     /* tanh(pooler · row 0) of the last encode, [hidden] to the host. PL_EUNSUPPORTED: the model has
      * no pooler. */
     enum pl_status (*pool)(struct pl_network *n, struct pl_cache *c, float *out,

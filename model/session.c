@@ -57,6 +57,17 @@ void pl_session_bytes(const struct pl_arch *a, const struct pl_session_opts *o,
         .kv_bytes = b.kv, .workspace_bytes = b.workspace + (int64_t)own_bytes(a, o, c.max_tokens)};
 }
 
+void pl_sessions_bytes(const struct pl_arch *a, const struct pl_session_opts *o, size_t n,
+                       struct pl_session_memory *out)
+{
+    struct pl_cache_opts c = cache_opts(o, a);
+    int64_t shared = pl_cpu_backend.cache_need(a, &c).shared;
+
+    pl_session_bytes(a, o, out);
+    out->kv_bytes *= (int64_t)n;
+    out->workspace_bytes = shared + (out->workspace_bytes - shared) * (int64_t)n;
+}
+
 static enum pl_status check_opts(const struct pl_arch *a, const struct pl_session_opts *o,
                                  struct pl_err *err)
 {
@@ -221,8 +232,8 @@ void pl_session_reset(struct pl_session *s)
     s->kv_read = 0;
 }
 
-static enum pl_status check_source(const struct pl_session *s, const struct pl_source *in,
-                                   struct pl_err *err)
+enum pl_status pl_session_check_source(const struct pl_session *s, const struct pl_source *in,
+                                       struct pl_err *err)
 {
     const struct pl_arch *a = &pl_model_info(s->model)->arch;
     int64_t image = pl_arch_image_rows(a);
@@ -248,21 +259,28 @@ static enum pl_status check_source(const struct pl_session *s, const struct pl_s
 enum pl_status pl_session_encode(struct pl_session *s, const struct pl_source *source,
                                  float *hidden, struct pl_err *err)
 {
-    const struct pl_arch *a = &pl_model_info(s->model)->arch;
-    enum pl_status st = check_source(s, source, err);
+    enum pl_status st = pl_session_check_source(s, source, err);
 
     if (st)
         return st;
     s->source_len = 0;
     st = s->backend->encode(s->network, s->cache, source, err);
-    if (!st && hidden)
-        st = s->backend->download(s->backend->cache_encoded(s->cache), 0, source->n, hidden, err);
-    if (st)
-        return st;
-    s->source_len = source->n;
-    if (!a->causal) {
-        s->len = source->n;
-        pl_session_note_taps(s, 0, s->layers, source->n);
+    return st ? st : pl_session_note_source(s, source->n, hidden, err);
+}
+
+enum pl_status pl_session_note_source(struct pl_session *s, size_t rows, float *hidden,
+                                      struct pl_err *err)
+{
+    if (hidden) {
+        enum pl_status st =
+            s->backend->download(s->backend->cache_encoded(s->cache), 0, rows, hidden, err);
+        if (st)
+            return st;
+    }
+    s->source_len = rows;
+    if (!pl_model_info(s->model)->arch.causal) {
+        s->len = rows;
+        pl_session_note_taps(s, 0, s->layers, rows);
     }
     s->kv_read = 0;
     return PL_OK;
@@ -276,7 +294,7 @@ enum pl_status pl_session_pooled(struct pl_session *s, float *out, struct pl_err
 }
 
 /* Whether the session can take ids of a decoder. */
-static enum pl_status check_decoder(const struct pl_session *s, struct pl_err *err)
+enum pl_status pl_session_check_decoder(const struct pl_session *s, struct pl_err *err)
 {
     const struct pl_arch *a = &pl_model_info(s->model)->arch;
 
@@ -287,7 +305,7 @@ static enum pl_status check_decoder(const struct pl_session *s, struct pl_err *e
     return PL_OK;
 }
 
-static enum pl_status check_room(const struct pl_session *s, size_t n, struct pl_err *err)
+enum pl_status pl_session_check_room(const struct pl_session *s, size_t n, struct pl_err *err)
 {
     int64_t most = pl_model_info(s->model)->arch.max_positions;
 
@@ -312,9 +330,9 @@ enum pl_status pl_session_prefill(struct pl_session *s, const struct pl_prompt *
         return pl_fail(err, PL_EUSAGE, "a session with hooks takes one prompt after a reset");
     if (s->n_hooks && p->all_logits)
         return pl_fail(err, PL_EUSAGE, "a session with hooks gives the last row's logits only");
-    st = check_decoder(s, err);
+    st = pl_session_check_decoder(s, err);
     if (!st)
-        st = check_room(s, p->n, err);
+        st = pl_session_check_room(s, p->n, err);
     if (!st && !p->embeds)
         st = pl_model_check_ids(s->model, p->ids, p->n, err);
     if (st)
@@ -340,12 +358,12 @@ static enum pl_status append(struct pl_session *s, const int32_t *ids, size_t k,
                            .logits = logits};
     enum pl_status st;
 
-    st = check_decoder(s, err);
+    st = pl_session_check_decoder(s, err);
     if (st)
         return st;
     if (!s->len)
         return pl_fail(err, PL_EUSAGE, "decode or verify before any prefill");
-    st = check_room(s, k, err);
+    st = pl_session_check_room(s, k, err);
     if (!st)
         st = pl_model_check_ids(s->model, ids, k, err);
     if (st)
@@ -389,47 +407,6 @@ enum pl_status pl_session_rollback(struct pl_session *s, size_t n, struct pl_err
     s->len -= n;
     s->since -= n;
     return PL_OK;
-}
-
-enum pl_status pl_sessions_decode(struct pl_session *const *s, const int32_t *ids, size_t n,
-                                  float *logits, struct pl_err *err)
-{
-    struct pl_span spans[MAX_FORWARD];
-    struct pl_forward f = {.spans = spans,
-                           .n_spans = n,
-                           .ids = ids,
-                           .sums_layer = -1,
-                           .want = PL_LOGITS_ALL,
-                           .logits = logits};
-    enum pl_status st;
-
-    if (!n || n > s[0]->max_verify)
-        return pl_fail(err, PL_ERANGE, "%zu sequences in one step: 1 to %zu", n,
-                       n ? s[0]->max_verify : (size_t)MAX_FORWARD);
-    f.end_layer = s[0]->layers;
-    for (size_t i = 0; i < n; i++) {
-        spans[i] = (struct pl_span){.cache = s[i]->cache, .rows = 1};
-        if (s[i]->model != s[0]->model)
-            return pl_fail(err, PL_EUSAGE, "sequence %zu belongs to another model", i);
-        for (size_t j = 0; j < i; j++)
-            if (s[i] == s[j])
-                return pl_fail(err, PL_EUSAGE, "sequences %zu and %zu are the same", j, i);
-        if (!s[i]->len)
-            return pl_fail(err, PL_EUSAGE, "sequence %zu has no prompt yet", i);
-        st = check_room(s[i], 1, err);
-        if (st)
-            return st;
-    }
-    st = pl_model_check_ids(s[0]->model, ids, n, err);
-    if (!st)
-        st = s[0]->backend->forward(s[0]->network, &f, err);
-    for (size_t i = 0; i < n && !st; i++) {
-        s[i]->kv_read = s[i]->backend->cache_kv_read(s[i]->cache);
-        pl_session_note_taps(s[i], 0, s[i]->layers, 1);
-        s[i]->len++;
-        s[i]->since++;
-    }
-    return st;
 }
 
 size_t pl_session_len(const struct pl_session *s)

@@ -105,6 +105,9 @@ void pl_session_free(struct pl_session *s); /* accepts NULL */
 /* What create would allocate, from the description alone. */
 void pl_session_bytes(const struct pl_arch *a, const struct pl_session_opts *o,
                       struct pl_session_memory *out);
+/* The same for n sessions of one model. */
+void pl_sessions_bytes(const struct pl_arch *a, const struct pl_session_opts *o, size_t n,
+                       struct pl_session_memory *out);
 /* As new: lengths 0. */
 void pl_session_reset(struct pl_session *s);
 
@@ -146,6 +149,29 @@ enum pl_status pl_session_rollback(struct pl_session *s, size_t n, struct pl_err
 PL_MUST_CHECK
 enum pl_status pl_sessions_decode(struct pl_session *const *s, const int32_t *ids, size_t n,
                                   float *logits, struct pl_err *err);
+
+/* Rows that one session appends in a step of several. */
+struct pl_part {
+    struct pl_session *session;
+    const int32_t *ids; /* [n] */
+    size_t n;
+    bool prompt; /* rows of a prompt, or a piece of one: nothing before them is rolled back */
+};
+/* One forward of n different sessions of one model, without hooks, together: pieces of prompts
+ * beside decode steps. At most PL_STEP_ROWS rows in all. logits [n − silent, vocab]: after each
+ * part's last row; the last `silent` parts give none. The same bits as part by part. */
+#define PL_STEP_ROWS 256
+PL_MUST_CHECK
+enum pl_status pl_sessions_step(const struct pl_part *parts, size_t n, size_t silent, float *logits,
+                                struct pl_err *err);
+/* Encodes one source of ids (no images) in each of n different sessions of one model; hidden NULL,
+ * or [n] as pl_session_encode has it. Short sources share passes; the bits are those of one by one.
+ */
+PL_MUST_CHECK
+enum pl_status pl_sessions_encode(struct pl_session *const *s, const struct pl_source *sources,
+                                  size_t n, float *const *hidden, struct pl_err *err);
+/* Of n sessions of one model, what they share counted once. */
+void pl_sessions_memory(struct pl_session *const *s, size_t n, struct pl_session_memory *out);
 
 /* Positions so far: prompt + tokens since. */
 size_t pl_session_len(const struct pl_session *s);

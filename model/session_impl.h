@@ -45,6 +45,18 @@ enum pl_status pl_session_forward(struct pl_session *s, struct pl_forward *f, si
                                   struct pl_err *err);
 /* Notes that `rows` rows passed blocks [first, end): the taps there hold so many. */
 void pl_session_note_taps(struct pl_session *s, int32_t first, int32_t end, size_t rows);
+/* After the encoder read `rows` rows: lengths and taps, and (hidden not NULL) its last states. */
+PL_MUST_CHECK
+enum pl_status pl_session_note_source(struct pl_session *s, size_t rows, float *hidden,
+                                      struct pl_err *err);
+/* Whether the session can take ids of a decoder; n more rows; this source. */
+PL_MUST_CHECK
+enum pl_status pl_session_check_decoder(const struct pl_session *s, struct pl_err *err);
+PL_MUST_CHECK
+enum pl_status pl_session_check_room(const struct pl_session *s, size_t n, struct pl_err *err);
+PL_MUST_CHECK
+enum pl_status pl_session_check_source(const struct pl_session *s, const struct pl_source *in,
+                                       struct pl_err *err);
 /* The whole prompt, with or without hooks; p and the room for it were checked. */
 PL_MUST_CHECK
 enum pl_status pl_session_run_prompt(struct pl_session *s, const struct pl_prompt *p, float *logits,

@@ -80,7 +80,9 @@ struct pl_cache_bytes pl_cpu_cache_need(const struct pl_arch *a, const struct pl
 {
     size_t padded = pl_round_up(o->max_tokens, PL_ATTN_CHUNK);
     int64_t row = (int64_t)a->hidden * 4, all = (int64_t)kv_bytes(a, o);
-    struct pl_cache_bytes b = {.kv = a->causal ? all : 0, .workspace = pl_cpu_work_bytes(a)};
+    struct pl_cache_bytes b = {.kv = a->causal ? all : 0,
+                               .workspace = pl_cpu_work_bytes(a),
+                               .shared = pl_cpu_work_bytes(a)};
 
     b.workspace += a->causal ? 0 : all + (int64_t)padded * 4 + (int64_t)o->max_tokens * 4;
     b.workspace += (int64_t)o->n_taps * (int64_t)o->max_tokens * row;
@@ -251,7 +253,8 @@ void pl_cpu_cache_free(struct pl_cache *c)
 struct pl_cache_bytes pl_cpu_cache_bytes(const struct pl_cache *c)
 {
     return (struct pl_cache_bytes){.kv = c->kv_bytes,
-                                   .workspace = c->other_bytes + c->network->work_bytes};
+                                   .workspace = c->other_bytes + c->network->work_bytes,
+                                   .shared = c->network->work_bytes};
 }
 
 size_t pl_cpu_cache_len(const struct pl_cache *c, int32_t layer)

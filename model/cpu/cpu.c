@@ -149,6 +149,7 @@ const struct pl_backend pl_cpu_backend = {
     .cache_kv_read = pl_cpu_cache_kv_read,
     .forward = pl_cpu_forward,
     .encode = pl_cpu_encode,
+    .encode_batch = pl_cpu_encode_batch,
     .pool = pl_cpu_pool_row,
 };
 

@@ -208,6 +208,9 @@ static inline size_t pl_cpu_v_at(size_t dim, size_t j, size_t d)
 enum pl_status pl_cpu_forward(struct pl_network *n, const struct pl_forward *f, struct pl_err *err);
 enum pl_status pl_cpu_encode(struct pl_network *n, struct pl_cache *c, const struct pl_source *s,
                              struct pl_err *err);
+enum pl_status pl_cpu_encode_batch(struct pl_network *n, struct pl_cache *const *caches,
+                                   const struct pl_source *sources, size_t n_sources,
+                                   struct pl_err *err);
 enum pl_status pl_cpu_pool_row(struct pl_network *n, struct pl_cache *c, float *out,
                                struct pl_err *err);
 

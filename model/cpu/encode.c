@@ -6,7 +6,9 @@
 /*
  * Every row of a source sees every other, so each block needs all rows' K and V before it attends.
  * Up to PL_CPU_CHUNK rows stay in the workspace from the first block to the last; more wait in the
- * cache's stage and pass each block in pieces, once for K and V and once for the rest.
+ * cache's stage and pass each block in pieces, once for K and V and once for the rest. Several
+ * short sources share the workspace as spans of one forward: the matrices are then read once for
+ * all.
  */
 struct encoding {
     struct job job;
@@ -26,14 +28,16 @@ static struct job piece(const struct encoding *e, size_t at, int members)
 }
 
 /* Rows of the workspace from or to the stage; barrier. */
-static void stage_copy(const struct encoding *e, const struct job *j, bool out, int m, int members)
+static void stage_copy(const struct job *j, bool out, int m, int members)
 {
+    const struct pl_workspace *w = &j->n->work;
     size_t h = (size_t)j->n->arch.hidden, begin, end;
-    float *x = j->n->work.x, *stage = e->cache->stage.data + j->row0 * h;
 
     pl_pool_share(j->rows, m, members, &begin, &end);
-    memcpy((out ? stage : x) + begin * h, (out ? x : stage) + begin * h,
-           (end - begin) * h * sizeof(float));
+    for (size_t r = begin; r < end; r++) {
+        float *stage = w->row_span[r]->cache->stage.data + (j->row0 + w->row_in_span[r]) * h;
+        memcpy(out ? stage : w->x + r * h, out ? w->x + r * h : stage, h * sizeof(float));
+    }
     pl_pool_barrier(j->n->device->pool);
 }
 
@@ -70,14 +74,14 @@ static void queries_and_rest(const struct job *j, int32_t l, const float *x, int
 }
 
 /* Final norm, taps and the stage rows of one piece. */
-static void finish(const struct encoding *e, const struct job *j, int m, int members)
+static void finish(const struct job *j, int m, int members)
 {
     const struct pl_network *n = j->n;
 
     if (n->final_gain)
         pl_step_norm_x(j, n->final_gain, n->final_bias, m, members);
     pl_step_taps(j, -1, n->work.x, m, members);
-    stage_copy(e, j, true, m, members);
+    stage_copy(j, true, m, members);
 }
 
 static void whole(const struct encoding *e, int m, int members)
@@ -91,7 +95,7 @@ static void whole(const struct encoding *e, int m, int members)
         keys_and_values(&j, l, x, m, members);
         queries_and_rest(&j, l, x, m, members);
     }
-    finish(e, &j, m, members);
+    finish(&j, m, members);
 }
 
 static void in_pieces(const struct encoding *e, int m, int members)
@@ -102,25 +106,25 @@ static void in_pieces(const struct encoding *e, int m, int members)
         struct job j = piece(e, at, members);
         pl_step_input(&j, m, members);
         pl_pool_barrier(n->device->pool);
-        stage_copy(e, &j, true, m, members);
+        stage_copy(&j, true, m, members);
     }
     for (int32_t l = 0; l < n->arch.layers; l++) {
         for (size_t at = 0; at < e->n; at += PL_CPU_CHUNK) {
             struct job j = piece(e, at, members);
-            stage_copy(e, &j, false, m, members);
+            stage_copy(&j, false, m, members);
             keys_and_values(&j, l, pl_step_attn_input(&j, l, m, members), m, members);
         }
         for (size_t at = 0; at < e->n; at += PL_CPU_CHUNK) {
             struct job j = piece(e, at, members);
-            stage_copy(e, &j, false, m, members);
+            stage_copy(&j, false, m, members);
             queries_and_rest(&j, l, pl_step_attn_input(&j, l, m, members), m, members);
-            stage_copy(e, &j, true, m, members);
+            stage_copy(&j, true, m, members);
         }
     }
     for (size_t at = 0; at < e->n; at += PL_CPU_CHUNK) {
         struct job j = piece(e, at, members);
-        stage_copy(e, &j, false, m, members);
-        finish(e, &j, m, members);
+        stage_copy(&j, false, m, members);
+        finish(&j, m, members);
     }
 }
 
@@ -177,6 +181,34 @@ static void read_source(struct pl_cache *c, const struct pl_source *s)
     }
 }
 
+/* K and V of a source's states for the decoder that this encoder stands before. */
+static void cross(struct pl_network *n, struct pl_cache *c, size_t rows)
+{
+    struct encoding e = {.job = {.n = n}, .cache = c, .n = rows};
+
+    pl_pool_run(n->device->pool, cross_member, &e);
+    for (int32_t l = 0; l < n->arch.layers; l++)
+        c->cross[l].len = rows;
+}
+
+static enum pl_status check_rows(const struct pl_cache *to, const struct pl_source *s,
+                                 struct pl_err *err)
+{
+    if (s->n && s->n <= to->max_tokens)
+        return PL_OK;
+    return pl_fail(err, PL_ERANGE, "a source of %zu rows: the session holds %zu", s->n,
+                   to->max_tokens);
+}
+
+/* What attention looks up while the source passes the blocks. */
+static void begin_source(struct pl_cache *c, struct pl_cache *to, const struct pl_source *s)
+{
+    read_source(to, s);
+    c->kv_read = to->kv_read = 0;
+    for (int32_t l = 0; l < to->network->arch.layers; l++)
+        to->kv[l].len = s->n;
+}
+
 enum pl_status pl_cpu_encode(struct pl_network *n, struct pl_cache *c, const struct pl_source *s,
                              struct pl_err *err)
 {
@@ -191,27 +223,78 @@ enum pl_status pl_cpu_encode(struct pl_network *n, struct pl_cache *c, const str
                            .end_layer = net->arch.layers,
                            .sums_layer = -1};
     struct encoding e = {.job = {.n = net, .f = &f, .source = s}, .cache = to, .n = s->n};
+    enum pl_status st = check_rows(to, s, err);
 
-    if (!s->n || s->n > to->max_tokens)
-        return pl_fail(err, PL_ERANGE, "a source of %zu rows: the session holds %zu", s->n,
-                       to->max_tokens);
-    read_source(to, s);
+    if (st)
+        return st;
+    begin_source(c, to, s);
     for (size_t r = 0; r < PL_CPU_CHUNK; r++) {
         net->work.row_span[r] = &span;
         net->work.row_in_span[r] = r;
     }
-    c->kv_read = to->kv_read = 0;
-    for (int32_t l = 0; l < net->arch.layers; l++)
-        to->kv[l].len = s->n;
     pl_pool_run(n->device->pool, encode_member, &e);
-    if (n->encoder) {
-        e.job.n = n;
-        e.cache = c;
-        pl_pool_run(n->device->pool, cross_member, &e);
-        for (int32_t l = 0; l < n->arch.layers; l++)
-            c->cross[l].len = s->n;
-    }
+    if (n->encoder)
+        cross(n, c, s->n);
     return PL_OK;
+}
+
+/* Sources that share the workspace. */
+struct pack {
+    struct pl_span spans[PL_CPU_CHUNK];
+    int32_t ids[PL_CPU_CHUNK], positions[PL_CPU_CHUNK], types[PL_CPU_CHUNK];
+    size_t n, rows;
+};
+
+static void pack_add(struct pack *p, struct pl_network *net, struct pl_cache *to,
+                     const struct pl_source *s)
+{
+    p->spans[p->n] = (struct pl_span){.cache = to, .rows = s->n};
+    for (size_t r = 0; r < s->n; r++) {
+        p->ids[p->rows + r] = s->ids[r];
+        p->positions[p->rows + r] = to->positions[r];
+        p->types[p->rows + r] = s->types ? s->types[r] : 0;
+        net->work.row_span[p->rows + r] = &p->spans[p->n];
+        net->work.row_in_span[p->rows + r] = r;
+    }
+    p->rows += s->n;
+    p->n++;
+}
+
+enum pl_status pl_cpu_encode_batch(struct pl_network *n, struct pl_cache *const *caches,
+                                   const struct pl_source *sources, size_t n_sources,
+                                   struct pl_err *err)
+{
+    struct pl_network *net = n->encoder ? n->encoder : n;
+    enum pl_status st = PL_OK;
+
+    for (size_t i = 0; i < n_sources && !st; i++)
+        st = check_rows(n->encoder ? caches[i]->source : caches[i], &sources[i], err);
+    for (size_t i = 0, next; i < n_sources && !st; i = next) {
+        struct pack p = {.n = 0};
+        struct pl_source all = {.ids = p.ids, .types = p.types};
+        struct pl_forward f = {.spans = p.spans,
+                               .ids = p.ids,
+                               .positions = p.positions,
+                               .end_layer = net->arch.layers,
+                               .sums_layer = -1};
+        for (next = i; next < n_sources && sources[next].n <= PL_CPU_CHUNK - p.rows; next++) {
+            struct pl_cache *to = n->encoder ? caches[next]->source : caches[next];
+            begin_source(caches[next], to, &sources[next]);
+            pack_add(&p, net, to, &sources[next]);
+        }
+        if (p.n < 2) { /* alone, or too long to share */
+            st = pl_cpu_encode(n, caches[i], &sources[i], err);
+            next = i + 1;
+            continue;
+        }
+        f.n_spans = p.n;
+        all.n = p.rows;
+        struct encoding e = {.job = {.n = net, .f = &f, .source = &all}, .n = p.rows};
+        pl_pool_run(n->device->pool, encode_member, &e);
+        for (size_t k = i; k < next && n->encoder; k++)
+            cross(n, caches[k], sources[k].n);
+    }
+    return st;
 }
 
 enum pl_status pl_cpu_pool_row(struct pl_network *n, struct pl_cache *c, float *out,

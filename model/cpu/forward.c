@@ -121,10 +121,11 @@ static void step_output(const struct job *j, int m, int members)
     }
     const float *x = pl_step_norm(j, n->final_gain, n->final_bias, m, members);
     pl_step_taps(j, -1, x, m, members);
-    if (f->want == PL_LOGITS_ALL || (f->want == PL_LOGITS_LAST && j->rows == f->n_spans)) {
+    if (f->want == PL_LOGITS_ALL ||
+        (f->want == PL_LOGITS_LAST && j->rows == f->n_spans && !f->silent)) {
         step_head(j, x, j->rows, f->logits, m, members);
     } else if (f->want == PL_LOGITS_LAST) {
-        for (size_t s = 0; s < f->n_spans; s++) {
+        for (size_t s = 0; s + f->silent < f->n_spans; s++) {
             row += f->spans[s].rows;
             step_head(j, x + (row - 1) * h, 1, f->logits + s * vocab, m, members);
         }

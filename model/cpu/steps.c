@@ -265,7 +265,7 @@ void pl_step_rope_and_store(const struct job *j, int32_t layer, size_t head)
         float *k = w->k + (r * kv_heads + head) * dim;
         const struct pl_cache *c = w->row_span[r]->cache;
         const struct pl_cpu_kv *kv = &c->kv[layer];
-        size_t at = a->causal ? kv->len + w->row_in_span[r] : j->row0 + r;
+        size_t at = (a->causal ? kv->len : j->row0) + w->row_in_span[r];
         shape_head(j, k, j->n->layers[layer].k_norm, r);
         pl_store_kv(c, kv, head, at, k, w->v + (r * kv_heads + head) * dim);
     }
@@ -343,7 +343,7 @@ void pl_step_attention(const struct job *j, int32_t layer, bool cross, int m, in
         struct view v = {.c = c,
                          .kv = cross ? &c->cross[layer] : &c->kv[layer],
                          .row0 = row0,
-                         .rows = a->causal ? span->rows : j->rows,
+                         .rows = a->causal || j->f->n_spans > 1 ? span->rows : j->rows,
                          .cross = cross};
         size_t vectors = v.rows * group;
         for (size_t h = first; h < end; h++) {
