@@ -136,6 +136,16 @@ static json_t *arms_json(const struct pl_cli_prepared *p)
     return out;
 }
 
+/* Tokens of a trial at each context; with measure.mode prefill the file has room for one. */
+static json_t *tokens_json(const struct pl_cli_prepared *p)
+{
+    const uint32_t most = p->plan->shape.tokens, *at = p->sweep->tokens_at;
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < p->sweep->n_contexts; i++)
+        json_array_append_new(list, json_integer(at[i] < most ? at[i] : most));
+    return list;
+}
+
 json_t *pl_cli_plan_json(const struct pl_cli_prepared *p, uint32_t workers)
 {
     const struct pl_plan *pl = p->plan;
@@ -143,14 +153,15 @@ json_t *pl_cli_plan_json(const struct pl_cli_prepared *p, uint32_t workers)
     for (size_t i = 0; i < p->warnings.n; i++)
         json_array_append_new(warnings, json_string(p->warnings.items[i]));
     return json_pack(
-        "{s:s,s:s,s:I,s:I,s:I,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:I,s:I,s:O,s:I,s:I,s:o,s:o}", "name",
+        "{s:s,s:s,s:I,s:I,s:I,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:O,s:I,s:I,s:o,s:o}", "name",
         pl_json_get_str(p->sweep->resolved, "name", ""), "sha256", p->sweep->sha256, "trials",
         (json_int_t)trials(p), "blocks", (json_int_t)pl->n_blocks, "loads", (json_int_t)pl->loads,
         "estimate_s", pl->estimate_s > 0 ? json_real(pl->estimate_s) : json_null(), "trials_s",
         pl->trials_s > 0 ? json_real(pl->trials_s) : json_null(), "bytes", bytes_json(p),
         "device_bytes", (json_int_t)pl->device_bytes, "workers", (json_int_t)workers, "groups",
         (json_int_t)pl->n_groups, "block_samples", (json_int_t)pl->block_samples, "run_samples",
-        (json_int_t)pl->run_samples, "tokens", (json_int_t)pl->shape.tokens, "contexts",
+        (json_int_t)pl->run_samples, "tokens", (json_int_t)pl->shape.tokens, "context_tokens",
+        tokens_json(p), "contexts",
         json_object_get(json_object_get(p->sweep->resolved, "grid"), "contexts"), "samples",
         (json_int_t)p->sweep->samples, "repeats", (json_int_t)p->sweep->repeats, "arms",
         arms_json(p), "warnings", warnings);

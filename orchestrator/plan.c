@@ -59,9 +59,9 @@ uint64_t pl_plan_kv_bytes(const struct pl_sweep *s, const struct pl_arm_info *in
 {
     uint64_t longest = 0;
     for (uint32_t i = 0; i < s->n_contexts; i++)
-        if ((uint64_t)s->contexts[i] > longest)
-            longest = (uint64_t)s->contexts[i];
-    return info->kv_bytes_per_token * (longest + s->tokens) * s->batch;
+        if ((uint64_t)s->contexts[i] + s->tokens_at[i] > longest)
+            longest = (uint64_t)s->contexts[i] + s->tokens_at[i];
+    return info->kv_bytes_per_token * longest * s->batch;
 }
 
 static void make_shape(const struct pl_sweep *s, const struct pl_arm_info *arms,

@@ -132,6 +132,15 @@ static void take_texts(struct pl_problems *out, const json_t *answer, const char
             add_once(out, subject, json_string_value(v));
 }
 
+/* Tokens of a trial at each context. */
+static json_t *tokens_list(const struct pl_sweep *s, bool prefill)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < s->n_contexts; i++)
+        json_array_append_new(list, json_integer(prefill ? 1 : s->tokens_at[i]));
+    return list;
+}
+
 static enum pl_status ask(struct describer *d, struct child *c, const json_t *model,
                           const json_t *arm, json_t **answer, struct pl_err *err)
 {
@@ -139,10 +148,11 @@ static enum pl_status ask(struct describer *d, struct child *c, const json_t *mo
     const json_t *measure = json_object_get(d->s->resolved, "measure");
     bool prefill = strcmp(pl_json_get_str(measure, "mode", ""), "prefill") == 0;
     const json_t *data = json_object_get(d->s->resolved, "data");
-    json_t *q = json_pack("{s:s,s:O,s:n,s:O,s:O,s:I,s:s}", "type", "describe", "model", model,
-                          "draft_model", "arm", arm, "contexts", json_object_get(grid, "contexts"),
-                          "tokens", (json_int_t)(prefill ? 1 : d->s->tokens), "data",
-                          pl_json_get_str(data, "kind", "text"));
+    json_t *q =
+        json_pack("{s:s,s:O,s:n,s:O,s:O,s:I,s:o,s:s}", "type", "describe", "model", model,
+                  "draft_model", "arm", arm, "contexts", json_object_get(grid, "contexts"),
+                  "tokens", (json_int_t)(prefill ? 1 : d->s->tokens), "context_tokens",
+                  tokens_list(d->s, prefill), "data", pl_json_get_str(data, "kind", "text"));
     enum pl_status st;
     if (!q)
         return pl_fail(err, PL_ENOMEM, "no memory to ask a runner");

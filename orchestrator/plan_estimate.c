@@ -42,7 +42,7 @@ double pl_plan_trial_s(const struct pl_sweep *s, const struct pl_arm_info *arms,
 {
     const json_t *a = pl_sweep_arm(s, arm), *accept = json_object_get(a, "acceptance");
     const json_t *m = pl_sweep_model(s, pl_json_get_str(a, "model", ""));
-    uint32_t left = prefill_only(s) ? 0 : s->tokens - 1;
+    uint32_t left = prefill_only(s) ? 0 : s->tokens_at[context] - 1;
     double us;
     if (!arms[arm].sim)
         return 0;

@@ -14,6 +14,7 @@ void pl_sweep_free(struct pl_sweep *s)
     json_decref(s->resolved);
     free(s->resolved_text);
     free(s->contexts);
+    free(s->tokens_at);
     free(s->places);
     free(s->path);
     free(s->text);
@@ -98,6 +99,29 @@ static enum pl_status check_grid(struct pl_sweep *s, struct pl_err *err)
     return st;
 }
 
+/* One number for all contexts, or a list beside them. */
+static enum pl_status check_tokens(struct pl_sweep *s, struct pl_err *err)
+{
+    const json_t *v = json_object_get(json_object_get(s->resolved, "generate"), "tokens");
+    bool list = json_is_array(v);
+    s->tokens_at = calloc(s->n_contexts, sizeof *s->tokens_at);
+    if (!s->tokens_at)
+        return pl_fail(err, PL_ENOMEM, "no memory for %" PRIu32 " contexts", s->n_contexts);
+    if (list && json_array_size(v) != s->n_contexts)
+        return pl_fail(err, PL_EFORMAT, "generate.tokens is a list of %zu for %" PRIu32 " contexts",
+                       json_array_size(v), s->n_contexts);
+    for (uint32_t i = 0; i < s->n_contexts; i++) {
+        const json_t *n = list ? json_array_get(v, i) : v;
+        if (!json_is_integer(n) || json_integer_value(n) < 1 || json_integer_value(n) > 1 << 20)
+            return pl_fail(err, PL_EFORMAT,
+                           "generate.tokens is missing or out of range, expected 1 to %d", 1 << 20);
+        s->tokens_at[i] = (uint32_t)json_integer_value(n);
+        if (s->tokens_at[i] > s->tokens)
+            s->tokens = s->tokens_at[i];
+    }
+    return PL_OK;
+}
+
 enum pl_status pl_sweep_from_json(const json_t *resolved, struct pl_sweep **out, struct pl_err *err)
 {
     struct pl_sweep *s = calloc(1, sizeof *s);
@@ -113,8 +137,7 @@ enum pl_status pl_sweep_from_json(const json_t *resolved, struct pl_sweep **out,
     if (st == PL_OK)
         st = check_grid(s, err);
     if (st == PL_OK)
-        st = count_in(json_object_get(s->resolved, "generate"), "tokens", 1, 1 << 20, &s->tokens,
-                      err);
+        st = check_tokens(s, err);
     if (st == PL_OK && !json_is_object(json_object_get(s->resolved, "data")))
         st = pl_fail(err, PL_EFORMAT, "data is missing");
     if (st == PL_OK) {

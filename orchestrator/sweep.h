@@ -6,10 +6,10 @@
  * paths as given, selection applied. It is what is stored, hashed (SHA-256 of its compact dump),
  * compared on --resume, and sent to the workers:
  *   {"name", "seed", "data": {…}, "models": {M: {…}}, "arms": [{"name", "model", "baseline", …}],
- * "baseline", "grid": {"contexts": […], "samples": N, "repeats": N}, "generate": {…}, "measure":
- * {…}} A value that is decided later is null (dtype: as stored, threads: the worker's share,
- * timeout). A seed from 2^63 on is the negative integer of the same 64 bits. grid.samples is 0 for
- * `all` until the samples are opened.
+ * "baseline", "grid": {"contexts": […], "samples": N, "repeats": N}, "generate": {"tokens": N or
+ * [N for each context], …}, "measure": {…}} A value that is decided later is null (dtype: as
+ * stored, threads: the worker's share, timeout). A seed from 2^63 on is the negative integer of the
+ * same 64 bits. grid.samples is 0 for `all` until the samples are opened.
  */
 #ifndef PL_ORCHESTRATOR_SWEEP_H
 #define PL_ORCHESTRATOR_SWEEP_H
@@ -45,10 +45,12 @@ struct pl_sweep {
     char sha256[65];
     /* Read off `resolved`: */
     uint64_t seed;
-    uint32_t n_arms, n_contexts, repeats, tokens, batch;
-    uint32_t samples;  /* 0: all (until the samples are opened) */
-    int64_t *contexts; /* [n_contexts] */
-    int (*places)[2];  /* [n_arms] line and column of each arm in the file; NULL: not from one */
+    uint32_t n_arms, n_contexts, repeats, batch;
+    uint32_t tokens;     /* the most of any context */
+    uint32_t *tokens_at; /* [n_contexts] generated after each */
+    uint32_t samples;    /* 0: all (until the samples are opened) */
+    int64_t *contexts;   /* [n_contexts] */
+    int (*places)[2];    /* [n_arms] line and column of each arm in the file; NULL: not from one */
     struct pl_samples *list; /* opened by pl_sweep_open_samples */
 };
 

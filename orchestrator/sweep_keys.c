@@ -122,8 +122,10 @@ const struct pl_sweep_key pl_sweep_keys[] = {
     {GRID, "repeats", PL_KEY_INT, 1, 65535, NULL, "1", "", PL_FOR_ALL, NULL,
      "trials of each arm × context × sample"},
 
-    {GENERATE, "tokens", PL_KEY_INT, 1, 1048576, NULL, "128", "tokens", PL_FOR_ALL, NULL,
-     "exactly this many are generated, unless stop_at_eos"},
+    {GENERATE, "tokens", PL_KEY_INT_BY_CONTEXT, 1, 1048576, NULL, "128", "tokens", PL_FOR_ALL, NULL,
+     "exactly this many are generated, unless stop_at_eos; `{128: 50, 512: 100}`: 50 after a "
+     "context of "
+     "128, 100 after 512"},
     {GENERATE, "stop_at_eos", PL_KEY_BOOL, 0, 0, NULL, "false", "", PL_FOR_ALL, NULL,
      "end at the model's end-of-sequence token"},
     {GENERATE, "temperature", PL_KEY_FLOAT, 0, 100, NULL, "0", "", PL_FOR_ALL, NULL,
@@ -207,6 +209,10 @@ void pl_key_expected(const struct pl_sweep_key *k, char *out, size_t size)
         break;
     case PL_KEY_INT_OR_ALL:
         snprintf(out, size, "a whole number from %.10g to %.10g, or all", k->min, k->max);
+        break;
+    case PL_KEY_INT_BY_CONTEXT:
+        snprintf(out, size, "a whole number from %.10g to %.10g, or a map of them by context",
+                 k->min, k->max);
         break;
     case PL_KEY_RANDOM:
         snprintf(out, size, "random:SEED");

@@ -26,13 +26,14 @@ enum pl_key_type {
     PL_KEY_U64,   /* 0 to 2^64 − 1; JSON holds the same 64 bits as a signed integer */
     PL_KEY_FLOAT, /* number from min to max */
     PL_KEY_BOOL,
-    PL_KEY_CHOICE,     /* one of `choices` */
-    PL_KEY_INTS,       /* list of different whole numbers, not empty */
-    PL_KEY_INT_OR_ALL, /* whole number or `all`; JSON: 0 is all */
-    PL_KEY_RANDOM,     /* random:SEED */
-    PL_KEY_STRS,       /* list of strings, not empty */
-    PL_KEY_MAP,        /* a section, or a map read by code of its own */
-    PL_KEY_ANY         /* read by code of its own */
+    PL_KEY_CHOICE,         /* one of `choices` */
+    PL_KEY_INTS,           /* list of different whole numbers, not empty */
+    PL_KEY_INT_OR_ALL,     /* whole number or `all`; JSON: 0 is all */
+    PL_KEY_INT_BY_CONTEXT, /* whole number, or a map of them by context length */
+    PL_KEY_RANDOM,         /* random:SEED */
+    PL_KEY_STRS,           /* list of strings, not empty */
+    PL_KEY_MAP,            /* a section, or a map read by code of its own */
+    PL_KEY_ANY             /* read by code of its own */
 };
 
 enum {

@@ -415,6 +415,33 @@ static void check_sections(struct loader *l)
     }
 }
 
+/* generate.tokens as a map becomes a list beside grid.contexts. What stands in it for other
+ * contexts does no harm: --contexts may have left them out. */
+static void resolve_tokens(struct loader *l)
+{
+    const json_t *by = json_object_get(l->generate, "tokens"), *v;
+    const json_t *contexts = json_object_get(l->grid, "contexts");
+    json_t *list;
+    size_t i;
+    if (!json_is_object(by))
+        return;
+    list = json_array();
+    json_array_foreach (contexts, i, v) {
+        char key[24];
+        json_t *n;
+        snprintf(key, sizeof key, "%lld", (long long)json_integer_value(v));
+        n = json_object_get(by, key);
+        if (!n)
+            pl_tree_mistake(&l->t, place_of(pl_tree_get(l->t.root, "generate"), "tokens"),
+                            "generate.tokens has no number for context %s, expected one for each "
+                            "of grid.contexts",
+                            key);
+        else if (json_array_append(list, n) != 0)
+            l->t.no_memory = true;
+    }
+    set(l, l->generate, "tokens", list);
+}
+
 static void check_size(struct loader *l)
 {
     uint64_t factors[4] = {l->n_arms, json_array_size(json_object_get(l->grid, "contexts")),
@@ -506,6 +533,7 @@ static json_t *read_all(struct loader *l, const struct pl_select *sel, struct pl
     mark_used(l, chosen);
     check_data(l, data);
     check_sections(l);
+    resolve_tokens(l);
     check_size(l);
     for (size_t i = 0; i < l->n_models && t->n_mistakes == 0; i++)
         if (!l->models[i].used && !(sel && sel->arms))

@@ -99,6 +99,37 @@ static json_t *read_ints(struct pl_tree *t, const struct pl_sweep_key *k, const 
     return list;
 }
 
+/* {128: 50, 512: 100} as a JSON object of the same keys; which of them are contexts of the grid is
+ * seen later. */
+static json_t *read_by_context(struct pl_tree *t, const struct pl_sweep_key *k,
+                               const struct pl_yaml *v, const char *label)
+{
+    json_t *out = json_object();
+    if (v->n == 0)
+        pl_tree_mistake(t, v, "%s.%s is an empty map, expected a number for each context", label,
+                        k->name);
+    for (size_t i = 0; i < v->n; i++) {
+        int64_t context = 0, n = 0;
+        char key[24];
+        if (!read_i64(v->keys[i], &context) || context < 1) {
+            pl_tree_mistake(t, v->keys[i], "%s.%s has the key \"%s\", expected context lengths",
+                            label, k->name, v->keys[i]->text);
+            continue;
+        }
+        snprintf(key, sizeof key, "%" PRId64, context);
+        if (json_object_get(out, key))
+            pl_tree_mistake(t, v->keys[i], "duplicate key \"%s\" in %s.%s, expected it once", key,
+                            label, k->name);
+        else if (!read_i64(v->items[i], &n) || (double)n < k->min || (double)n > k->max)
+            pl_tree_mistake(t, v->items[i],
+                            "%s.%s.%s is %s, expected a whole number from %.10g to %.10g", label,
+                            k->name, key, pl_tree_show(t, v->items[i]), k->min, k->max);
+        else if (json_object_set_new(out, key, json_integer(n)) != 0)
+            t->no_memory = true;
+    }
+    return out;
+}
+
 static json_t *read_strings(struct pl_tree *t, const struct pl_sweep_key *k,
                             const struct pl_yaml *v, const char *label)
 {
@@ -129,6 +160,7 @@ static json_t *read_scalar(const struct pl_sweep_key *k, const struct pl_yaml *v
     case PL_KEY_PATH:
         return v->text[0] ? json_string(v->text) : NULL;
     case PL_KEY_INT:
+    case PL_KEY_INT_BY_CONTEXT:
         return read_i64(v, &n) && (double)n >= k->min && (double)n <= k->max ? json_integer(n)
                                                                              : NULL;
     case PL_KEY_INT_OR_ALL:
@@ -170,6 +202,8 @@ static json_t *read_value(struct pl_tree *t, const struct pl_sweep_key *k, const
         return read_ints(t, k, v, label, expected);
     if (k->type == PL_KEY_STRS)
         return read_strings(t, k, v, label);
+    if (k->type == PL_KEY_INT_BY_CONTEXT && v->kind == PL_YAML_MAP)
+        return read_by_context(t, k, v, label);
     j = read_scalar(k, v);
     if (j)
         return j;

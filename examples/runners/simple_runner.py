@@ -27,7 +27,8 @@ def trial(q):
     for a, b in zip(prompt, prompt[1:]):
         follows[ids[a]][ids[b]] += 1
     tokens, stamps, last = [], [], ids[prompt[-1]]
-    while not tokens or (len(tokens) < want["tokens"] and not want["prefill"]):
+    most = q.get("tokens", want["tokens"])
+    while not tokens or (len(tokens) < most and not want["prefill"]):
         after = follows[last].most_common(1)
         last = after[0][0] if after else (last + 1) % len(ids)
         tokens.append(last)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """run_test.py PACELINE [GROUP|NAME…]: whole runs with the simulated engine at one, three and five ranks, and everything that ends a run."""
+import json
 import os
 import shutil
 import signal
@@ -354,6 +355,32 @@ def what_foreign_engines_get(program):
     assert p.run()[0] == 2  # without --allow-exec
 
 
+def tokens_by_context(program):
+    p = Place(program, sweep(tokens="{32: 2, 16: 4, 64: 9}"))
+    rc, text = p.run(ranks=3)
+    assert rc == 0, (rc, text)
+    audit(p.file)
+    g = lib.trials(p.file)["generated"]
+    assert (g[:, 0] == 4).all() and (g[:, 1] == 2).all(), g
+    with lib.h5py.File(p.file) as f:
+        assert f["tokens"].shape[-1] == 4 and (f["tokens"][:, 1, ..., 2:] == -1).all()
+        assert json.loads(f["sweep/resolved"][()])["generate"]["tokens"] == [4, 2]
+    plan = json.loads(p.command("plan", p.sweep, "--json").stdout)
+    assert plan["tokens"] == 4 and plan["context_tokens"] == [4, 2], plan
+    p.write(sweep(tokens="{32: 2, 16: 4}", contexts="[32]"))
+    assert json.loads(p.command("plan", p.sweep, "--json").stdout)["context_tokens"] == [2]
+    # an engine that always makes four is caught where two were asked for
+    p = Place(program, lib.sweep(arms="  base: {model: text}\n", tokens="{16: 4, 32: 2}",
+                                 models=f"  text: {{engine: {{exec: [python3, {HERE}/engine.py, ok]}}}}\n"))
+    rc, text = p.run("--allow-exec", "--retries", "0")
+    assert rc == 3, (rc, text)
+    with lib.h5py.File(p.file) as f:
+        state = f["commit"]["state"]
+        assert (state[:, 0] == 1).all() and (state[:, 1] == 2).all(), state
+        why = [x["detail"] for x in f["failures"][...] if x["used"]]
+    assert why and all(b"generated 4 tokens, 2 were asked for" in x for x in why), why
+
+
 def full_disk(program):
     if os.geteuid() != 0 or not shutil.which("mount"):
         print("SKIP: full_disk needs root to mount a small tmpfs")
@@ -377,7 +404,7 @@ GROUPS = {
     "runs": [clean_runs, same_rows_whoever_ran_them, status_from_another_shell, one_writer, resume_starts_anew],
     "refusals": [existing_output, bad_places, other_sweeps, changed_sweep, full_disk],
     "faults": [faults, retries_and_all_failed, max_fails],
-    "engines": [models_that_do_not_load, a_worker_that_cannot, what_foreign_engines_get],
+    "engines": [models_that_do_not_load, a_worker_that_cannot, what_foreign_engines_get, tokens_by_context],
     "signals": [signals_alone, second_ctrl_c, signals_under_mpirun],
     "lost": [stopped_worker, worker_comes_back],
 }

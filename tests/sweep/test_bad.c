@@ -52,7 +52,8 @@ static const struct {
      "s.yaml:7:31: grid.contexts holds 64 twice, expected different numbers\n"
      "s.yaml:7:45: grid.samples is \"none\", expected a whole number from 1 to 4294967295, or all\n"
      "s.yaml:7:60: grid.repeats is \"0\", expected a whole number from 1 to 65535\n"
-     "s.yaml:8:20: generate.tokens is \"1.5\", expected a whole number from 1 to 1048576\n"
+     "s.yaml:8:20: generate.tokens is \"1.5\", expected a whole number from 1 to 1048576, or a map "
+     "of them by context\n"
      "s.yaml:8:38: generate.stop_at_eos is \"maybe\", expected true or false\n"
      "s.yaml:8:58: generate.temperature is 0.7, expected 0 (greedy): sampling is not supported\n"
      "s.yaml:9:17: measure.mode is \"prefil\", expected prefill or e2e, did you mean prefill\n"
@@ -67,6 +68,18 @@ static const struct {
     {HEAD "arms: {a: {model: sim}}\nbaseline: a\ngrid: {contexts: 64}\n",
      "s.yaml:5:7: grid.samples is missing, expected a whole number from 1 to 4294967295, or all\n"
      "s.yaml:5:18: grid.contexts is \"64\", expected a list of whole numbers from 1 to 16777216\n"},
+    /* tokens by context */
+    {HEAD "arms: {a: {model: sim}}\nbaseline: a\ngrid: {contexts: [64, 128], samples: 1}\n"
+          "generate: {tokens: {64: 0, long: 5, 32: 9}}\n",
+     "s.yaml:6:20: generate.tokens has no number for context 64, expected one for each of "
+     "grid.contexts\n"
+     "s.yaml:6:20: generate.tokens has no number for context 128, expected one for each of "
+     "grid.contexts\n"
+     "s.yaml:6:25: generate.tokens.64 is \"0\", expected a whole number from 1 to 1048576\n"
+     "s.yaml:6:28: generate.tokens has the key \"long\", expected context lengths\n"},
+    {HEAD "arms: {a: {model: sim}}\nbaseline: a\ngrid: {contexts: [64], samples: 1}\n"
+          "generate: {tokens: {64: 5, 64: 6}}\n",
+     "s.yaml:6:28: duplicate key \"64\" in generate.tokens, expected it once\n"},
     /* names that mean nothing */
     {HEAD "arms:\n  base: {model: smi}\n  fast: {model: sim, baseline: bsae}\n"
           "baseline: fsat\ngrid: {contexts: [64], samples: 2}\n",

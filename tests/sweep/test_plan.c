@@ -254,6 +254,36 @@ static void test_prefill_mode(void **state)
     pl_sweep_free(s);
 }
 
+/* Each context's own number of tokens: in the times, in the KV cache, in the file's shape. */
+static void test_tokens_by_context(void **state)
+{
+    static const char text[] =
+        "data: {kind: synthetic}\n"
+        "models: {sim: {engine: sim, prefill_us_per_token: 2, decode_us: 300}}\n"
+        "arms: {a: {model: sim}}\n"
+        "grid: {contexts: [1000, 1100], samples: 10}\n"
+        "generate: {tokens: {1100: 41, 1000: 201, 7: 9}}\n";
+    struct pl_sweep *s = unit_sweep(text, NULL);
+    struct pl_select sel = {.contexts = "1100"};
+    struct pl_arm_info infos[1];
+    struct pl_plan *p;
+    (void)state;
+    sim_infos(infos, 1);
+    infos[0].kv_bytes_per_token = 10;
+    p = make(s, infos, 0, 1);
+    assert_int_equal(p->shape.tokens, 201);
+    assert_true(near(pl_plan_trial_s(s, infos, 0, 0), (2000 + 200 * 300) * 1e-6));
+    assert_true(near(pl_plan_trial_s(s, infos, 0, 1), (2200 + 40 * 300) * 1e-6));
+    assert_int_equal(pl_plan_kv_bytes(s, &infos[0]), 12010); /* 1000 + 201, not 1100 + 201 */
+    assert_non_null(strstr(s->resolved_text, "\"tokens\":[201,41]"));
+    pl_plan_free(p);
+    pl_sweep_free(s);
+    s = unit_sweep(text, &sel);
+    assert_int_equal(s->tokens, 41);
+    assert_non_null(strstr(s->resolved_text, "\"tokens\":[41]"));
+    pl_sweep_free(s);
+}
+
 static void test_virtual(void **state)
 {
     static const char *const set[] = {"models.sim.virtual=true"};
@@ -273,9 +303,11 @@ static void test_virtual(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        in_folder(test_blocks),       in_folder(test_estimate), in_folder(test_block_size),
-        in_folder(test_residences),   in_folder(test_rounds),   in_folder(test_drafting),
-        in_folder(test_prefill_mode), in_folder(test_virtual),
+        in_folder(test_blocks),       in_folder(test_estimate),
+        in_folder(test_block_size),   in_folder(test_residences),
+        in_folder(test_rounds),       in_folder(test_drafting),
+        in_folder(test_prefill_mode), in_folder(test_tokens_by_context),
+        in_folder(test_virtual),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -137,6 +137,23 @@ static enum pl_status parse_arms(struct pl_job *j, struct pl_err *err)
     return PL_OK;
 }
 
+static enum pl_status parse_tokens(struct pl_job *j, struct pl_err *err)
+{
+    const json_t *v = json_object_get(json_object_get(j->sweep, "generate"), "tokens");
+    const bool list = json_is_array(v);
+    j->tokens = calloc(j->shape.contexts, sizeof *j->tokens);
+    if (!j->tokens)
+        return pl_fail(err, PL_ENOMEM, "job");
+    for (uint32_t i = 0; i < j->shape.contexts; i++) {
+        const json_t *n = list ? json_array_get(v, i) : v;
+        const int64_t tokens = j->prefill_only ? 1 : json_integer_value(n);
+        if (!json_is_integer(n) || tokens < 1 || tokens > j->shape.tokens)
+            return bad(err, "generate.tokens");
+        j->tokens[i] = (uint32_t)tokens;
+    }
+    return PL_OK;
+}
+
 static enum pl_status parse_rest(struct pl_job *j, struct pl_err *err)
 {
     const json_t *measure = json_object_get(j->sweep, "measure");
@@ -167,7 +184,7 @@ static enum pl_status parse_rest(struct pl_job *j, struct pl_err *err)
     j->exclusive = strcmp(exclusive, "node") == 0   ? PL_EXCLUSIVE_NODE
                    : strcmp(exclusive, "none") == 0 ? PL_EXCLUSIVE_NONE
                                                     : PL_EXCLUSIVE_AUTO;
-    return PL_OK;
+    return parse_tokens(j, err);
 }
 
 enum pl_status pl_job_parse(json_t *json, struct pl_job **out, struct pl_err *err)
@@ -203,6 +220,7 @@ void pl_job_free(struct pl_job *j)
     free(j->group_arms);
     free(j->group_first);
     free(j->contexts);
+    free(j->tokens);
     json_decref(j->json);
     free(j);
 }

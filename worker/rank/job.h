@@ -37,6 +37,7 @@ struct pl_job {
     struct pl_job_engine *engines;
     uint32_t n_engines;
     int64_t *contexts; /* [shape.contexts] */
+    uint32_t *tokens;  /* [shape.contexts] that a trial generates after each */
     int64_t max_context;
     uint64_t seed;
     uint32_t run_samples, warmup, retries;

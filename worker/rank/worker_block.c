@@ -5,6 +5,7 @@
 #include "results/reader.h"
 #include "worker/rank/row.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -286,6 +287,13 @@ static void take_result(struct pl_worker *w, const json_t *answer)
     char why[256];
     if (pl_row_from_result(answer, &w->job->shape, &w->row, &err) != PL_OK) {
         pl_block_fail(w, PL_REASON_GARBAGE, err.text, pl_runner_stderr_tail(e->runner), true);
+        return;
+    }
+    const uint64_t asked = (uint64_t)w->job->tokens[b->cells.context] * w->job->shape.batch;
+    if (w->row.trial->generated > asked) {
+        snprintf(why, sizeof why, "generated %" PRIu32 " tokens, %" PRIu64 " were asked for",
+                 w->row.trial->generated, asked);
+        pl_block_fail(w, PL_REASON_GARBAGE, why, pl_runner_stderr_tail(e->runner), true);
         return;
     }
     fill_row(w, it);

@@ -246,6 +246,18 @@ static void add_devices(const struct pl_worker *w, json_t *request)
     json_object_set_new(request, "devices", list);
 }
 
+/* The sweep's, with the most tokens of any context: each trial says its own number. */
+static json_t *generate_of(const struct pl_job *j)
+{
+    json_t *out = json_copy(json_object_get(j->sweep, "generate"));
+    uint32_t most = 1;
+    for (uint32_t i = 0; i < j->shape.contexts; i++)
+        most = j->tokens[i] > most ? j->tokens[i] : most;
+    if (json_is_array(json_object_get(out, "tokens")))
+        json_object_set_new(out, "tokens", json_integer(most));
+    return out;
+}
+
 static json_t *load_request(struct pl_worker *w, struct engine *e, uint32_t group,
                             uint32_t residence, const bool *needed)
 {
@@ -274,8 +286,8 @@ static json_t *load_request(struct pl_worker *w, struct engine *e, uint32_t grou
     for (size_t i = 0; i < w->n_cpus; i++)
         json_array_append_new(cpus, json_integer(w->cpu_list[i]));
     json_t *request =
-        json_pack("{s:s,s:o,s:o,s:O?,s:O?,s:I,s:i,s:o,s:I}", "type", "load", "models", models,
-                  "arms", arms, "generate", json_object_get(j->sweep, "generate"), "measure",
+        json_pack("{s:s,s:o,s:o,s:o?,s:O?,s:I,s:i,s:o,s:I}", "type", "load", "models", models,
+                  "arms", arms, "generate", generate_of(j), "measure",
                   json_object_get(j->sweep, "measure"), "seed", (json_int_t)j->seed, "threads",
                   w->threads, "cpus", cpus, "max_context", (json_int_t)j->max_context);
     if (request)

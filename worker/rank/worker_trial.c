@@ -131,11 +131,11 @@ enum need pl_trial_send(struct pl_worker *w, uint32_t arm, uint32_t context, uin
     else if (st == PL_OK && def->exec && strcmp(pl_json_get_str(from, "kind", ""), "text") == 0)
         st = add_text(w, from, context, err);
     json_t *request =
-        st != PL_OK
-            ? NULL
-            : json_pack("{s:s,s:s,s:I,s:O,s:i,s:i,s:b}", "type", "trial", "arm", j->arms[arm].name,
-                        "context", (json_int_t)j->contexts[context], "sample", from, "repeat",
-                        (int)repeat, "attempt", (int)attempt, "timed", timed);
+        st != PL_OK ? NULL
+                    : json_pack("{s:s,s:s,s:I,s:I,s:O,s:i,s:i,s:b}", "type", "trial", "arm",
+                                j->arms[arm].name, "context", (json_int_t)j->contexts[context],
+                                "tokens", (json_int_t)j->tokens[context], "sample", from, "repeat",
+                                (int)repeat, "attempt", (int)attempt, "timed", timed);
     json_decref(from);
     w->neighbours_min = UINT16_MAX;
     w->neighbours_max = 0;

@@ -69,7 +69,7 @@ const char *pl_phase_name(enum pl_phase p);
 struct pl_load {
     const json_t *models; /* name → entry, this engine's only */
     const json_t *arms;   /* name → resolved arm, of those models */
-    int64_t tokens;       /* ≥ 1 */
+    int64_t tokens;       /* ≥ 1, the most of any trial */
     bool stop_at_eos;
     double temperature;
     bool prefill_only; /* measure.mode is prefill: one token, from the prefill */
@@ -85,6 +85,7 @@ struct pl_trial_request {
     uint64_t id;
     const char *arm;
     int64_t context;
+    int64_t tokens; /* at most the load's; 0: the load's */
     const json_t *sample;
     int64_t repeat, attempt;
     bool timed; /* false: a warm-up */

@@ -120,7 +120,13 @@ static int64_t largest(const json_t *contexts)
     return most;
 }
 
-static void check_contexts(const json_t *contexts, int64_t tokens, const struct pl_arch *a,
+static int64_t tokens_at(const json_t *q, size_t context)
+{
+    const json_t *v = json_array_get(json_object_get(q, "context_tokens"), context);
+    return json_is_integer(v) ? json_integer_value(v) : pl_json_get_i64(q, "tokens", 128);
+}
+
+static void check_contexts(const json_t *q, const json_t *contexts, const struct pl_arch *a,
                            json_t *errors)
 {
     if (a->patch) {
@@ -130,7 +136,8 @@ static void check_contexts(const json_t *contexts, int64_t tokens, const struct 
     }
     for (size_t i = 0; i < json_array_size(contexts); i++) {
         struct pl_err err = {""};
-        if (llm_check_context(a, json_integer_value(json_array_get(contexts, i)), tokens, &err))
+        if (llm_check_context(a, json_integer_value(json_array_get(contexts, i)), tokens_at(q, i),
+                              &err))
             say(errors, err.text);
     }
 }
@@ -189,7 +196,7 @@ static enum pl_status llm_describe(void *state, const json_t *q, json_t *answer,
         so.max_source = (size_t)source;
         kv = pl_arch_kv_bytes_per_token(&info.arch, so.kv_dtype);
         pl_session_bytes(&info.arch, &so, &mem);
-        check_contexts(contexts, tokens, &info.arch, errors);
+        check_contexts(q, contexts, &info.arch, errors);
         tokenizer = tokenizer_name(&e, &info.arch, data, warnings, errors);
     }
     if (json_object_update_new(

@@ -271,12 +271,17 @@ enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct p
 {
     struct llm_state *s = state;
     struct llm_arm *arm = find_arm(s, q->arm);
-    int64_t tokens = s->prefill_only ? 1 : s->tokens, tokenize = -1;
+    int64_t tokens = s->prefill_only ? 1 : q->tokens ? q->tokens : s->tokens, tokenize = -1;
     struct times t = {0, 0, 0, 0, 0};
     enum pl_status st;
 
     if (!arm || s->tokens < 1)
         return fault(f, pl_fail(&f->err, PL_EUSAGE, "arm %s is not loaded", q->arm),
+                     PL_FAULT_RUNNER);
+    if (tokens > s->tokens)
+        return fault(f,
+                     pl_fail(&f->err, PL_ERANGE, "%lld tokens, and the load said at most %lld",
+                             (long long)tokens, (long long)s->tokens),
                      PL_FAULT_RUNNER);
     struct llm_model *m = arm->model;
     const struct pl_arch *a = &pl_model_info(m->model)->arch;

@@ -296,13 +296,17 @@ static enum pl_status read_trial(const json_t *q, struct pl_trial_request *t, st
     if (!st)
         st = pl_json_i64(q, "context", 0, &t->context, &f->err);
     if (!st)
+        st = pl_json_i64(q, "tokens", 0, &t->tokens, &f->err);
+    if (!st)
         st = pl_json_i64(q, "repeat", 0, &t->repeat, &f->err);
     if (!st)
         st = pl_json_i64(q, "attempt", 0, &t->attempt, &f->err);
     if (!st)
         st = pl_json_bool(q, "timed", true, &t->timed, &f->err);
-    if (!st && (!t->arm || !json_is_object(t->sample) || t->context < 1))
-        st = pl_fail(&f->err, PL_EPROTO, "a trial needs \"arm\", \"context\" ≥ 1 and \"sample\"");
+    if (!st && (!t->arm || !json_is_object(t->sample) || t->context < 1 || t->tokens < 0))
+        st = pl_fail(
+            &f->err, PL_EPROTO,
+            "a trial needs \"arm\", \"context\" ≥ 1, \"sample\", and \"tokens\" ≥ 1 or none");
     return st ? bad(f, st) : PL_OK;
 }
 

@@ -433,6 +433,12 @@ static enum pl_status sim_run(void *state, const struct pl_trial_request *q,
         return pl_fault_set(fault,
                             pl_fail(&fault->err, PL_ERANGE, "context %lld", (long long)q->context),
                             PL_FAULT_CONTEXT);
+    if (q->tokens > s->tokens)
+        return pl_fault_set(fault,
+                            pl_fail(&fault->err, PL_ERANGE,
+                                    "%lld tokens, and the load said at most %u",
+                                    (long long)q->tokens, s->tokens),
+                            PL_FAULT_RUNNER);
     struct pl_sim_key k = {.seed = s->seed,
                            .arm = a->hash,
                            .device = s->device,
@@ -453,7 +459,8 @@ static enum pl_status sim_run(void *state, const struct pl_trial_request *q,
     if (a->model->trials < 64)
         factor *= 1 + (a->params.cold - 1) / (double)(UINT64_C(1) << a->model->trials);
     a->model->trials++;
-    pl_sim_trial(&a->params, &k, factor, s->tokens, s->prefill_only, &s->room, out);
+    pl_sim_trial(&a->params, &k, factor, q->tokens ? (uint32_t)q->tokens : s->tokens,
+                 s->prefill_only, &s->room, out);
     if (a->params.is_virtual)
         s->virtual_ns += out->total_ns;
     else
