@@ -1,6 +1,7 @@
 #include "model/session_impl.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -498,4 +499,22 @@ int32_t pl_logits_argmax(const float *logits, size_t n)
             best = i;
     }
     return n ? (int32_t)best : -1;
+}
+
+int32_t pl_pick(float *logits, size_t n, const int32_t *masked, size_t n_masked)
+{
+    float kept[PL_MAX_EOS];
+    bool broken = false;
+    int32_t best;
+
+    for (size_t i = 0; i < n_masked; i++) {
+        kept[i] = logits[masked[i]];
+        broken |= isnan(kept[i]);
+        logits[masked[i]] = -INFINITY;
+    }
+    best = pl_logits_argmax(logits, n);
+    broken |= best < 0 || !isfinite(logits[best]);
+    for (size_t i = 0; i < n_masked; i++)
+        logits[masked[i]] = kept[i];
+    return broken ? -1 : best;
 }

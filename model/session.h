@@ -201,5 +201,8 @@ struct pl_model *pl_session_model(const struct pl_session *s);
 
 /* Index of the largest; ties: the lowest; −1 when any is NaN (or n is 0). */
 int32_t pl_logits_argmax(const float *logits, size_t n);
+/* Greedy choice with n_masked ≤ PL_MAX_EOS ids out of the question (logits are as before
+ * afterwards). −1: NaN or infinite. */
+int32_t pl_pick(float *logits, size_t n, const int32_t *masked, size_t n_masked);
 
 #endif

@@ -3,7 +3,6 @@
 #include "base/log.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -149,22 +148,4 @@ size_t pl_eos_ids(const struct pl_arch *a, int32_t tokenizer_eos, int32_t out[PL
     if (n == 0 && tokenizer_eos >= 0 && tokenizer_eos < a->vocab)
         out[n++] = tokenizer_eos;
     return n;
-}
-
-int32_t pl_pick(float *logits, size_t n, const int32_t *masked, size_t n_masked)
-{
-    float kept[PL_MAX_EOS];
-    bool broken = false;
-    int32_t best;
-
-    for (size_t i = 0; i < n_masked; i++) {
-        kept[i] = logits[masked[i]];
-        broken |= isnan(kept[i]);
-        logits[masked[i]] = -INFINITY;
-    }
-    best = pl_logits_argmax(logits, n);
-    broken |= best < 0 || !isfinite(logits[best]);
-    for (size_t i = 0; i < n_masked; i++)
-        logits[masked[i]] = kept[i];
-    return broken ? -1 : best;
 }

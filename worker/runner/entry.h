@@ -43,8 +43,5 @@ enum pl_status pl_entry_tokenizer(const char *path, const struct pl_arch *a,
 /* Ends of text: config.json's, else the tokenizer's eos (−1: none). Returns how many, ≤ PL_MAX_EOS.
  */
 size_t pl_eos_ids(const struct pl_arch *a, int32_t tokenizer_eos, int32_t out[PL_MAX_EOS]);
-/* Greedy choice with n_masked ids out of the question (logits are as before afterwards). −1: NaN or
- * infinite. */
-int32_t pl_pick(float *logits, size_t n, const int32_t *masked, size_t n_masked);
 
 #endif

@@ -1,0 +1,198 @@
+/* A model that drafts by its own decoding. */
+#include "base/rng.h"
+#include "spec_decode/draft.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define FEED 32 /* rows of verified text fed at once */
+
+struct drafter {
+    struct pl_session *s;
+    struct pl_accept_rule rule; /* how it chooses */
+    size_t vocab, hidden, max_text;
+    size_t capacity, prompt; /* of the session; of them the prompt's rows */
+    int tap;
+    int32_t *fed; /* [max_text] generated ids that its KV cache holds */
+    size_t n_fed;
+    float *logits; /* [FEED][vocab]: those after the last row that was fed stand in row `at` */
+    size_t at;
+    float *row; /* [hidden] that predicts the next id; NULL without a tap */
+};
+
+static void model_free(void *state)
+{
+    struct drafter *d = state;
+
+    if (!d)
+        return;
+    free(d->fed);
+    free(d->logits);
+    free(d->row);
+    free((void *)d->rule.masked);
+    free(d->rule.p);
+    free(d);
+}
+
+enum pl_status pl_draft_model_new(const struct pl_draft_model_opts *o, void **out,
+                                  struct pl_err *err)
+{
+    const struct pl_arch *a = &pl_model_info(pl_session_model(o->session))->arch;
+    struct drafter *d = calloc(1, sizeof(*d));
+    int32_t *masked = calloc(o->n_masked + 1, sizeof(*masked));
+    bool ok = d && masked;
+
+    if (!ok) {
+        free(d);
+        free(masked);
+        return pl_fail(err, PL_ENOMEM, "no memory for a drafter");
+    }
+    for (size_t i = 0; i < o->n_masked; i++)
+        masked[i] = o->masked[i];
+    *d = (struct drafter){.s = o->session,
+                          .vocab = (size_t)a->vocab,
+                          .hidden = (size_t)a->hidden,
+                          .max_text = o->max_text,
+                          .capacity = pl_session_capacity(o->session),
+                          .tap = o->tap};
+    d->rule = (struct pl_accept_rule){
+        .temperature = o->temperature, .key = o->key, .masked = masked, .n_masked = o->n_masked};
+    d->fed = calloc(o->max_text + 1, sizeof(*d->fed));
+    d->logits = calloc(FEED * d->vocab, sizeof(*d->logits));
+    if (o->temperature > 0)
+        d->rule.p = calloc(2 * d->vocab, sizeof(*d->rule.p));
+    if (o->tap >= 0)
+        d->row = calloc(d->hidden, sizeof(*d->row));
+    if (!d->fed || !d->logits || (o->temperature > 0 && !d->rule.p) || (o->tap >= 0 && !d->row)) {
+        model_free(d);
+        return pl_fail(err, PL_ENOMEM, "no memory for a drafter");
+    }
+    *out = d;
+    return PL_OK;
+}
+
+static enum pl_status take_row(struct drafter *d, size_t row, struct pl_err *err)
+{
+    if (d->tap < 0)
+        return PL_OK;
+    return pl_session_hidden_copy(d->s, (size_t)d->tap, row, 1, d->row, err);
+}
+
+static enum pl_status model_begin(void *state, const struct pl_prompt *prompt, struct pl_err *err)
+{
+    struct drafter *d = state;
+    enum pl_status st;
+
+    pl_session_reset(d->s);
+    d->n_fed = d->at = 0;
+    st = pl_session_prefill(d->s, prompt, d->logits, err);
+    d->prompt = prompt->n;
+    return st ? st : take_row(d, prompt->n - 1, err);
+}
+
+/* n ids of the generated text, whose first one is number d->n_fed. */
+static enum pl_status feed(struct drafter *d, const int32_t *ids, size_t n, struct pl_err *err)
+{
+    while (n) {
+        size_t k = n < FEED ? n : FEED;
+        enum pl_status st = k == 1 ? pl_session_decode(d->s, ids[0], d->logits, err)
+                                   : pl_session_verify(d->s, ids, k, d->logits, err);
+        if (!st)
+            st = take_row(d, k - 1, err);
+        if (st)
+            return st;
+        d->at = k - 1;
+        memcpy(d->fed + d->n_fed, ids, k * sizeof(*ids));
+        d->n_fed += k;
+        ids += k;
+        n -= k;
+    }
+    return PL_OK;
+}
+
+static bool has_room(const struct drafter *d, size_t n)
+{
+    return d->n_fed + n <= d->max_text && d->prompt + d->n_fed + n <= d->capacity;
+}
+
+/* The next token of its own, number t of the text, into out. */
+static enum pl_status propose(struct drafter *d, size_t t, struct pl_draft *out, struct pl_err *err)
+{
+    float *logits = d->logits + d->at * d->vocab;
+    int32_t *id = &out->ids[out->n];
+    enum pl_status st;
+
+    if (d->rule.temperature > 0 && out->q) {
+        float *q = out->q + out->n * d->vocab;
+        struct pl_rng r;
+        st = pl_accept_probs(&d->rule, logits, d->vocab, q, err);
+        pl_rng_init(&r, pl_keyv(d->rule.key, t, 3));
+        if (!st)
+            *id = pl_accept_draw(q, d->vocab, pl_rng_double(&r));
+        out->has_q = true;
+    } else {
+        st = pl_accept_one(
+            &(struct pl_accept_rule){.masked = d->rule.masked, .n_masked = d->rule.n_masked},
+            logits, d->vocab, t, id, err);
+    }
+    if (st)
+        return st;
+    if (d->row && out->states)
+        memcpy(out->states + out->n * d->hidden, d->row, d->hidden * sizeof(*d->row));
+    out->n++;
+    return PL_OK;
+}
+
+static enum pl_status model_run_ahead(void *state, bool (*stop)(void *arg), void *arg, size_t most,
+                                      struct pl_draft *out, struct pl_err *err)
+{
+    struct drafter *d = state;
+    enum pl_status st;
+
+    out->n = 0;
+    out->tree = out->has_q = false;
+    st = propose(d, 0, out, err);
+    while (!st && out->n < most && has_room(d, 1) && !stop(arg)) {
+        st = feed(d, &out->ids[out->n - 1], 1, err);
+        if (!st)
+            st = propose(d, out->n, out, err);
+    }
+    return st;
+}
+
+static enum pl_status model_draft(void *state, const struct pl_verified *text, size_t want,
+                                  struct pl_draft *out, struct pl_err *err)
+{
+    struct drafter *d = state;
+    const int32_t *ids = text->ids + text->n_prompt;
+    size_t same = 0;
+    enum pl_status st = PL_OK;
+
+    out->n = 0;
+    out->tree = out->has_q = false;
+    /* Its last row must be the text's last token: that one is always fed anew. */
+    while (same < d->n_fed && same + 1 < text->n && d->fed[same] == ids[same])
+        same++;
+    if (d->n_fed > same) {
+        st = pl_session_rollback(d->s, d->n_fed - same, err);
+        d->n_fed = same;
+    }
+    if (st || !has_room(d, text->n - same))
+        return st;
+    st = feed(d, ids + same, text->n - same, err);
+    while (!st && out->n < want) {
+        st = propose(d, text->n + out->n, out, err);
+        if (st || out->n == want || !has_room(d, 1))
+            break;
+        st = feed(d, &out->ids[out->n - 1], 1, err);
+    }
+    return st;
+}
+
+const struct pl_drafter_ops pl_draft_model = {.name = "model",
+                                              .lane = true,
+                                              .first = true,
+                                              .begin = model_begin,
+                                              .run_ahead = model_run_ahead,
+                                              .draft = model_draft,
+                                              .free = model_free};

@@ -1,0 +1,464 @@
+#include "spec_decode/round.h"
+
+#include "base/clock.h"
+
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct pl_spec {
+    struct pl_spec_opts o;
+    int32_t masked[PL_ACCEPT_MAX_MASKED];
+    size_t vocab, hidden, most;  /* most: tokens of one draft */
+    struct pl_draft sent, draft; /* the drafter's, and what arrived */
+    int32_t *text;               /* [max_prompt + max_tokens + 1] */
+    int32_t *rows;               /* [most + 1] of a verify */
+    int32_t *parents;
+    int32_t *path;       /* [most] */
+    float *logits;       /* [most + 1][vocab] */
+    float *first, *last; /* [vocab] */
+    float *states;       /* [most + 1][hidden], with a tap */
+    size_t n_states;
+    int64_t *token_ns;
+    struct pl_spec_round *rounds;
+    struct pl_spec_span spans[PL_SPEC_MAX_SPANS];
+    /* of the request in hand */
+    const struct pl_spec_request *q;
+    struct pl_spec_result r;
+    int64_t mark; /* of the verifier's lane: what came before has its phase */
+    size_t lookahead;
+    atomic_bool stop;
+    /* written by the drafter's lane, read after it was waited for */
+    int64_t d_begin, d_ready, d_end;
+};
+
+static size_t most_drafted(const struct pl_spec_opts *o)
+{
+    return o->overlap ? PL_DRAFT_MAX : o->gamma;
+}
+
+static enum pl_status allocate(struct pl_spec *s, struct pl_err *err)
+{
+    size_t rows = s->most + 1, tokens = s->o.max_tokens + s->most + 1;
+    size_t q = s->o.with_q ? s->vocab : 0;
+    enum pl_status st = pl_draft_init(&s->sent, s->most, s->o.width, q, err);
+
+    if (!st)
+        st = pl_draft_init(&s->draft, s->most, s->o.width, q, err);
+    if (st)
+        return st;
+    s->text = calloc(s->o.max_prompt + tokens, sizeof(*s->text));
+    s->rows = calloc(rows, sizeof(*s->rows));
+    s->parents = calloc(rows, sizeof(*s->parents));
+    s->path = calloc(rows, sizeof(*s->path));
+    s->logits = calloc(rows * s->vocab, sizeof(*s->logits));
+    s->first = calloc(s->vocab, sizeof(*s->first));
+    s->token_ns = calloc(tokens, sizeof(*s->token_ns));
+    s->rounds = calloc(tokens, sizeof(*s->rounds));
+    if (s->o.tap >= 0)
+        s->states = calloc(rows * s->hidden, sizeof(*s->states));
+    if (s->o.rule.temperature > 0)
+        s->o.rule.p = calloc(2 * s->vocab, sizeof(*s->o.rule.p));
+    if (!s->text || !s->rows || !s->parents || !s->path || !s->logits || !s->first ||
+        !s->token_ns || !s->rounds || (s->o.tap >= 0 && !s->states) ||
+        (s->o.rule.temperature > 0 && !s->o.rule.p))
+        return pl_fail(err, PL_ENOMEM, "no memory for drafting %zu tokens", s->most);
+    return PL_OK;
+}
+
+enum pl_status pl_spec_create(const struct pl_spec_opts *o, struct pl_spec **out,
+                              struct pl_err *err)
+{
+    const struct pl_arch *a = &pl_model_info(pl_session_model(o->verifier))->arch;
+    struct pl_spec *s;
+    enum pl_status st;
+
+    if (!o->gamma || o->gamma > PL_DRAFT_MAX || o->rule.n_masked > PL_ACCEPT_MAX_MASKED)
+        return pl_fail(err, PL_ERANGE, "gamma %zu: expected 1 to %d", o->gamma, PL_DRAFT_MAX);
+    if (o->overlap && (!o->ops->run_ahead || !o->lane))
+        return pl_fail(err, PL_EUSAGE, "%s has no prefill to overlap", o->ops->name);
+    s = calloc(1, sizeof(*s));
+    if (!s)
+        return pl_fail(err, PL_ENOMEM, "no memory to draft");
+    s->o = *o;
+    s->o.rule.p = NULL;
+    for (size_t i = 0; i < o->rule.n_masked; i++)
+        s->masked[i] = o->rule.masked[i];
+    s->o.rule.masked = s->masked;
+    s->vocab = (size_t)a->vocab;
+    s->hidden = (size_t)a->hidden;
+    s->most = most_drafted(o);
+    st = allocate(s, err);
+    if (st) {
+        pl_spec_free(s);
+        return st;
+    }
+    *out = s;
+    return PL_OK;
+}
+
+void pl_spec_free(struct pl_spec *s)
+{
+    if (!s)
+        return;
+    pl_draft_release(&s->sent);
+    pl_draft_release(&s->draft);
+    free(s->text);
+    free(s->rows);
+    free(s->parents);
+    free(s->path);
+    free(s->logits);
+    free(s->first);
+    free(s->states);
+    free(s->token_ns);
+    free(s->rounds);
+    free(s->o.rule.p);
+    free(s);
+}
+
+static void add_span(struct pl_spec *s, int lane, enum pl_spec_phase kind, int64_t begin,
+                     int64_t end)
+{
+    int64_t t0 = s->q->start_ns;
+
+    s->r.phase_ns[kind] += end - begin;
+    if (s->r.n_spans < PL_SPEC_MAX_SPANS)
+        s->spans[s->r.n_spans++] =
+            (struct pl_spec_span){(uint8_t)lane, (uint8_t)kind, begin - t0, end - t0};
+}
+
+/* What passed in the verifier's lane since the last mark was `kind`. */
+static int64_t lap(struct pl_spec *s, enum pl_spec_phase kind)
+{
+    int64_t now = pl_now_ns(), took = now - s->mark;
+
+    add_span(s, 0, kind, s->mark, now);
+    s->mark = now;
+    return took;
+}
+
+static size_t left(const struct pl_spec *s)
+{
+    return s->q->tokens - s->r.n;
+}
+
+static bool ends(const struct pl_spec *s, int32_t id)
+{
+    for (size_t i = 0; i < s->q->n_eos; i++)
+        if (s->q->eos[i] == id)
+            return true;
+    return false;
+}
+
+/* Appends tokens that are known now, up to an end or the number asked for. True: the last one was
+ * an end. */
+static bool emit(struct pl_spec *s, int32_t id, int64_t now)
+{
+    s->text[s->q->n_prompt + s->r.n] = id;
+    s->token_ns[s->r.n++] = now - s->q->start_ns;
+    s->r.last_ns = now - s->q->start_ns;
+    return ends(s, id);
+}
+
+static enum pl_status take_states(struct pl_spec *s, size_t rows, struct pl_err *err)
+{
+    size_t have;
+
+    if (s->o.tap < 0)
+        return PL_OK;
+    have = pl_session_hidden_rows(s->o.verifier, (size_t)s->o.tap);
+    if (rows > have)
+        rows = have;
+    if (rows > s->most + 1)
+        rows = s->most + 1;
+    s->n_states = rows;
+    return pl_session_hidden_copy(s->o.verifier, (size_t)s->o.tap, have - rows, rows, s->states,
+                                  err);
+}
+
+static struct pl_prompt own_prompt(const struct pl_spec *s)
+{
+    return (struct pl_prompt){.ids = s->q->ids, .embeds = s->q->embeds, .n = s->q->n_prompt};
+}
+
+static struct pl_prompt drafter_prompt(const struct pl_spec *s)
+{
+    return s->q->drafter_prompt.n ? s->q->drafter_prompt : own_prompt(s);
+}
+
+static bool must_stop(void *arg)
+{
+    struct pl_spec *s = arg;
+
+    return atomic_load_explicit(&s->stop, memory_order_relaxed);
+}
+
+/* The drafter's lane while the verifier runs its prefill. */
+static enum pl_status beside(void *arg, struct pl_err *err)
+{
+    struct pl_spec *s = arg;
+    struct pl_prompt p = drafter_prompt(s);
+    enum pl_status st;
+
+    s->d_begin = s->d_ready = pl_now_ns();
+    st = s->o.ops->begin(s->o.drafter, &p, err);
+    s->d_ready = s->d_end = pl_now_ns();
+    if (!st)
+        st = s->o.ops->run_ahead(s->o.drafter, must_stop, s, s->most, &s->sent, err);
+    s->d_end = pl_now_ns();
+    return st;
+}
+
+static enum pl_status first_token(struct pl_spec *s, struct pl_err *err)
+{
+    struct pl_prompt p = own_prompt(s);
+    int32_t id = -1;
+    enum pl_status st = pl_session_prefill(s->o.verifier, &p, s->first, err);
+
+    if (!st)
+        st = pl_accept_one(&s->o.rule, s->first, s->vocab, 0, &id, err);
+    if (st)
+        return st;
+    lap(s, PL_SPEC_PREFILL);
+    s->r.first_ns = s->mark - s->q->start_ns;
+    (void)emit(s, id, s->mark);
+    s->r.first_logits = s->r.last_logits = s->first;
+    return take_states(s, 1, err);
+}
+
+/* Forgets one token of a draft from its front. */
+static void drop_first(struct pl_draft *d)
+{
+    if (!d->n)
+        return;
+    d->n--;
+    memmove(d->ids, d->ids + 1, d->n * sizeof(*d->ids));
+    if (d->states)
+        memmove(d->states, d->states + d->width, d->n * d->width * sizeof(*d->states));
+    if (d->q && d->has_q)
+        memmove(d->q, d->q + d->vocab, d->n * d->vocab * sizeof(*d->q));
+}
+
+static enum pl_status translate(struct pl_spec *s, struct pl_err *err)
+{
+    enum pl_status st;
+
+    if (!s->o.translate.run || !s->draft.n)
+        return PL_OK;
+    st = s->o.translate.run(s->o.translate.user, &s->draft, err);
+    lap(s, PL_SPEC_ADAPTER);
+    return st;
+}
+
+/* Both prefills, one beside the other; the draft is what the drafter had time for. */
+static enum pl_status begin_overlapped(struct pl_spec *s, struct pl_err *err)
+{
+    struct pl_err other = {""};
+    enum pl_status st, st2;
+
+    atomic_store(&s->stop, false);
+    if (s->o.lanes)
+        s->o.lanes(s->o.lanes_user, true);
+    pl_lane_post(s->o.lane, beside, s);
+    st = first_token(s, err);
+    atomic_store(&s->stop, true);
+    st2 = pl_lane_wait(s->o.lane, &other);
+    if (s->o.lanes)
+        s->o.lanes(s->o.lanes_user, false);
+    lap(s, PL_SPEC_WAIT);
+    add_span(s, 1, PL_SPEC_D_PREFILL, s->d_begin, s->d_ready);
+    add_span(s, 1, PL_SPEC_D_DECODE, s->d_ready, s->d_end);
+    if (st)
+        return st;
+    if (st2) {
+        *err = other;
+        return pl_err_prefix(err, st2, "the drafter's lane");
+    }
+    st = s->o.transport->move(&s->draft, &s->sent, err);
+    if (!st)
+        st = translate(s, err);
+    drop_first(&s->draft);
+    s->r.free_tokens = (uint32_t)s->draft.n;
+    return st;
+}
+
+static enum pl_status begin_in_turn(struct pl_spec *s, struct pl_err *err)
+{
+    struct pl_prompt p = drafter_prompt(s);
+    enum pl_status st = first_token(s, err);
+
+    s->draft.n = 0;
+    if (st)
+        return st;
+    st = s->o.ops->begin(s->o.drafter, &p, err);
+    if (s->o.ops->lane) {
+        add_span(s, 1, PL_SPEC_D_PREFILL, s->mark, pl_now_ns());
+        lap(s, PL_SPEC_WAIT);
+    }
+    return st;
+}
+
+static enum pl_status plain_step(struct pl_spec *s, bool *done, struct pl_err *err)
+{
+    int32_t id = s->text[s->q->n_prompt + s->r.n - 1];
+    enum pl_status st = pl_session_decode(s->o.verifier, id, s->logits, err);
+
+    if (!st)
+        st = pl_accept_one(&s->o.rule, s->logits, s->vocab, s->r.n, &id, err);
+    if (st)
+        return st;
+    lap(s, PL_SPEC_DECODE);
+    s->r.plain++;
+    s->r.last_logits = s->logits;
+    *done = emit(s, id, s->mark);
+    return take_states(s, 1, err);
+}
+
+/* The draft in one verify; *a tokens of it stand in path. */
+static enum pl_status verify(struct pl_spec *s, size_t *a, int32_t *next, struct pl_err *err)
+{
+    const struct pl_draft *d = &s->draft;
+    struct pl_proposal p = {.ids = d->ids,
+                            .parents = d->tree ? d->parents : NULL,
+                            .q = d->has_q ? d->q : NULL,
+                            .k = d->n};
+    enum pl_status st;
+
+    s->rows[0] = s->text[s->q->n_prompt + s->r.n - 1];
+    memcpy(s->rows + 1, d->ids, d->n * sizeof(*s->rows));
+    st = pl_session_verify(s->o.verifier, s->rows, d->n + 1, s->logits, err);
+    if (!st)
+        st = pl_accept(&s->o.rule, &p, s->logits, s->vocab, s->r.n, s->path, a, next, err);
+    if (st)
+        return st;
+    s->r.last_logits = s->logits + (*a ? (size_t)s->path[*a - 1] + 1 : 0) * s->vocab;
+    st = take_states(s, d->n + 1, err);
+    s->n_states = s->o.tap < 0 ? 0 : *a + 1;
+    return st ? st : pl_session_rollback(s->o.verifier, d->n - *a, err);
+}
+
+static enum pl_status round_of(struct pl_spec *s, int64_t draft_ns, bool *done, struct pl_err *err)
+{
+    struct pl_spec_round *r = &s->rounds[s->r.n_rounds];
+    size_t a = 0;
+    int32_t next = -1;
+    enum pl_status st = verify(s, &a, &next, err);
+
+    if (st)
+        return st;
+    int64_t took = lap(s, PL_SPEC_VERIFY);
+    *r = (struct pl_spec_round){.drafted = (uint32_t)s->draft.n,
+                                .accepted = (uint32_t)a,
+                                .draft_us = draft_ns / 1000,
+                                .verify_us = took / 1000};
+    s->r.n_rounds++;
+    s->r.drafted += r->drafted;
+    s->r.accepted += r->accepted;
+    for (size_t i = 0; i <= a && !*done; i++) {
+        *done = emit(s, i < a ? s->draft.ids[s->path[i]] : next, s->mark);
+        if (*done)
+            s->r.cut = (uint32_t)(a - i);
+    }
+    if (s->o.adaptive && a == r->drafted && s->lookahead < s->o.gamma)
+        s->lookahead++;
+    else if (s->o.adaptive && a < r->drafted)
+        s->lookahead = a + 1 < s->o.gamma ? a + 1 : s->o.gamma;
+    return PL_OK;
+}
+
+/* The next draft; no more than what is still wanted beside the verifier's own token. */
+static enum pl_status next_draft(struct pl_spec *s, int64_t *draft_ns, struct pl_err *err)
+{
+    const struct pl_verified text = {.ids = s->text,
+                                     .n_prompt = s->q->n_prompt,
+                                     .n = s->r.n,
+                                     .states = s->states,
+                                     .n_states = s->n_states};
+    size_t want = left(s) - 1 < s->lookahead ? left(s) - 1 : s->lookahead;
+    int64_t began = s->mark;
+    enum pl_status st;
+
+    s->draft.n = 0;
+    *draft_ns = 0;
+    if (!s->o.after || !want)
+        return PL_OK;
+    st = s->o.ops->draft(s->o.drafter, &text, want, &s->sent, err);
+    if (!st)
+        st = s->o.transport->move(&s->draft, &s->sent, err);
+    if (st)
+        return st;
+    if (s->o.ops->lane)
+        add_span(s, 1, PL_SPEC_D_DECODE, began, pl_now_ns());
+    lap(s, PL_SPEC_DRAFT);
+    st = translate(s, err);
+    *draft_ns = s->mark - began;
+    return st;
+}
+
+static enum pl_status check_identity(const struct pl_spec *s, struct pl_err *err)
+{
+    const struct pl_spec_result *r = &s->r;
+    uint64_t made = 1 + (uint64_t)r->accepted + r->n_rounds + r->plain - r->cut;
+
+    if (made == r->n)
+        return PL_OK;
+    return pl_fail(err, PL_EFORMAT,
+                   "%zu tokens were generated, but 1 + %" PRIu32 " accepted + %zu rounds + %" PRIu32
+                   " plain steps - %" PRIu32 " cut are %" PRIu64,
+                   r->n, r->accepted, r->n_rounds, r->plain, r->cut, made);
+}
+
+static enum pl_status check_request(const struct pl_spec *s, const struct pl_spec_request *q,
+                                    struct pl_err *err)
+{
+    if (!q->tokens || q->tokens > s->o.max_tokens || q->n_prompt > s->o.max_prompt)
+        return pl_fail(err, PL_ERANGE, "%zu + %zu tokens: room was made for %zu + %zu", q->n_prompt,
+                       q->tokens, s->o.max_prompt, s->o.max_tokens);
+    return PL_OK;
+}
+
+enum pl_status pl_spec_generate(struct pl_spec *s, const struct pl_spec_request *q,
+                                struct pl_spec_result *out, struct pl_err *err)
+{
+    bool done;
+    int64_t draft_ns = 0;
+    enum pl_status st = check_request(s, q, err);
+
+    if (st)
+        return st;
+    s->q = q;
+    s->r = (struct pl_spec_result){.tokens = s->text + q->n_prompt,
+                                   .token_ns = s->token_ns,
+                                   .rounds = s->rounds,
+                                   .spans = s->spans};
+    s->lookahead = s->o.gamma;
+    for (size_t i = 0; i < q->n_prompt; i++)
+        s->text[i] = q->ids ? q->ids[i] : -1;
+    pl_session_reset(s->o.verifier);
+    s->mark = pl_now_ns();
+    s->r.ready_ns = s->mark - q->start_ns;
+    if (q->tokens == 1) { /* nothing to draft for */
+        st = first_token(s, err);
+        s->draft.n = 0;
+    } else {
+        st = s->o.overlap ? begin_overlapped(s, err) : begin_in_turn(s, err);
+    }
+    done = !st && ends(s, s->text[q->n_prompt]);
+    if (!st && s->draft.n > left(s) - 1 && s->r.n == 1 && left(s))
+        s->draft.n = left(s) - 1;
+    s->r.free_tokens = (uint32_t)s->draft.n;
+    while (!st && !done && left(s)) {
+        if (!s->draft.n)
+            st = next_draft(s, &draft_ns, err);
+        if (!st)
+            st = s->draft.n ? round_of(s, draft_ns, &done, err) : plain_step(s, &done, err);
+        s->draft.n = 0;
+        draft_ns = 0;
+    }
+    if (!st)
+        st = check_identity(s, err);
+    if (!st)
+        *out = s->r;
+    return st;
+}

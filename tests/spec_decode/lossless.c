@@ -1,0 +1,190 @@
+/*
+ * lossless N: N prompts over drafters, gammas and trees, greedy, f32 on the CPU; each output must
+ * be the verifier's alone, token for token, and every round's accounting must add up. Exit 1 names
+ * the first prompt that differs.
+ */
+#include "base/rng.h"
+#include "spec_decode/round.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MODELS PL_SOURCE_DIR "/examples/models/"
+#define MAX_PROMPT 96
+#define MAX_TOKENS 32
+#define MAX_VERIFY 256
+
+static struct pl_err err;
+
+static void ok(enum pl_status st)
+{
+    if (st == PL_OK)
+        return;
+    fprintf(stderr, "%s: %s\n", pl_status_text(st), err.text);
+    exit(1);
+}
+
+struct side {
+    struct pl_model *model;
+    struct pl_session *session;
+};
+
+static struct side load(const char *name, int threads)
+{
+    const struct pl_model_opts mo = {.dtype = PL_DT_F32, .where = {.threads = threads}};
+    const int tap = PL_TAP_FINAL;
+    const struct pl_session_opts so = {.max_tokens = MAX_PROMPT + MAX_TOKENS + MAX_VERIFY,
+                                       .max_verify = MAX_VERIFY,
+                                       .taps = &tap,
+                                       .n_taps = 1};
+    struct side s = {NULL, NULL};
+    char path[512];
+
+    snprintf(path, sizeof(path), "%s%s", MODELS, name);
+    ok(pl_model_load(path, &mo, &s.model, &err));
+    ok(pl_session_create(s.model, &so, &s.session, &err));
+    return s;
+}
+
+/* Half of them repeat themselves, so that prompt lookup has something to find. */
+static size_t make_prompt(uint64_t seed, int32_t vocab, int32_t *ids)
+{
+    struct pl_rng r;
+    size_t n, period;
+
+    pl_rng_init(&r, pl_keyv(7, seed));
+    n = 4 + (size_t)pl_rng_below(&r, MAX_PROMPT - 4);
+    period = pl_rng_below(&r, 2) ? 3 + (size_t)pl_rng_below(&r, 9) : n;
+    for (size_t i = 0; i < n; i++)
+        ids[i] = i < period ? 3 + (int32_t)pl_rng_below(&r, (uint64_t)vocab - 3) : ids[i - period];
+    return n;
+}
+
+static void alone(struct pl_session *s, size_t vocab, const int32_t *ids, size_t n, size_t tokens,
+                  const struct pl_accept_rule *rule, float *logits, int32_t *out)
+{
+    const struct pl_prompt p = {.ids = ids, .n = n};
+
+    pl_session_reset(s);
+    ok(pl_session_prefill(s, &p, logits, &err));
+    for (size_t i = 0; i < tokens; i++) {
+        ok(pl_accept_one(rule, logits, vocab, i, &out[i], &err));
+        if (i + 1 < tokens)
+            ok(pl_session_decode(s, out[i], logits, &err));
+    }
+}
+
+enum { LOOKUP, MODEL, OVERLAP, ADAPTIVE, KINDS };
+static const char *const kinds[] = {"prompt_lookup", "model", "model, overlapped",
+                                    "prompt_lookup, adaptive"};
+
+struct arm {
+    int kind;
+    size_t gamma;
+    void *drafter;
+    struct pl_spec *spec;
+    uint64_t prompts, rounds, drafted, accepted, free_tokens;
+};
+
+static void make_arm(struct arm *a, int kind, size_t gamma, const struct side *big,
+                     const struct side *small, struct pl_lane *lane,
+                     const struct pl_accept_rule *rule)
+{
+    bool model = kind == MODEL || kind == OVERLAP;
+    const struct pl_draft_model_opts mo = {.session = small->session,
+                                           .max_text = MAX_TOKENS + MAX_VERIFY,
+                                           .masked = rule->masked,
+                                           .n_masked = rule->n_masked,
+                                           .tap = -1};
+    struct pl_spec_opts o = {.verifier = big->session,
+                             .ops = model ? &pl_draft_model : &pl_draft_lookup,
+                             .lane = lane,
+                             .transport = &pl_transport_host,
+                             .gamma = gamma,
+                             .overlap = kind == OVERLAP,
+                             .after = true,
+                             .adaptive = kind == ADAPTIVE,
+                             .tap = -1,
+                             .max_tokens = MAX_TOKENS,
+                             .max_prompt = MAX_PROMPT,
+                             .rule = *rule};
+
+    *a = (struct arm){.kind = kind, .gamma = gamma};
+    if (model)
+        ok(pl_draft_model_new(&mo, &a->drafter, &err));
+    else
+        ok(pl_draft_lookup_new(1, 4, &a->drafter, &err));
+    o.drafter = a->drafter;
+    ok(pl_spec_create(&o, &a->spec, &err));
+}
+
+static void check(struct arm *a, uint64_t seed, const int32_t *ids, size_t n, size_t tokens,
+                  const int32_t *want)
+{
+    const struct pl_spec_request q = {.ids = ids, .n_prompt = n, .tokens = tokens};
+    struct pl_spec_result r;
+
+    ok(pl_spec_generate(a->spec, &q, &r, &err));
+    a->prompts++;
+    a->rounds += r.n_rounds;
+    a->drafted += r.drafted;
+    a->accepted += r.accepted;
+    a->free_tokens += r.free_tokens;
+    if (r.n == tokens && memcmp(r.tokens, want, tokens * sizeof(*want)) == 0)
+        return;
+    for (size_t i = 0; i < tokens; i++)
+        if (i >= r.n || r.tokens[i] != want[i]) {
+            fprintf(stderr, "%s, gamma %zu, prompt %llu: token %zu of %zu differs\n",
+                    kinds[a->kind], a->gamma, (unsigned long long)seed, i, tokens);
+            break;
+        }
+    exit(1);
+}
+
+int main(int argc, char **argv)
+{
+    static const size_t gammas[] = {1, 2, 3, 4, 5, 8, 16, 31};
+    enum { GAMMAS = sizeof(gammas) / sizeof(gammas[0]), ARMS = KINDS * GAMMAS };
+    unsigned long long prompts = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
+    static const int32_t eos = 2;
+    const struct pl_accept_rule rule = {.masked = &eos, .n_masked = 1};
+    struct side big = load("small-llama", 1), small = load("tiny-llama", 1);
+    int32_t vocab = pl_model_info(big.model)->arch.vocab, ids[MAX_PROMPT], want[MAX_TOKENS];
+    float *logits = calloc((size_t)vocab, sizeof(*logits));
+    struct arm arms[ARMS];
+    struct pl_lane *lane = NULL;
+
+    if (!prompts || !logits) {
+        fprintf(stderr, "usage: lossless PROMPTS\n");
+        return 2;
+    }
+    ok(pl_lane_new(&lane, &err));
+    for (int k = 0; k < KINDS; k++)
+        for (size_t g = 0; g < GAMMAS; g++)
+            make_arm(&arms[(size_t)k * GAMMAS + g], k, gammas[g], &big, &small, lane, &rule);
+    for (unsigned long long i = 0; i < prompts; i++) {
+        size_t n = make_prompt(i, vocab, ids), tokens = 1 + (size_t)(i * 7 % MAX_TOKENS);
+        alone(big.session, (size_t)vocab, ids, n, tokens, &rule, logits, want);
+        check(&arms[i % ARMS], i, ids, n, tokens, want);
+    }
+    for (size_t i = 0; i < ARMS; i++) {
+        const struct arm *a = &arms[i];
+        printf(
+            "%-24s gamma %2zu: %4llu prompts, %6llu rounds, %6llu drafted, %6llu accepted, %6llu "
+            "free: identical\n",
+            kinds[a->kind], a->gamma, (unsigned long long)a->prompts, (unsigned long long)a->rounds,
+            (unsigned long long)a->drafted, (unsigned long long)a->accepted,
+            (unsigned long long)a->free_tokens);
+        pl_spec_free(a->spec);
+        (a->kind == MODEL || a->kind == OVERLAP ? &pl_draft_model : &pl_draft_lookup)
+            ->free(a->drafter);
+    }
+    pl_lane_free(lane);
+    free(logits);
+    pl_session_free(big.session);
+    pl_session_free(small.session);
+    pl_model_free(big.model);
+    pl_model_free(small.model);
+    return 0;
+}
