@@ -4,6 +4,7 @@ dequantised weights, and blocks of every type with what the gguf package says th
 after changing it and commit what it writes.
 
     python3 tools/make_gguf_goldens.py [OUT]          needs torch, transformers, gguf, numpy
+    python3 tools/make_gguf_goldens.py --quantised     only those of examples/models/small-llama-*.gguf
 """
 
 import json
@@ -18,7 +19,9 @@ from gguf import GGMLQuantizationType as T
 from transformers import (BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM,
                           Qwen3Config, Qwen3ForCausalLM)
 
-OUT = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__), "..", "tests", "model", "gguf")
+HERE = os.path.dirname(os.path.abspath(__file__))
+OUT = sys.argv[1] if len(sys.argv) > 1 and sys.argv[1] != "--quantised" else os.path.join(HERE, "..", "tests", "model", "gguf")
+MODELS = os.path.join(HERE, "..", "examples", "models")
 GREEDY = 16
 VOCAB = 97
 QUANTS = [T.Q4_0, T.Q4_1, T.Q5_0, T.Q5_1, T.Q8_0, T.Q2_K, T.Q3_K, T.Q4_K, T.Q5_K, T.Q6_K]
@@ -209,14 +212,17 @@ def make_model(name, seed):
     if extra.get("tied"):
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model.load_state_dict(state, strict=True)
-    ids = rng.integers(3, VOCAB, n).astype(np.int32)
+    write_llama(name, model, rng.integers(3, VOCAB, n).astype(np.int32))
+
+
+def write_llama(name, model, ids):
     with torch.no_grad():
         greedy = ids.tolist()
         for _ in range(GREEDY):
             greedy.append(int(model(torch.tensor([greedy])).logits[0, -1].argmax()))
         logits = model(torch.tensor(ids[None].astype(np.int64))).logits[0, -4:].numpy().astype(np.float32)
     np.save(os.path.join(OUT, name + ".ids.npy"), ids)
-    np.save(os.path.join(OUT, name + ".greedy.npy"), np.array(greedy[n:], np.int32))
+    np.save(os.path.join(OUT, name + ".greedy.npy"), np.array(greedy[len(ids):], np.int32))
     np.save(os.path.join(OUT, name + ".logits.npy"), logits)  # of the last four places
 
 
@@ -363,7 +369,25 @@ def make_tokenizers():
                     ids=dict(cls=of("[CLS]"), seperator=of("[SEP]"), unknown=of("[UNK]"), padding=of("[PAD]")))
 
 
+def make_quantised():
+    """What transformers says about the weights that examples/models/small-llama-TYPE.gguf decode to."""
+    config = LlamaConfig.from_pretrained(os.path.join(MODELS, "small-llama"))
+    for file in sorted(f for f in os.listdir(MODELS) if f.endswith(".gguf")):
+        state = {}
+        for t in gguf.GGUFReader(os.path.join(MODELS, file)).tensors:
+            v = gguf.dequantize(t.data, t.tensor_type).astype(np.float32).reshape(tuple(reversed(t.shape.tolist())))
+            if ".attn_q." in t.name or ".attn_k." in t.name:
+                v = unpaired(v, config.num_attention_heads if ".attn_q." in t.name else config.num_key_value_heads)
+            state[hf_name(t.name)] = torch.from_numpy(np.ascontiguousarray(v))
+        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+        model = LlamaForCausalLM(config).float().eval()
+        model.load_state_dict(state, strict=True)
+        write_llama(file.removesuffix(".gguf"), model, np.random.default_rng(500).integers(3, config.vocab_size, 65).astype(np.int32))
+
+
 def main():
+    if sys.argv[1:] == ["--quantised"]:
+        return make_quantised()
     shutil.rmtree(OUT, ignore_errors=True)
     os.makedirs(OUT)
     torch.set_num_threads(1)
@@ -373,6 +397,7 @@ def main():
         make_other(name, 400 + i)
     make_blocks()
     make_tokenizers()
+    make_quantised()
     with open(os.path.join(OUT, "README.md"), "w") as f:
         f.write("Made by tools/make_gguf_goldens.py (gguf 0.19.0, torch %s): random weights; expected values from the gguf package's\n"
                 "dequantisation and transformers.\n" % torch.__version__.split("+")[0])

@@ -14,6 +14,10 @@
 static const char *const names[] = {"f32",  "f16",  "bf16",    "q4_0", "q4_1", "q5_0",
                                     "q5_1", "q8_0", "mixed_k", "yarn", "gpt2"};
 
+/* Of examples/models: a trained model in each format (tools/quantize.py). */
+static const char *const quantised[] = {"small-llama-q4_0", "small-llama-q4_k", "small-llama-q5_k",
+                                        "small-llama-q6_k", "small-llama-q8_0"};
+
 static struct npy golden(const char *name, const char *part)
 {
     char path[512];
@@ -27,7 +31,8 @@ static struct pl_model *load(const char *name, const struct pl_model_opts *o)
     struct pl_model *m = NULL;
     char path[512];
 
-    snprintf(path, sizeof(path), DIR "/%s.gguf", name);
+    snprintf(path, sizeof(path), "%s/%s.gguf",
+             strncmp(name, "small-llama", 11) == 0 ? PL_SOURCE_DIR "/examples/models" : DIR, name);
     ok(pl_model_load(path, o, &m, &err));
     return m;
 }
@@ -75,6 +80,8 @@ static void test_transformers(void **state)
         check_model(names[i], "portable");
         check_model(names[i], NULL);
     }
+    for (size_t i = 0; i < sizeof(quantised) / sizeof(quantised[0]); i++)
+        check_model(quantised[i], NULL);
 }
 
 static void test_bert(void **state)
@@ -218,6 +225,11 @@ static void test_tokenizers(void **state)
 
     (void)state;
     check_tokenizer(DIR "/tokenizer_spm.gguf", GOLDENS "/spm_bytes");
+    for (size_t i = 0; i < sizeof(quantised) / sizeof(quantised[0]); i++) {
+        char path[512];
+        snprintf(path, sizeof(path), PL_SOURCE_DIR "/examples/models/%s.gguf", quantised[i]);
+        check_tokenizer(path, PL_SOURCE_DIR "/examples/models/small-llama");
+    }
     check_tokenizer(DIR "/tokenizer_bpe.gguf", PL_SOURCE_DIR "/tests/model/tokenizers/qwen2");
     check_tokenizer(DIR "/tokenizer_bert.gguf",
                     PL_SOURCE_DIR "/tests/model/tokenizers/bert_uncased");
