@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #define PL_IMAGE_MAX_SIDE 16384
+#define PL_IMAGE_MAX_PIXELS (1 << 26)
 
 struct pl_image {
     int32_t width, height; /* 1 … PL_IMAGE_MAX_SIDE */
@@ -23,7 +24,8 @@ struct pl_images {
     size_t n;
 };
 void pl_images_release(struct pl_images *l);
-/* Appends a picture of that size, its pixels not set. PL_ERANGE: a side out of bounds. */
+/* Appends a picture of that size, its pixels not set. PL_ERANGE: a side, or the
+ * whole, out of bounds. */
 PL_MUST_CHECK
 enum pl_status pl_images_add(struct pl_images *l, int32_t width, int32_t height,
                              struct pl_image **out, struct pl_err *err);

@@ -23,7 +23,8 @@ struct pl_video_info {
 /*
  * At most n frames as the reference takes them: of total frames those numbered
  * ⌊i · total / n⌋, i = 0 … n − 1, each once (a clip of fewer than n frames gives all of them). n 0:
- * every frame. Colours as swscale's default conversion to rgb24 gives them. info may be NULL.
+ * every frame. Colours by the clip's own matrix and range (BT.601
+ * where it names none), as swscale converts to rgb24. info may be NULL.
  * PL_ENOENT, PL_EFORMAT (no video stream, nothing that can be decoded, no PNG in the folder),
  * PL_EUNSUPPORTED (a clip in a build without FFmpeg; the codec by name).
  */

@@ -5,13 +5,13 @@ set -euo pipefail
 what=${1:-demo}
 
 packages=(gcc cmake ninja-build pkg-config git libopenmpi-dev openmpi-bin libhdf5-openmpi-dev libjansson-dev libyaml-dev
-  libhwloc-dev libssl-dev gnuplot-nox)
+  libhwloc-dev libssl-dev gnuplot-nox libpng-dev zlib1g-dev libavformat-dev libavcodec-dev libswscale-dev)
 if [ "$what" = test ]; then
   packages+=(libcmocka-dev libhdf5-dev hdf5-tools python3 python3-h5py python3-numpy python3-pandas shellcheck iproute2 slurm-wlm munge)
 fi
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-  echo "setup: no apt here; expecting from modules: C compiler, CMake, Ninja, pkg-config, MPI, HDF5, jansson, libyaml, hwloc, OpenSSL, cmocka, gnuplot" >&2
+  echo "setup: no apt here; expecting from modules: C compiler, CMake, Ninja, pkg-config, MPI, HDF5, jansson, libyaml, hwloc, OpenSSL, cmocka, gnuplot; for pictures and clips libpng, zlib and FFmpeg's libraries" >&2
   exit 0
 fi
 

@@ -1,6 +1,8 @@
 #include "cli/runner/build_info.h"
 
 #include "model/backend.h"
+#include "model/image.h"
+#include "model/video.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -34,11 +36,14 @@ json_t *pl_build_info(void)
     char chosen[128] = "";
 
     read_paths(isa, chosen, sizeof(chosen));
-    return json_pack("{s:s,s:s,s:b,s:b,s:b,s:b,s:o,s:s}", "version", PL_VERSION, "compiler",
+    return json_pack("{s:s,s:s,s:b,s:b,s:s*,s:b,s:s*,s:b,s:b,s:o,s:s}", "version", PL_VERSION,
+                     "compiler",
 #if defined(__clang__)
                      "clang " __clang_version__,
 #else
                      "gcc " __VERSION__,
 #endif
-                     "cuda", 0, "ffmpeg", 0, "mpi", 0, "hdf5", 0, "isa", isa, "device", chosen);
+                     "cuda", 0, "ffmpeg", pl_video_version() != NULL, "ffmpeg_version",
+                     pl_video_version(), "png", pl_png_version() != NULL, "png_version",
+                     pl_png_version(), "mpi", 0, "hdf5", 0, "isa", isa, "device", chosen);
 }

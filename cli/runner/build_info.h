@@ -1,4 +1,5 @@
-/* What this build has. New reference: {version, compiler, cuda, ffmpeg, mpi, hdf5, isa, device}. */
+/* What this build has. New reference: {version, compiler, cuda, ffmpeg, png (and their versions),
+ * mpi, hdf5, isa, device}. */
 #ifndef PL_CLI_RUNNER_BUILD_INFO_H
 #define PL_CLI_RUNNER_BUILD_INFO_H
 

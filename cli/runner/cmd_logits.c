@@ -121,7 +121,7 @@ static enum pl_status run(const struct pl_model_args *a, const char *path, const
     st = compute(m, &e, &in, layer, numbers, err);
     if (!st) {
         count_nonfinite(numbers, shape.rows * shape.cols);
-        st = pl_npy_write(out_path, buf, shape.rows, shape.cols, err);
+        st = pl_npy_write(out_path, buf, (const size_t[]){shape.rows, shape.cols}, 2, err);
     }
 out:
     free(buf);

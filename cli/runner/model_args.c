@@ -1,6 +1,7 @@
 #include "cli/runner/model_args.h"
 
 #include "cli/runner/npy.h"
+#include "model/npy.h"
 
 #include <errno.h>
 #include <stdlib.h>

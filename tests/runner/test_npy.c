@@ -142,7 +142,7 @@ static void writes_what_numpy_reads(void **state)
 
     (void)state;
     memcpy(buf + PL_NPY_HEADER, v, sizeof(v));
-    assert_int_equal(pl_npy_write(path, buf, 2, 3, &err), PL_OK);
+    assert_int_equal(pl_npy_write(path, buf, (const size_t[]){2, 3}, 2, &err), PL_OK);
     assert_int_equal(pl_read_file(path, 4096, &b, &err), PL_OK);
     assert_int_equal(b.len, sizeof(buf));
     assert_memory_equal(b.data, "\x93NUMPY\x01\x00\x76\x00{'descr': '<f4'", 25);
@@ -150,8 +150,9 @@ static void writes_what_numpy_reads(void **state)
     assert_int_equal(b.data[PL_NPY_HEADER - 1], '\n');
     assert_memory_equal(b.data + PL_NPY_HEADER, v, sizeof(v));
     pl_buf_release(&b);
-    assert_int_equal(pl_npy_write("/nonexistent/x.npy", buf, 2, 3, &err), PL_ENOENT);
-    assert_int_equal(pl_npy_write("/dev/full", buf, 2, 3, &err), PL_EIO);
+    assert_int_equal(pl_npy_write("/nonexistent/x.npy", buf, (const size_t[]){2, 3}, 2, &err),
+                     PL_ENOENT);
+    assert_int_equal(pl_npy_write("/dev/full", buf, (const size_t[]){2, 3}, 2, &err), PL_EIO);
 }
 
 int main(void)
