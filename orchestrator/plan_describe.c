@@ -144,13 +144,15 @@ static json_t *tokens_list(const struct pl_sweep *s, bool prefill)
 static enum pl_status ask(struct describer *d, struct child *c, const json_t *model,
                           const json_t *arm, json_t **answer, struct pl_err *err)
 {
+    const json_t *drafter =
+        pl_sweep_model(d->s, pl_json_get_str(json_object_get(arm, "draft"), "model", ""));
     const json_t *grid = json_object_get(d->s->resolved, "grid");
     const json_t *measure = json_object_get(d->s->resolved, "measure");
     bool prefill = strcmp(pl_json_get_str(measure, "mode", ""), "prefill") == 0;
     const json_t *data = json_object_get(d->s->resolved, "data");
     json_t *q =
-        json_pack("{s:s,s:O,s:n,s:O,s:O,s:I,s:o,s:s}", "type", "describe", "model", model,
-                  "draft_model", "arm", arm, "contexts", json_object_get(grid, "contexts"),
+        json_pack("{s:s,s:O,s:O?,s:O,s:O,s:I,s:o,s:s}", "type", "describe", "model", model,
+                  "draft_model", drafter, "arm", arm, "contexts", json_object_get(grid, "contexts"),
                   "tokens", (json_int_t)(prefill ? 1 : d->s->tokens), "context_tokens",
                   tokens_list(d->s, prefill), "data", pl_json_get_str(data, "kind", "text"));
     enum pl_status st;

@@ -9,6 +9,7 @@
 #define ENGINE PL_SECTION_ENGINE
 #define FAIL PL_SECTION_FAIL
 #define ARM PL_SECTION_ARM
+#define DRAFT PL_SECTION_DRAFT
 #define GRID PL_SECTION_GRID
 #define GENERATE PL_SECTION_GENERATE
 #define MEASURE PL_SECTION_MEASURE
@@ -26,6 +27,9 @@ const struct pl_sweep_key pl_sweep_keys[] = {
     {ROOT, "baseline", PL_KEY_STR, 0, 0, NULL, "null", "", PL_FOR_ALL,
      "required, unless there is one arm or every arm has its own",
      "the arm that others are compared with"},
+    {ROOT, "adapter_dir", PL_KEY_PATH, 0, 0, NULL, "null", "path", PL_FOR_ALL,
+     "drafts name their weights",
+     "where `arms.A.draft` finds an adapter or heads by name: L4.safetensors, eagle.safetensors"},
     {ROOT, "grid", PL_KEY_MAP, 0, 0, NULL, NULL, "", PL_FOR_ALL, NULL,
      "contexts × samples × repeats"},
     {ROOT, "generate", PL_KEY_MAP, 0, 0, NULL, "{}", "", PL_FOR_ALL, "the defaults below",
@@ -102,6 +106,8 @@ const struct pl_sweep_key pl_sweep_keys[] = {
      "the arm that it is compared with"},
     {ARM, "matrix", PL_KEY_MAP, 0, 0, NULL, "null", "", PL_FOR_ALL, "one arm",
      "lists of values by key: one arm a combination"},
+    {ARM, "draft", PL_KEY_MAP, 0, 0, NULL, "null", "", PL_FOR_OWN, "it does not draft",
+     "speculative decoding: who drafts, and how; see arms.A.draft"},
     {ARM, "scale", PL_KEY_FLOAT, 1e-6, 1e6, NULL, "1", "factor", PL_FOR_SIM, NULL,
      "multiplies its times"},
     {ARM, "fail", PL_KEY_MAP, 0, 0, NULL, "null", "", PL_FOR_SIM, "the model's",
@@ -114,6 +120,39 @@ const struct pl_sweep_key pl_sweep_keys[] = {
      "mean time of drafting one token (needs acceptance)"},
     {ARM, "verify_us", PL_KEY_FLOAT, 0, 1e12, NULL, "null", "µs", PL_FOR_SIM,
      "the model's decode_us", "mean time of one verification (needs acceptance)"},
+
+    {DRAFT, "model", PL_KEY_STR, 0, 0, NULL, "null", "model", PL_FOR_ALL,
+     "required for model, retokenize and adapters but B1", "the model that drafts"},
+    {DRAFT, "method", PL_KEY_CHOICE, 0, 0, "prompt_lookup|model|eagle|medusa|retokenize|adapter",
+     "null", "", PL_FOR_ALL, "adapter where there is one, else model", "who drafts"},
+    {DRAFT, "adapter", PL_KEY_CHOICE, 0, 0, "L1|L2|L3|L4|L5|L5F|B1", "null", "", PL_FOR_ALL, "none",
+     "what makes the drafter's hidden states the verifier's"},
+    {DRAFT, "weights", PL_KEY_PATH, 0, 0, NULL, "null", "path", PL_FOR_ALL, "found in adapter_dir",
+     "safetensors of the adapter or the heads"},
+    {DRAFT, "gamma", PL_KEY_INT, 1, 255, NULL, "null", "tokens", PL_FOR_ALL, "1",
+     "tokens drafted a round, at most (with a tree: its depth)"},
+    {DRAFT, "overlap", PL_KEY_CHOICE, 0, 0, "prefill|none", "\"prefill\"", "", PL_FOR_ALL, NULL,
+     "prefill: a drafter with a model starts beside the verifier's prefill and drafts until that "
+     "ends"},
+    {DRAFT, "after_prefill", PL_KEY_CHOICE, 0, 0, "none|gamma", "null", "", PL_FOR_ALL,
+     "none for an adapter without gamma, else gamma",
+     "whether it goes on drafting, gamma tokens a round"},
+    {DRAFT, "transport", PL_KEY_CHOICE, 0, 0, "auto|host", "\"auto\"", "", PL_FOR_ALL, NULL,
+     "what carries drafts between the lanes' devices"},
+    {DRAFT, "temperature", PL_KEY_FLOAT, 0, 100, NULL, "0", "", PL_FOR_ALL, NULL,
+     "0: greedy, the verifier's own output; above: both sides sample, in the verifier's "
+     "distribution"},
+    {DRAFT, "adaptive", PL_KEY_BOOL, 0, 0, NULL, "false", "", PL_FOR_ALL, NULL,
+     "a round drafts one more than the last one where all were accepted, else one more than were; "
+     "at most gamma"},
+    {DRAFT, "min_ngram", PL_KEY_INT, 1, 64, NULL, "null", "tokens", PL_FOR_ALL, "1",
+     "prompt_lookup: the shortest end of the text that is looked for"},
+    {DRAFT, "max_ngram", PL_KEY_INT, 1, 64, NULL, "null", "tokens", PL_FOR_ALL, "4",
+     "prompt_lookup: the longest"},
+    {DRAFT, "tree_top", PL_KEY_INT, 1, 16, NULL, "null", "", PL_FOR_ALL, "1: a chain",
+     "eagle, medusa: children of a node at most"},
+    {DRAFT, "tree_tokens", PL_KEY_INT, 1, 255, NULL, "null", "tokens", PL_FOR_ALL, "24",
+     "eagle, medusa: nodes of a tree at most"},
 
     {GRID, "contexts", PL_KEY_INTS, 1, 16777216, NULL, NULL, "tokens", PL_FOR_ALL, NULL,
      "context lengths; every id counts, BOS included"},
@@ -149,8 +188,8 @@ const size_t pl_sweep_n_keys = sizeof pl_sweep_keys / sizeof pl_sweep_keys[0];
 const char *pl_section_name(enum pl_sweep_section s)
 {
     static const char *const names[] = {
-        "",       "data", "models.M", "models.M.engine", "models.M.fail",
-        "arms.A", "grid", "generate", "measure"};
+        "",       "data",         "models.M", "models.M.engine", "models.M.fail",
+        "arms.A", "arms.A.draft", "grid",     "generate",        "measure"};
     return names[s];
 }
 

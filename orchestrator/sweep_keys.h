@@ -14,6 +14,7 @@ enum pl_sweep_section {
     PL_SECTION_ENGINE, /* models.M.engine, when it is a map */
     PL_SECTION_FAIL,   /* models.M.fail */
     PL_SECTION_ARM,    /* arms.A */
+    PL_SECTION_DRAFT,  /* arms.A.draft */
     PL_SECTION_GRID,
     PL_SECTION_GENERATE,
     PL_SECTION_MEASURE

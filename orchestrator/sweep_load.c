@@ -1,5 +1,6 @@
 /* A sweep file → the resolved sweep. Every step records its mistakes and goes on, so that all come
  * in one go. */
+#include "orchestrator/sweep_draft.h"
 #include "orchestrator/sweep_paths.h"
 #include "orchestrator/sweep_select.h"
 #include "orchestrator/sweep_suggest.h"
@@ -234,6 +235,30 @@ static void check_used_model(struct loader *l, struct model_def *m)
 
 /* --- arms --- */
 
+/* What drafts for an arm: its model must be there, and one of ours. */
+static void read_draft(struct loader *l, const struct pl_arm_def *arm, const struct model_def *m,
+                       json_t *j, const char *label)
+{
+    const struct pl_yaml *v = pl_tree_get(arm->map, "draft");
+    const char *dir = pl_json_get_str(l->root, "adapter_dir", NULL), *name, *sub;
+    json_t *draft;
+    struct model_def *d;
+    if (!v || !m || !(m->engines & PL_FOR_OWN))
+        return;
+    draft = pl_tree_draft(&l->t, v, label, dir);
+    set(l, j, "draft", draft ? draft : json_null());
+    name = pl_json_get_str(draft, "model", NULL);
+    sub = pl_arena_printf(&l->t.arena, "%s.draft.model", label);
+    if (!name || !sub)
+        return;
+    d = find_model(l, name);
+    if (!d)
+        no_such_model(l, place_of(v, "model"), sub, name);
+    else if (!(d->engines & PL_FOR_OWN))
+        pl_tree_mistake(&l->t, place_of(v, "model"),
+                        "%s is \"%s\", expected a model of our own runner", sub, name);
+}
+
 /* The simulated engine's drafting keys: the arm's, else its model's, else the defaults; they mean
  * something together only. */
 static void resolve_drafting(struct loader *l, const struct model_def *m,
@@ -289,6 +314,7 @@ static void read_arm(struct loader *l, size_t i)
     if (json_object_update(j, keys) != 0)
         t->no_memory = true;
     json_decref(keys);
+    read_draft(l, arm, m, j, label);
     if (m && m->engines == PL_FOR_SIM) {
         read_fail(l, arm->map, j, label);
         resolve_drafting(l, m, arm, j, label);
@@ -461,11 +487,19 @@ static void check_size(struct loader *l)
 static void mark_used(struct loader *l, const bool *chosen)
 {
     for (size_t i = 0; i < l->n_arms; i++) {
-        struct model_def *m = find_model(l, pl_json_get_str(l->arm_json[i], "model", ""));
-        if (!m || m->used || !chosen[i])
-            continue;
-        m->used = true;
-        check_used_model(l, m);
+        json_t *draft = json_object_get(l->arm_json[i], "draft");
+        struct model_def *of[2] = {find_model(l, pl_json_get_str(l->arm_json[i], "model", "")),
+                                   find_model(l, pl_json_get_str(draft, "model", ""))};
+        if (chosen[i] && json_is_object(draft))
+            pl_tree_draft_weights(&l->t, draft, pl_tree_get(l->arms[i].map, "draft"),
+                                  pl_arena_printf(&l->t.arena, "arms.%s", l->arms[i].name),
+                                  pl_json_get_str(l->root, "adapter_dir", NULL));
+        for (int k = 0; k < 2; k++) {
+            if (!of[k] || of[k]->used || !chosen[i])
+                continue;
+            of[k]->used = true;
+            check_used_model(l, of[k]);
+        }
     }
 }
 
@@ -512,6 +546,7 @@ static json_t *read_all(struct loader *l, const struct pl_select *sel, struct pl
     if (sel)
         pl_select_edit(t, sel);
     l->root = pl_tree_section(t, t->root, PL_SECTION_ROOT, PL_FOR_ALL, "");
+    pl_tree_adapter_dir(t, l->root, place_of(t->root, "adapter_dir"));
     if (t->root->kind != PL_YAML_MAP)
         return NULL;
     data = pl_tree_get(t->root, "data");

@@ -22,14 +22,13 @@ static const struct {
      "s.yaml:3:24: unknown key \"scael\" in arms.a, expected model, baseline, matrix, scale, fail, "
      "acceptance, gamma, draft_us or verify_us, did you mean scale\n"
      "s.yaml:4:1: unknown key \"baselin\", expected name, seed, data, models, arms, baseline, "
-     "grid, "
-     "generate or measure, did you mean baseline\n"
+     "adapter_dir, grid, generate or measure, did you mean baseline\n"
      "s.yaml:6:8: unknown key \"context\" in grid, expected contexts, samples or repeats, did you "
      "mean contexts\n"
      "s.yaml:6:51: unknown key \"repeat\" in grid, expected contexts, samples or repeats, did you "
      "mean repeats\n"
-     "s.yaml:7:1: unknown key \"zebra\", expected name, seed, data, models, arms, baseline, grid, "
-     "generate or measure\n"},
+     "s.yaml:7:1: unknown key \"zebra\", expected name, seed, data, models, arms, baseline, "
+     "adapter_dir, grid, generate or measure\n"},
     /* keys given twice name the first place */
     {HEAD "seed: 1\nseed: 2\narms:\n  a: {model: sim}\n  b: {model: sim, scale: 1, scale: 2}\n"
           "  a: {model: sim}\n" TAIL,
@@ -171,8 +170,8 @@ static void test_bad(void **state)
 static void test_later_keys(void **state)
 {
     static const char *const texts[] = {
-        HEAD "adapter_dir: x\nstage: {}\narms: {a: {model: sim}}\n" TAIL,
-        HEAD "arms: {a: {model: sim, prune: {}, draft: {}, batch: 2, concurrency: 2}}\n" TAIL,
+        HEAD "stage: {}\narms: {a: {model: sim}}\n" TAIL,
+        HEAD "arms: {a: {model: sim, prune: {}, batch: 2, concurrency: 2}}\n" TAIL,
         HEAD "arms: {a: {model: sim}}\nmeasure: {energy: true, kernels: true}\n" TAIL,
         "data: {kind: synthetic, dir: x, questions: y, n_questions: 1, max_window_ms: 1, "
         "cache_vision: true}\nmodels: {sim: {engine: sim}}\narms: {a: {model: sim}}\n" TAIL,

@@ -96,6 +96,13 @@ struct pl_trial_round {
     int64_t draft_us, verify_us;
 };
 
+/* Part of a lane's time: lane 0 is the verifier's, 1 the drafter's. */
+struct pl_trial_span {
+    uint8_t lane;
+    uint8_t kind;             /* enum pl_phase */
+    int64_t start_ns, end_ns; /* since the trial's start */
+};
+
 /* A score of the answer, by a name of docs/METRICS.md. */
 struct pl_trial_quality {
     const char *name;
@@ -115,6 +122,8 @@ struct pl_trial_result {
     uint32_t layers;
     const struct pl_trial_round *rounds; /* [n_rounds] */
     uint32_t n_rounds;
+    const struct pl_trial_span *spans; /* [n_spans]; the first ones only */
+    uint32_t n_spans;
     uint32_t drafted, accepted, free_tokens, cut, divergent;
     int64_t weights_bytes, kv_bytes, workspace_bytes, device_peak_bytes,
         other_bytes; /* −1: not measured */

@@ -39,20 +39,34 @@ static void free_model(struct llm_model *m)
     free(m);
 }
 
+static void free_arm(struct llm_arm *a)
+{
+    pl_drafting_free(a->drafting);
+    json_decref(a->draft);
+    free(a->name);
+    free(a);
+}
+
+/* Whether an arm runs on a model (NULL: any), or was made by the load in hand. */
+static bool arm_goes(const struct llm_arm *a, const char *model, bool fresh_only)
+{
+    if (fresh_only)
+        return a->fresh || a->model->fresh || (a->drafter && a->drafter->fresh);
+    return !model || strcmp(a->model->name, model) == 0 ||
+           (a->drafter && strcmp(a->drafter->name, model) == 0);
+}
+
 /* Models by name (NULL: all) or, with fresh_only, those of the load in hand; and their arms. */
 static void drop(struct llm_state *s, const char *model, bool fresh_only)
 {
     for (struct llm_arm **at = &s->arms; *at;) {
         struct llm_arm *a = *at;
-        bool goes =
-            fresh_only ? a->fresh || a->model->fresh : !model || strcmp(a->model->name, model) == 0;
-        if (!goes) {
+        if (!arm_goes(a, model, fresh_only)) {
             at = &a->next;
             continue;
         }
         *at = a->next;
-        free(a->name);
-        free(a);
+        free_arm(a);
     }
     for (struct llm_model **at = &s->models; *at;) {
         struct llm_model *m = *at;
@@ -83,6 +97,7 @@ static void llm_close(void *state)
     pl_ids_release(&s->ids);
     free(s->out_tokens);
     free(s->out_ns);
+    free(s->rounds);
     free(s);
 }
 
@@ -96,7 +111,7 @@ static void say(json_t *list, const char *text)
 /* What an arm asks for and this engine cannot do. */
 static void check_arm(const json_t *arm, json_t *errors)
 {
-    static const char *const absent[] = {"prune", "draft"};
+    static const char *const absent[] = {"prune"};
 
     for (size_t i = 0; i < sizeof(absent) / sizeof(absent[0]); i++) {
         const json_t *v = json_object_get(arm, absent[i]);
@@ -176,6 +191,7 @@ static enum pl_status llm_describe(void *state, const json_t *q, json_t *answer,
     struct pl_model_opts opts;
     struct pl_entry e;
     struct pl_err err = {""};
+    struct llm_draft_info draft = {.max_rounds = 0};
     int64_t kv = 0;
     enum pl_status st = pl_entry_read(json_object_get(q, "model"), &e, &err);
 
@@ -198,17 +214,21 @@ static enum pl_status llm_describe(void *state, const json_t *q, json_t *answer,
         pl_session_bytes(&info.arch, &so, &mem);
         check_contexts(q, contexts, &info.arch, errors);
         tokenizer = tokenizer_name(&e, &info.arch, data, warnings, errors);
+        if (llm_draft_describe(q, &info.arch, tokens, &draft, &err))
+            say(errors, err.text);
     }
     if (json_object_update_new(
             answer,
-            json_pack("{s:i,s:i,s:I,s:I,s:I,s:I,s:i,s:o,s:b,s:i,s:s,s:s,s:o,s:o}", "layers",
+            json_pack("{s:i,s:i,s:I,s:I,s:I,s:I,s:I,s:o,s:b,s:i,s:s,s:s,s:o,s:o}", "layers",
                       info.arch.layers, "vocab", info.arch.vocab, "max_positions",
                       (json_int_t)info.arch.max_positions, "weights_bytes",
-                      (json_int_t)info.weights_bytes, "kv_bytes_per_token", (json_int_t)kv,
-                      "workspace_bytes", (json_int_t)mem.workspace_bytes, "max_rounds", 0,
+                      (json_int_t)(info.weights_bytes + draft.weights_bytes), "kv_bytes_per_token",
+                      (json_int_t)(kv + draft.kv_bytes_per_token), "workspace_bytes",
+                      (json_int_t)mem.workspace_bytes, "max_rounds", (json_int_t)draft.max_rounds,
                       "tokenizer", tokenizer ? tokenizer : json_string(""), "synthetic",
-                      info.random, "layers_draft", 0, "dtype", pl_dtype_traits(info.dtype)->name,
-                      "arch", info.arch.name, "warnings", warnings, "errors", errors)))
+                      info.random || draft.synthetic, "layers_draft", draft.layers, "dtype",
+                      pl_dtype_traits(info.dtype)->name, "arch", info.arch.name, "warnings",
+                      warnings, "errors", errors)))
         return pl_fault_set(fault, no_memory(&fault->err), PL_FAULT_RUNNER);
     return PL_OK;
 }
@@ -291,25 +311,28 @@ static enum pl_status add_arm(struct llm_state *s, const char *name, const json_
     if (st)
         return st;
     for (a = s->arms; a; a = a->next) {
-        if (strcmp(a->name, name) == 0) {
-            a->model = m;
-            return PL_OK;
-        }
+        if (strcmp(a->name, name) == 0)
+            break;
     }
-    a = calloc(1, sizeof(*a));
-    if (!a || !(a->name = strdup(name))) {
-        free(a);
-        return no_memory(err);
+    if (!a) {
+        a = calloc(1, sizeof(*a));
+        if (!a || !(a->name = strdup(name))) {
+            free(a);
+            return no_memory(err);
+        }
+        a->model = m;
+        a->fresh = true;
+        a->next = s->arms;
+        s->arms = a;
     }
     a->model = m;
-    a->fresh = true;
-    a->next = s->arms;
-    s->arms = a;
-    return PL_OK;
+    st = llm_draft_arm(s, a, arm, err);
+    return st ? pl_err_prefix(err, st, "arm %s", name) : PL_OK;
 }
 
 static enum pl_status make_room(struct llm_state *s, const struct pl_load *l, struct pl_err *err)
 {
+    struct pl_trial_round *rounds;
     int32_t *tokens;
     int64_t *ns;
 
@@ -320,13 +343,18 @@ static enum pl_status make_room(struct llm_state *s, const struct pl_load *l, st
         return pl_fail(err, PL_ERANGE, "tokens: %lld", (long long)l->tokens);
     tokens = calloc((size_t)l->tokens, sizeof(*tokens));
     ns = calloc((size_t)l->tokens, sizeof(*ns));
-    if (!tokens || !ns) {
+    rounds = calloc((size_t)l->tokens, sizeof(*rounds));
+    if (!tokens || !ns || !rounds) {
         free(tokens);
         free(ns);
+        free(rounds);
         return no_memory(err);
     }
     free(s->out_tokens);
     free(s->out_ns);
+    free(s->rounds);
+    s->rounds = rounds;
+    s->seed = l->seed;
     s->out_tokens = tokens;
     s->out_ns = ns;
     s->tokens = l->tokens;
@@ -342,6 +370,17 @@ static enum pl_status foresee_session(struct llm_model *m, const struct pl_load 
     if (l->max_context == 0)
         return PL_OK;
     return llm_session(m, l->max_context, l->prefill_only ? 1 : l->tokens, err);
+}
+
+/* The same for what an arm drafts with. Room made for other settings (tokens, EOS) goes. */
+static enum pl_status ready_arm(struct llm_state *s, struct llm_arm *a, const struct pl_load *l,
+                                struct pl_err *err)
+{
+    pl_drafting_free(a->drafting);
+    a->drafting = NULL;
+    if (!a->draft || !l->max_context || l->prefill_only)
+        return PL_OK;
+    return llm_draft_ready(s, a, l->max_context, l->tokens, err);
 }
 
 static enum pl_status load_models(struct llm_state *s, const struct pl_load *l, json_t *models_out,
@@ -384,6 +423,8 @@ static enum pl_status llm_load(void *state, const struct pl_load *l, json_t *mod
         if (!st)
             st = add_arm(s, name, arm, &fault->err);
     }
+    for (struct llm_arm *a = s->arms; !st && a; a = a->next)
+        st = ready_arm(s, a, l, &fault->err);
     if (st)
         drop(s, NULL, true);
     for (struct llm_model *m = s->models; m; m = m->next)

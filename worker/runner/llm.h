@@ -6,6 +6,7 @@
 #include "model/model.h"
 #include "model/session.h"
 #include "model/tokenizer.h"
+#include "worker/runner/drafting.h"
 #include "worker/runner/engine.h"
 #include "worker/runner/entry.h"
 
@@ -33,6 +34,10 @@ struct llm_model {
 struct llm_arm {
     char *name;
     struct llm_model *model;
+    json_t *draft;                   /* its key, or NULL: it does not draft */
+    struct pl_draft_opts draft_opts; /* borrows from draft */
+    struct llm_model *drafter;       /* NULL: drafts without a model */
+    struct pl_drafting *drafting;    /* made for the largest context */
     bool fresh;
     struct llm_arm *next;
 };
@@ -48,6 +53,9 @@ struct llm_state {
     bool stop_at_eos, prefill_only;
     int32_t *out_tokens; /* [tokens] */
     int64_t *out_ns;     /* [tokens] */
+    uint64_t seed;
+    struct pl_trial_round *rounds; /* [tokens] */
+    struct pl_trial_span spans[PL_SPEC_MAX_SPANS];
 };
 
 /* Positions and rows of a source that `context` ids and `tokens` generated ones need. */
@@ -68,6 +76,29 @@ enum pl_status llm_sample_ids(struct llm_state *s, const struct pl_tokenizer *to
                               const struct pl_err *no_tokenizer, int32_t vocab,
                               const json_t *sample, int64_t context, int64_t *tokenize_ns,
                               struct pl_fault *fault);
+/* --- llm_draft.c: arms that draft --- */
+struct llm_draft_info {
+    int64_t max_rounds, weights_bytes, kv_bytes_per_token; /* of the drafter; 0: none */
+    int32_t layers;
+    bool synthetic;
+};
+/* From a `describe` request. Without a draft: all 0. */
+PL_MUST_CHECK
+enum pl_status llm_draft_describe(const json_t *q, const struct pl_arch *verifier, int64_t tokens,
+                                  struct llm_draft_info *out, struct pl_err *err);
+/* Reads the arm's draft, whose model is loaded. */
+PL_MUST_CHECK
+enum pl_status llm_draft_arm(struct llm_state *s, struct llm_arm *a, const json_t *arm,
+                             struct pl_err *err);
+/* Room for a trial of that size. */
+PL_MUST_CHECK
+enum pl_status llm_draft_ready(const struct llm_state *s, struct llm_arm *a, int64_t context,
+                               int64_t tokens, struct pl_err *err);
+/* s->ids is the prompt. The model's `first` and `step` hold the first and last logits then. */
+PL_MUST_CHECK
+enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t tokens,
+                               int64_t start_ns, struct pl_trial_result *out, struct pl_fault *f);
+
 enum pl_status llm_trial(void *state, const struct pl_trial_request *request,
                          struct pl_trial_result *out, struct pl_fault *fault);
 

@@ -222,16 +222,18 @@ static bool all_finite(const float *v, size_t n)
 
 /* Bytes of this trial. KV: what the sequence's tokens take at its end; what the session holds
  * besides is workspace. Other: resident at the peak and none of ours. */
-static void measure_bytes(const struct llm_model *m, struct pl_trial_result *out)
+static void measure_bytes(const struct llm_model *m, bool drafted, struct pl_trial_result *out)
 {
     struct pl_session_memory mem;
     struct pl_resident r;
 
     pl_host_resident(&r);
     pl_session_memory(m->session, &mem);
-    out->weights_bytes = pl_model_info(m->model)->weights_bytes;
-    out->kv_bytes = mem.kv_bytes_used;
-    out->workspace_bytes = mem.workspace_bytes + mem.kv_bytes - mem.kv_bytes_used;
+    if (!drafted) {
+        out->weights_bytes = pl_model_info(m->model)->weights_bytes;
+        out->kv_bytes = mem.kv_bytes_used;
+        out->workspace_bytes = mem.workspace_bytes + mem.kv_bytes - mem.kv_bytes_used;
+    }
     out->device_peak_bytes = r.peak;
     int64_t ours = out->weights_bytes + out->kv_bytes + out->workspace_bytes;
     out->other_bytes = r.peak > ours ? r.peak - ours : 0;
@@ -266,6 +268,62 @@ static enum pl_status check_numbers(const struct llm_state *s, const struct llm_
     return PL_OK;
 }
 
+/* The model alone, with s->ids as what it reads. */
+static enum pl_status plain_trial(struct llm_state *s, struct llm_model *m, int64_t tokens,
+                                  struct times *t, struct pl_trial_result *out, struct pl_fault *f)
+{
+    const struct pl_arch *a = &pl_model_info(m->model)->arch;
+    int64_t tokenize = out->phase_ns[PL_PHASE_TOKENIZE];
+    int64_t begun = t->start + (tokenize > 0 ? tokenize : 0);
+    enum pl_status st = PL_OK;
+
+    pl_session_reset(m->session);
+    if (!a->causal || a->encoder_layers)
+        st = encode(s, m, t, f);
+    if (!st && a->causal)
+        st = generate(s, m, tokens, t, f);
+    if (st)
+        return st;
+    out->generated = t->generated;
+    out->tokens = s->out_tokens;
+    out->token_ns = s->out_ns;
+    if (t->encoded) {
+        out->phase_ns[PL_PHASE_ENCODE] = t->encoded - begun;
+        begun = t->encoded;
+    }
+    if (a->causal)
+        out->phase_ns[PL_PHASE_PREFILL] = t->first - begun;
+    if (a->causal && !s->prefill_only)
+        out->phase_ns[PL_PHASE_DECODE] = t->last - t->first;
+    out->phase_ns[PL_PHASE_WAIT] = 0;
+    out->ttft_ns = t->first - t->start;
+    out->total_ns = t->last - t->start;
+    out->kv_len = m->kv_len;
+    out->layers = a->causal ? (uint32_t)a->layers : 0;
+    out->synthetic = m->entry.random;
+    return PL_OK;
+}
+
+/* Whether the arm can be asked for that much, and room for it. */
+static enum pl_status prepare(struct llm_state *s, struct llm_arm *arm, int64_t context,
+                              int64_t tokens, struct pl_fault *f)
+{
+    enum pl_status st;
+
+    if (tokens > s->tokens)
+        return fault(f,
+                     pl_fail(&f->err, PL_ERANGE, "%lld tokens, and the load said at most %lld",
+                             (long long)tokens, (long long)s->tokens),
+                     PL_FAULT_RUNNER);
+    st = llm_check_context(&pl_model_info(arm->model->model)->arch, context, tokens, &f->err);
+    if (st)
+        return fault(f, st, PL_FAULT_CONTEXT);
+    st = llm_session(arm->model, context, tokens, &f->err);
+    if (!st && arm->draft && !s->prefill_only)
+        st = llm_draft_ready(s, arm, context, s->tokens, &f->err);
+    return st ? fault(f, st, PL_FAULT_RUNNER) : PL_OK;
+}
+
 enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct pl_trial_result *out,
                          struct pl_fault *f)
 {
@@ -278,56 +336,26 @@ enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct p
     if (!arm || s->tokens < 1)
         return fault(f, pl_fail(&f->err, PL_EUSAGE, "arm %s is not loaded", q->arm),
                      PL_FAULT_RUNNER);
-    if (tokens > s->tokens)
-        return fault(f,
-                     pl_fail(&f->err, PL_ERANGE, "%lld tokens, and the load said at most %lld",
-                             (long long)tokens, (long long)s->tokens),
-                     PL_FAULT_RUNNER);
     struct llm_model *m = arm->model;
-    const struct pl_arch *a = &pl_model_info(m->model)->arch;
-    st = llm_check_context(a, q->context, tokens, &f->err);
+    bool drafts = arm->draft && !s->prefill_only;
+    st = prepare(s, arm, q->context, tokens, f);
     if (st)
-        return fault(f, st, PL_FAULT_CONTEXT);
-    st = llm_session(m, q->context, tokens, &f->err);
-    if (st)
-        return fault(f, st, PL_FAULT_RUNNER);
-    pl_session_reset(m->session);
+        return st;
     (void)pl_host_reset_peak();
 
-    st = llm_sample_ids(s, m->tokenizer, &m->no_tokenizer, a->vocab, q->sample, q->context,
-                        &tokenize, f);
+    st = llm_sample_ids(s, m->tokenizer, &m->no_tokenizer, pl_model_info(m->model)->arch.vocab,
+                        q->sample, q->context, &tokenize, f);
     if (st)
         return st;
-    /* The trial began a tokenisation ago; looking the text up is no part of it. */
-    t.start = pl_now_ns() - (tokenize > 0 ? tokenize : 0);
-    int64_t begun = tokenize > 0 ? t.start + tokenize : t.start;
-    if (!a->causal || a->encoder_layers)
-        st = encode(s, m, &t, f);
-    if (!st && a->causal)
-        st = generate(s, m, tokens, &t, f);
-    if (st)
-        return st;
-
     pl_trial_result_init(out);
     out->prompt_tokens = (uint32_t)q->context;
-    out->generated = t.generated;
-    out->tokens = s->out_tokens;
-    out->token_ns = s->out_ns;
     out->phase_ns[PL_PHASE_TOKENIZE] = tokenize;
-    if (t.encoded) {
-        out->phase_ns[PL_PHASE_ENCODE] = t.encoded - begun;
-        begun = t.encoded;
-    }
-    if (a->causal)
-        out->phase_ns[PL_PHASE_PREFILL] = t.first - begun;
-    if (a->causal && !s->prefill_only)
-        out->phase_ns[PL_PHASE_DECODE] = t.last - t.first;
-    out->phase_ns[PL_PHASE_WAIT] = 0;
-    out->ttft_ns = t.first - t.start;
-    out->total_ns = t.last - t.start;
-    out->kv_len = m->kv_len;
-    out->layers = a->causal ? (uint32_t)a->layers : 0;
-    measure_bytes(m, out);
-    out->synthetic = m->entry.random;
+    /* The trial began a tokenisation ago; looking the text up is no part of it. */
+    t.start = pl_now_ns() - (tokenize > 0 ? tokenize : 0);
+    st = drafts ? llm_draft_trial(s, arm, tokens, t.start, out, f)
+                : plain_trial(s, m, tokens, &t, out, f);
+    if (st)
+        return st;
+    measure_bytes(m, drafts, out);
     return check_numbers(s, m, out, f);
 }

@@ -213,6 +213,22 @@ static void put_rounds(struct pl_jsonout *o, const struct pl_trial_result *r)
     pl_jsonout_lit(o, "}");
 }
 
+/* [[lane, kind, start, end], …] */
+static void put_spans(struct pl_jsonout *o, const struct pl_trial_result *r)
+{
+    if (!r->n_spans)
+        return;
+    pl_jsonout_lit(o, ",\"spans\":[");
+    for (uint32_t i = 0; i < r->n_spans; i++) {
+        const struct pl_trial_span *v = &r->spans[i];
+        const int64_t all[4] = {v->lane, v->kind, v->start_ns, v->end_ns};
+        if (i)
+            pl_jsonout_lit(o, ",");
+        pl_jsonout_i64s(o, all, 4);
+    }
+    pl_jsonout_lit(o, "]");
+}
+
 static void put_bytes(struct pl_jsonout *o, const struct pl_trial_result *r)
 {
     static const char *const names[] = {"weights", "kv", "workspace", "device_peak", "other"};
@@ -276,6 +292,7 @@ enum pl_status pl_protocol_put_result(struct pl_protocol *p, uint64_t id,
         pl_jsonout_lit(o, "]]");
     }
     put_rounds(o, r);
+    put_spans(o, r);
     put_bytes(o, r);
     if (r->hashed) {
         pl_jsonout_lit(o, ",\"ids_hash\":");

@@ -1,0 +1,128 @@
+"""Arms that draft: what `describe` says, two models in one load, trials whose output is the verifier's alone, what is refused."""
+import os
+import sys
+
+from lib import Runner, need
+
+PROGRAM, SOURCE = sys.argv[1:3]
+MODELS = os.path.join(SOURCE, "examples/models")
+TEXT = need(os.path.join(SOURCE, "examples/data/heldout.txt"))
+BIG, SMALL = ({"path": os.path.join(MODELS, m), "dtype": "f32"} for m in ("small-llama", "tiny-llama"))
+ARMS = {
+    "base": {"model": "big"},
+    "lookup": {"model": "big", "draft": {"method": "prompt_lookup", "gamma": 4}},
+    "adaptive": {"model": "big", "draft": {"method": "prompt_lookup", "gamma": 8, "adaptive": True}},
+    "small": {"model": "big", "draft": {"model": "small", "gamma": 4}},
+    "in turn": {"model": "big", "draft": {"model": "small", "gamma": 3, "overlap": "none"}},
+    "hidden": {"model": "big", "draft": {"model": "small", "after_prefill": "none"}},
+}
+TOKENS, CONTEXT = 24, 48
+LANE = ("tokenize", "vision", "encode", "prefill", "draft", "adapter", "verify", "decode", "wait")
+
+
+def describe(r, draft, drafter=None, **more):
+    ask = dict(model=BIG, draft_model=drafter, arm={"model": "big", "draft": draft}, contexts=[CONTEXT], tokens=TOKENS, data="text")
+    return r.call("describe", **{**ask, **more})
+
+
+def refused(r, part, draft, drafter=None, **more):
+    d = describe(r, draft, drafter, **more)
+    assert len(d["errors"]) == 1 and part in d["errors"][0], (part, d["errors"])
+
+
+def describes(r):
+    alone = r.call("describe", model=BIG, draft_model=None, arm={"model": "big"}, contexts=[CONTEXT], tokens=TOKENS, data="text")
+    d = describe(r, {"method": "prompt_lookup", "gamma": 4})
+    assert d["errors"] == [] and d["max_rounds"] == TOKENS - 1 and d["layers_draft"] == 0, d
+    assert d["weights_bytes"] == alone["weights_bytes"] and alone["max_rounds"] == 0
+    d = describe(r, {"model": "small", "gamma": 4}, SMALL)
+    assert d["errors"] == [] and d["layers_draft"] == 4 and d["weights_bytes"] > alone["weights_bytes"], d
+    refused(r, "draft.gamma: expected a whole number from 1 to 255", {"method": "prompt_lookup", "gamma": 0})
+    refused(r, "its vocabulary is another one: id", {"model": "x", "gamma": 2}, {"path": os.path.join(MODELS, "small-gpt2")})
+    refused(r, "is no decoder", {"model": "x", "gamma": 2}, {"path": os.path.join(MODELS, "small-bert")})
+    refused(r, "expected auto or host", {"method": "prompt_lookup", "transport": "nccl"})
+
+
+def trials(r):
+    loaded = r.call("load", models={"big": BIG, "small": SMALL}, arms=ARMS, generate={"tokens": TOKENS}, threads=2, max_context=CONTEXT)
+    assert loaded["type"] == "loaded", loaded
+    out = {}
+    for arm in ARMS:
+        for offset in (0, 5000):
+            sample = {"kind": "text", "index": 0, "path": TEXT, "offset": offset}
+            x = r.call("trial", arm=arm, context=CONTEXT, sample=sample, repeat=0, attempt=0, timed=True)
+            assert x["type"] == "result", (arm, x)
+            out[arm, offset] = x
+            base = out["base", offset]
+            assert x["tokens"] == base["tokens"] and x["ids_hash"] == base["ids_hash"], arm
+            check(arm, x)
+    hidden = out["hidden", 0]["counts"]
+    assert hidden["rounds"] <= 1 and hidden["drafted"] == hidden["free_tokens"], hidden
+    assert out["small", 0]["phases_ns"]["d_prefill"] > 0 and out["in turn", 0]["counts"]["free_tokens"] == 0
+    # one token needs no draft; fewer than the load said are allowed
+    x = r.call("trial", arm="small", context=CONTEXT, tokens=1, sample=sample, repeat=0, attempt=0, timed=True)
+    assert x["generated"] == [1] and x["counts"]["rounds"] == 0, x
+    # a context longer than foreseen gets its room
+    x = r.call("trial", arm="small", context=300, sample=sample, repeat=0, attempt=0, timed=True)
+    y = r.call("trial", arm="base", context=300, sample=sample, repeat=0, attempt=0, timed=True)
+    assert x["tokens"] == y["tokens"]
+    # without its drafter an arm is gone; the others are not
+    assert r.call("unload", models=["small"])["type"] == "unloaded"
+    x = r.call("trial", arm="small", context=CONTEXT, sample=sample, repeat=0, attempt=0, timed=True)
+    assert x["type"] == "error" and "not loaded" in x["text"], x
+    assert r.call("trial", arm="lookup", context=CONTEXT, sample=sample, repeat=0, attempt=0, timed=True)["type"] == "result"
+    x = r.call("load", models={"big": BIG}, arms={"small": ARMS["small"]}, generate={"tokens": TOKENS}, threads=1)
+    assert x["type"] == "error" and x["reason"] == "load" and "small is not loaded" in x["text"], x
+
+
+def check(arm, x):
+    c, ns, total = x["counts"], x["phases_ns"], x["total_ns"]
+    for ids, stamps in zip(x["tokens"], x["token_ns"]):
+        assert len(ids) == len(stamps) == x["generated"][0] and stamps == sorted(stamps)
+        assert stamps[0] == x["ttft_ns"] and stamps[-1] == total
+    rounds = x["rounds"][0] if x["rounds"] else []
+    assert c["rounds"] == len(rounds) and c["drafted"] == sum(v["drafted"] for v in rounds)
+    assert c["accepted"] == sum(v["accepted"] for v in rounds)
+    plain = x["generated"][0] + c["cut"] - 1 - sum(v["accepted"] + 1 for v in rounds)
+    assert plain >= 0 and c["cut"] == 0, (arm, plain)
+    assert abs(sum(ns.get(k, 0) for k in LANE) - total) <= max(total / 100, 2000), (arm, ns, total)
+    spans = x.get("spans", [])
+    assert (arm == "base") == (spans == []), arm
+    for lane, kind, start, end in spans:
+        assert lane in (0, 1) and (kind >= 9) == (lane == 1) and 0 <= start <= end <= total + 1000, (arm, lane, kind, start, end)
+    first = [s for s in spans if s[0] == 0]
+    assert all(a[3] == b[2] for a, b in zip(first, first[1:])), arm  # the verifier's lane has no gap
+    if arm in ("small", "hidden"):
+        beside = [s for s in spans if s[0] == 1][0]
+        assert beside[2] < x["ttft_ns"], "the drafter's prefill began beside the verifier's"
+
+
+def ends(r):
+    """stop_at_eos: the same text, which ends where the verifier's does."""
+    sample = {"kind": "text", "index": 0, "path": TEXT, "offset": 0}
+    arms = {k: ARMS[k] for k in ("base", "lookup", "small")}
+    assert r.call("load", models={"big": BIG, "small": SMALL}, arms=arms, generate={"tokens": TOKENS, "stop_at_eos": True},
+                  threads=1)["type"] == "loaded"
+    out = [r.call("trial", arm=a, context=16, sample=sample, repeat=0, attempt=0, timed=True) for a in arms]
+    assert out[0]["tokens"] == out[1]["tokens"] == out[2]["tokens"]
+
+
+def main():
+    r = Runner(PROGRAM, "serve")
+    describes(r)
+    trials(r)
+    ends(r)
+    assert r.end() == 0
+    # sampling is the arm's own affair: another seed, another text
+    texts = []
+    for seed in (1, 1, 2):
+        r = Runner(PROGRAM, "serve")
+        arms = {"hot": {"model": "big", "draft": {"model": "small", "gamma": 4, "temperature": 1.0}}}
+        r.call("load", models={"big": BIG, "small": SMALL}, arms=arms, generate={"tokens": TOKENS}, threads=1, seed=seed)
+        sample = {"kind": "text", "index": 0, "path": TEXT, "offset": 0}
+        texts.append(r.call("trial", arm="hot", context=16, sample=sample, repeat=0, attempt=0, timed=True)["tokens"])
+        assert r.end() == 0
+    assert texts[0] == texts[1] != texts[2]
+
+
+main()

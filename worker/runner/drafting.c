@@ -1,0 +1,195 @@
+#include "worker/runner/drafting.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct pl_drafting {
+    struct pl_session *verifier, *own; /* own: the drafter's, or NULL */
+    const struct pl_drafter_ops *ops;
+    void *drafter;
+    struct pl_lane *lane;
+    struct pl_spec *spec;
+    size_t max_prompt, max_tokens;
+};
+
+enum pl_status pl_drafting_check(const struct pl_draft_opts *draft, const struct pl_arch *verifier,
+                                 const struct pl_arch *drafter, struct pl_err *err)
+{
+    if (!verifier->causal || verifier->encoder_layers)
+        return pl_fail(err, PL_EUNSUPPORTED, "draft: %s is no decoder: nothing to draft for",
+                       verifier->name);
+    if (drafter && (!drafter->causal || drafter->encoder_layers))
+        return pl_fail(err, PL_EUNSUPPORTED, "draft.model: %s is no decoder: it cannot draft",
+                       drafter->name);
+    if (!pl_transport_by_name(draft->transport))
+        return pl_fail(err, PL_EUNSUPPORTED,
+                       "draft.transport: \"%s\" is not in this build, expected auto or host",
+                       draft->transport);
+    if (draft->gamma + 1 > verifier->max_positions)
+        return pl_fail(err, PL_ERANGE,
+                       "draft.gamma: %" PRId64 " tokens a round, the model has %" PRId64
+                       " positions",
+                       draft->gamma, verifier->max_positions);
+    switch (draft->method) {
+    case PL_DRAFT_LOOKUP:
+        return PL_OK;
+    case PL_DRAFT_MODEL:
+        return drafter ? pl_draft_check_vocab(drafter, verifier, err)
+                       : pl_fail(err, PL_ESWEEP, "draft.model is not known");
+    default:
+        return pl_fail(err, PL_EUNSUPPORTED, "draft.method: this runner has no %s",
+                       pl_draft_method_name(draft->method));
+    }
+}
+
+enum pl_status pl_drafting_check_pieces(const struct pl_draft_opts *draft,
+                                        const struct pl_tokenizer *verifier,
+                                        const struct pl_tokenizer *drafter, struct pl_err *err)
+{
+    if (draft->method != PL_DRAFT_MODEL || !verifier || !drafter)
+        return PL_OK;
+    for (int32_t id = 0; id < pl_tokenizer_info(verifier)->vocab; id++) {
+        const char *v = pl_tokenizer_piece(verifier, id), *d = pl_tokenizer_piece(drafter, id);
+        if (v != d && (!v || !d || strcmp(v, d) != 0))
+            return pl_fail(err, PL_ERANGE,
+                           "draft.model: its vocabulary is another one: id %" PRId32
+                           " is \"%s\", the verifier's is \"%s\" (method retokenize goes "
+                           "through text)",
+                           id, d ? d : "", v ? v : "");
+    }
+    return PL_OK;
+}
+
+static size_t least(size_t a, int64_t b)
+{
+    return (int64_t)a < b ? a : (size_t)b;
+}
+
+static enum pl_status make_verifier(struct pl_drafting *d, const struct pl_drafting_opts *o,
+                                    size_t most, struct pl_err *err)
+{
+    const struct pl_arch *a = &pl_model_info(o->verifier)->arch;
+    const struct pl_session_opts so = {
+        .max_tokens = least(o->max_prompt + o->max_tokens - 1, a->max_positions),
+        .max_verify = most + 1,
+        .kv_dtype = o->verifier_kv};
+
+    return pl_session_create(o->verifier, &so, &d->verifier, err);
+}
+
+static enum pl_status make_model_drafter(struct pl_drafting *d, const struct pl_drafting_opts *o,
+                                         size_t most, struct pl_err *err)
+{
+    const struct pl_arch *a = &pl_model_info(o->drafter)->arch;
+    size_t prompt = o->max_drafter_prompt ? o->max_drafter_prompt : o->max_prompt;
+    const struct pl_session_opts so = {.max_tokens =
+                                           least(prompt + o->max_tokens + most, a->max_positions),
+                                       .max_verify = 32,
+                                       .kv_dtype = o->drafter_kv};
+    enum pl_status st = pl_session_create(o->drafter, &so, &d->own, err);
+
+    if (st)
+        return st;
+    const struct pl_draft_model_opts mo = {.session = d->own,
+                                           .max_text = o->max_tokens + most,
+                                           .temperature = o->draft->temperature,
+                                           .key = o->seed + 1,
+                                           .masked = o->masked,
+                                           .n_masked = o->n_masked,
+                                           .tap = -1};
+    d->ops = &pl_draft_model;
+    return pl_draft_model_new(&mo, &d->drafter, err);
+}
+
+static enum pl_status make_drafter(struct pl_drafting *d, const struct pl_drafting_opts *o,
+                                   size_t most, struct pl_err *err)
+{
+    const struct pl_draft_opts *draft = o->draft;
+
+    if (draft->method == PL_DRAFT_MODEL)
+        return make_model_drafter(d, o, most, err);
+    d->ops = &pl_draft_lookup;
+    return pl_draft_lookup_new((int)draft->min_ngram, (int)draft->max_ngram, &d->drafter, err);
+}
+
+enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_drafting **out,
+                                  struct pl_err *err)
+{
+    const struct pl_draft_opts *draft = o->draft;
+    size_t most = draft->overlap ? PL_DRAFT_MAX : (size_t)draft->gamma;
+    struct pl_drafting *d = calloc(1, sizeof(*d));
+    enum pl_status st;
+
+    if (!d)
+        return pl_fail(err, PL_ENOMEM, "no memory to draft");
+    d->max_prompt = o->max_prompt;
+    d->max_tokens = o->max_tokens;
+    st = pl_drafting_check(draft, &pl_model_info(o->verifier)->arch,
+                           o->drafter ? &pl_model_info(o->drafter)->arch : NULL, err);
+    if (!st)
+        st = make_verifier(d, o, most, err);
+    if (!st)
+        st = make_drafter(d, o, most, err);
+    if (!st && draft->overlap)
+        st = pl_lane_new(&d->lane, err);
+    if (!st) {
+        const struct pl_spec_opts so = {.verifier = d->verifier,
+                                        .ops = d->ops,
+                                        .drafter = d->drafter,
+                                        .lane = d->lane,
+                                        .transport = pl_transport_by_name(draft->transport),
+                                        .gamma = (size_t)draft->gamma,
+                                        .overlap = draft->overlap,
+                                        .after = draft->after,
+                                        .adaptive = draft->adaptive,
+                                        .tap = -1,
+                                        .with_q = draft->temperature > 0 && d->own,
+                                        .max_tokens = o->max_tokens,
+                                        .max_prompt = o->max_prompt,
+                                        .rule = {.temperature = draft->temperature,
+                                                 .key = o->seed,
+                                                 .masked = o->masked,
+                                                 .n_masked = o->n_masked}};
+        st = pl_spec_create(&so, &d->spec, err);
+    }
+    if (st)
+        pl_drafting_free(d);
+    else
+        *out = d;
+    return st;
+}
+
+void pl_drafting_free(struct pl_drafting *d)
+{
+    if (!d)
+        return;
+    pl_lane_free(d->lane);
+    pl_spec_free(d->spec);
+    if (d->ops)
+        d->ops->free(d->drafter);
+    pl_session_free(d->own);
+    pl_session_free(d->verifier);
+    free(d);
+}
+
+enum pl_status pl_drafting_generate(struct pl_drafting *d, const struct pl_spec_request *q,
+                                    struct pl_spec_result *out, struct pl_err *err)
+{
+    return pl_spec_generate(d->spec, q, out, err);
+}
+
+bool pl_drafting_fits(const struct pl_drafting *d, size_t prompt, size_t tokens)
+{
+    return d && d->max_prompt >= prompt && d->max_tokens >= tokens;
+}
+
+const struct pl_session *pl_drafting_verifier(const struct pl_drafting *d)
+{
+    return d->verifier;
+}
+
+const struct pl_session *pl_drafting_drafter(const struct pl_drafting *d)
+{
+    return d->own;
+}

@@ -1,0 +1,197 @@
+/* The drafting arms of the real engine: what `describe` says of them, their set-up, their trials.
+ */
+#include "base/clock.h"
+#include "worker/runner/llm.h"
+
+#include <string.h>
+
+static const json_t *draft_of(const json_t *arm)
+{
+    const json_t *d = json_object_get(arm, "draft");
+
+    return d && !json_is_null(d) ? d : NULL;
+}
+
+/* Whether both models' tokenizers mean the same by an id; one that is not there says nothing. */
+static enum pl_status check_pieces(const struct pl_draft_opts *o, const json_t *q, const char *path,
+                                   const struct pl_arch *verifier, const struct pl_arch *drafter,
+                                   struct pl_err *err)
+{
+    const char *own = pl_json_get_str(json_object_get(q, "model"), "path", "");
+    struct pl_tokenizer *v = NULL, *d = NULL;
+    struct pl_err none = {""};
+    enum pl_status st = PL_OK;
+
+    if (pl_entry_tokenizer(own, verifier, &v, &none) == PL_OK &&
+        pl_entry_tokenizer(path, drafter, &d, &none) == PL_OK)
+        st = pl_drafting_check_pieces(o, v, d, err);
+    pl_tokenizer_free(v);
+    pl_tokenizer_free(d);
+    return st;
+}
+
+enum pl_status llm_draft_describe(const json_t *q, const struct pl_arch *verifier, int64_t tokens,
+                                  struct llm_draft_info *out, struct pl_err *err)
+{
+    const json_t *draft = draft_of(json_object_get(q, "arm"));
+    const json_t *entry = json_object_get(q, "draft_model");
+    struct pl_draft_opts o;
+    struct pl_model_opts opts;
+    struct pl_model_info info;
+    struct pl_entry e;
+    enum pl_status st;
+
+    *out = (struct llm_draft_info){.max_rounds = 0};
+    if (!draft)
+        return PL_OK;
+    st = pl_draft_opts_read(draft, &o, err);
+    if (st)
+        return st;
+    out->max_rounds = tokens > 1 ? tokens - 1 : 1;
+    if (!json_is_object(entry))
+        return pl_drafting_check(&o, verifier, NULL, err);
+    st = pl_entry_read(entry, &e, err);
+    if (st)
+        return st;
+    pl_entry_model_opts(&e, 1, NULL, 0, &opts);
+    st = pl_model_describe(e.path, &opts, &info, err);
+    if (st)
+        return st;
+    out->layers = info.arch.layers;
+    out->weights_bytes = info.weights_bytes;
+    out->kv_bytes_per_token = pl_arch_kv_bytes_per_token(&info.arch, pl_entry_kv(&e, info.dtype));
+    out->synthetic = info.random;
+    st = pl_drafting_check(&o, verifier, &info.arch, err);
+    return st ? st : check_pieces(&o, q, e.path, verifier, &info.arch, err);
+}
+
+enum pl_status llm_draft_arm(struct llm_state *s, struct llm_arm *a, const json_t *arm,
+                             struct pl_err *err)
+{
+    const json_t *draft = draft_of(arm);
+    enum pl_status st;
+
+    pl_drafting_free(a->drafting);
+    json_decref(a->draft);
+    a->drafting = NULL;
+    a->draft = NULL;
+    a->drafter = NULL;
+    if (!draft)
+        return PL_OK;
+    a->draft = json_deep_copy(draft);
+    if (!a->draft)
+        return pl_fail(err, PL_ENOMEM, "engine: no memory");
+    st = pl_draft_opts_read(a->draft, &a->draft_opts, err);
+    if (st || !a->draft_opts.model)
+        return st;
+    for (struct llm_model *m = s->models; m; m = m->next)
+        if (strcmp(m->name, a->draft_opts.model) == 0)
+            a->drafter = m;
+    if (!a->drafter)
+        return pl_fail(err, PL_ESWEEP, "draft.model: %s is not loaded", a->draft_opts.model);
+    return pl_drafting_check_pieces(&a->draft_opts, a->model->tokenizer, a->drafter->tokenizer,
+                                    err);
+}
+
+enum pl_status llm_draft_ready(const struct llm_state *s, struct llm_arm *a, int64_t context,
+                               int64_t tokens, struct pl_err *err)
+{
+    struct pl_drafting_opts o = {
+        .verifier = a->model->model,
+        .verifier_kv = pl_entry_kv(&a->model->entry, pl_model_info(a->model->model)->dtype),
+        .draft = &a->draft_opts,
+        .max_prompt = (size_t)context,
+        .max_tokens = (size_t)tokens,
+        .masked = a->model->eos,
+        .n_masked = s->stop_at_eos ? 0 : a->model->n_eos,
+        .seed = s->seed};
+
+    if (pl_drafting_fits(a->drafting, (size_t)context, (size_t)tokens))
+        return PL_OK;
+    if (a->drafter) {
+        o.drafter = a->drafter->model;
+        o.drafter_kv = pl_entry_kv(&a->drafter->entry, pl_model_info(a->drafter->model)->dtype);
+    }
+    pl_drafting_free(a->drafting);
+    a->drafting = NULL;
+    return pl_drafting_create(&o, &a->drafting, err);
+}
+
+static const enum pl_phase phases[PL_SPEC_PHASES] = {
+    [PL_SPEC_PREFILL] = PL_PHASE_PREFILL,     [PL_SPEC_DRAFT] = PL_PHASE_DRAFT,
+    [PL_SPEC_ADAPTER] = PL_PHASE_ADAPTER,     [PL_SPEC_VERIFY] = PL_PHASE_VERIFY,
+    [PL_SPEC_DECODE] = PL_PHASE_DECODE,       [PL_SPEC_WAIT] = PL_PHASE_WAIT,
+    [PL_SPEC_D_PREFILL] = PL_PHASE_D_PREFILL, [PL_SPEC_D_DECODE] = PL_PHASE_D_DECODE};
+
+static void add_session(const struct pl_session *v, struct pl_trial_result *out)
+{
+    struct pl_session_memory mem;
+
+    if (!v)
+        return;
+    pl_session_memory(v, &mem);
+    out->kv_bytes += mem.kv_bytes_used;
+    out->workspace_bytes += mem.workspace_bytes + mem.kv_bytes - mem.kv_bytes_used;
+}
+
+static void fill(struct llm_state *s, struct llm_arm *a, const struct pl_spec_result *r,
+                 struct pl_trial_result *out)
+{
+    out->generated = (uint32_t)r->n;
+    out->tokens = r->tokens;
+    out->token_ns = r->token_ns;
+    for (int i = 0; i < PL_SPEC_PHASES; i++)
+        if (r->phase_ns[i] > 0 || phases[i] == PL_PHASE_WAIT)
+            out->phase_ns[phases[i]] = r->phase_ns[i];
+    out->ttft_ns = r->first_ns;
+    out->total_ns = r->last_ns;
+    for (size_t i = 0; i < r->n_rounds; i++)
+        s->rounds[i] = (struct pl_trial_round){r->rounds[i].drafted, r->rounds[i].accepted,
+                                               r->rounds[i].draft_us, r->rounds[i].verify_us};
+    out->rounds = s->rounds;
+    out->n_rounds = (uint32_t)r->n_rounds;
+    for (size_t i = 0; i < r->n_spans; i++)
+        s->spans[i] = (struct pl_trial_span){r->spans[i].lane, (uint8_t)phases[r->spans[i].kind],
+                                             r->spans[i].start_ns, r->spans[i].end_ns};
+    out->spans = s->spans;
+    out->n_spans = (uint32_t)r->n_spans;
+    out->drafted = r->drafted;
+    out->accepted = r->accepted;
+    out->free_tokens = r->free_tokens;
+    out->cut = r->cut;
+    out->weights_bytes = pl_model_info(a->model->model)->weights_bytes;
+    if (a->drafter)
+        out->weights_bytes += pl_model_info(a->drafter->model)->weights_bytes;
+    out->kv_bytes = out->workspace_bytes = 0;
+    add_session(pl_drafting_verifier(a->drafting), out);
+    add_session(pl_drafting_drafter(a->drafting), out);
+}
+
+enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t tokens,
+                               int64_t start_ns, struct pl_trial_result *out, struct pl_fault *f)
+{
+    struct llm_model *m = a->model;
+    const struct pl_spec_request q = {.ids = s->ids.ids,
+                                      .n_prompt = s->ids.n,
+                                      .tokens = (size_t)tokens,
+                                      .eos = m->eos,
+                                      .n_eos = s->stop_at_eos ? m->n_eos : 0,
+                                      .start_ns = start_ns};
+    struct pl_spec_result r;
+    enum pl_status st = pl_drafting_generate(a->drafting, &q, &r, &f->err);
+
+    if (st)
+        return pl_fault_set(f, st,
+                            st == PL_ERANGE    ? PL_FAULT_CONTEXT
+                            : st == PL_EFORMAT ? PL_FAULT_NUMERIC
+                                               : PL_FAULT_RUNNER);
+    fill(s, a, &r, out);
+    for (int32_t l = 0; l < pl_model_info(m->model)->arch.layers; l++)
+        m->kv_len[l] = (uint32_t)s->ids.n;
+    memcpy(m->first, r.first_logits, (size_t)pl_model_info(m->model)->arch.vocab * sizeof(float));
+    memcpy(m->step, r.last_logits, (size_t)pl_model_info(m->model)->arch.vocab * sizeof(float));
+    out->kv_len = m->kv_len;
+    out->layers = (uint32_t)pl_model_info(m->model)->arch.layers;
+    out->synthetic = m->entry.random || (a->drafter && a->drafter->entry.random);
+    return PL_OK;
+}
