@@ -1,5 +1,6 @@
 /* Directories, files, and the order in which they are made. */
 #include "analysis/report.h"
+#include "analysis/published.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -158,6 +159,8 @@ enum pl_status pl_report_write(struct pl_report *r, const char *dir, const bool 
         for (int f = 0; f < PL_FORMAT_COUNT && st == PL_OK; f++)
             if ((!wanted || wanted[t]) && formats >> f & 1)
                 st = write_table(&r->tables[t], (enum pl_format)f, tables, err);
+    if (st == PL_OK && !wanted)
+        st = pl_published_write(r, dir, err);
     if (st != PL_OK)
         goto out;
     pl_report_html(r, dir, &html);

@@ -21,8 +21,9 @@ struct pl_report {
  * returned. */
 PL_MUST_CHECK
 enum pl_status pl_report_load(const char *path, struct pl_report *r, struct pl_err *err);
-/* Writes DIR/report.html, DIR/tables/NAME.{md,csv,json,tex} and DIR/figures/NAME.{svg,png}, making
- * the directories; what is there is replaced file by file. wanted: one a table, NULL: all; formats:
+/* Writes DIR/report.html, DIR/tables/NAME.{md,csv,json,tex}, DIR/figures/NAME.{svg,png} and, with
+ * all tables, DIR/published, making the directories; what is there is replaced file by file.
+ * wanted: one a table, NULL: all; formats:
  * a bit a pl_format. A figure that cannot be drawn is a row of `warnings`, not a failure. */
 PL_MUST_CHECK
 enum pl_status pl_report_write(struct pl_report *r, const char *dir, const bool *wanted,
