@@ -313,6 +313,8 @@ static enum pl_status read_sweep(struct pl_dataset *d, struct pl_err *err)
 
     d->seed = (uint64_t)pl_json_get_i64(sweep, "seed", 1);
     d->delta = pl_json_get_f64(measure, "noise", 0.01);
+    d->caches_vision =
+        json_is_true(json_object_get(json_object_get(sweep, "data"), "cache_vision"));
     d->prefill_mode = strcmp(pl_json_get_str(measure, "mode", "e2e"), "prefill") == 0;
     json_object_foreach (json_object_get(sweep, "models"), key, model) {
         d->simulates |= strcmp(pl_json_get_str(model, "engine", ""), "sim") == 0;

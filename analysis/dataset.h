@@ -89,6 +89,7 @@ struct pl_dataset {
     uint64_t seed;
     bool prefill_mode;
     bool prunes;                          /* an arm prunes tokens */
+    bool caches_vision;                   /* data.cache_vision: see pl_tables_label */
     bool simulates, draws_random_weights; /* some model of the sweep */
     uint64_t synthetic;                   /* done rows */
     struct pl_log_failure *failures;

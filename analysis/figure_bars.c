@@ -182,7 +182,9 @@ static void cell_phases(const struct pl_dataset *d, const struct pl_cell *c, dou
 
 static void context_title(const struct pl_dataset *d, uint32_t c, struct panel *p)
 {
-    snprintf(p->title, sizeof p->title, "context %lld", (long long)pl_reader_context(d->reader, c));
+    char text[PL_CONTEXT_TEXT];
+    pl_context_text(pl_reader_context(d->reader, c), text);
+    snprintf(p->title, sizeof p->title, "%s", text);
 }
 
 void pl_figure_latency(const struct pl_dataset *d, struct pl_figure *f)

@@ -1,5 +1,6 @@
 /* Intervals of the speedup: a panel a metric, a band of rows an arm, a row a context. */
 #include "analysis/figure.h"
+#include "analysis/table.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -196,9 +197,10 @@ void pl_figure_speedup(const struct pl_dataset *d, const struct pl_speedups *s, 
         p.width = 640;
     const size_t entries = d->shape.contexts < LEGEND_MAX ? d->shape.contexts : LEGEND_MAX;
     for (size_t c = 0; c < entries; c++) {
+        char text[PL_CONTEXT_TEXT];
         legend[c].colour = pl_figure_colour(c);
-        snprintf(legend[c].text, sizeof legend[c].text, "context %lld",
-                 (long long)pl_reader_context(d->reader, (uint32_t)c));
+        pl_context_text(pl_reader_context(d->reader, (uint32_t)c), text);
+        snprintf(legend[c].text, sizeof legend[c].text, "%s", text);
     }
     p.top = TOP_PX + PL_LEGEND_ROW_PX * pl_figure_legend_rows(legend, entries, p.width);
     p.height = p.top + BOTTOM_PX + GAP_PX +

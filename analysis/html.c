@@ -238,8 +238,11 @@ static void headline(const struct pl_report *r, struct pl_out *o)
              "interval, verdict</caption>\n<thead><tr><th scope=\"col\">arm</th>"
              "<th scope=\"col\">baseline</th>",
              d->prefill_mode ? "Prefill" : "End to end");
-    for (uint32_t c = 0; c < d->shape.contexts; c++)
-        pl_out_f(o, "<th scope=\"col\">context %" PRId64 "</th>", pl_reader_context(d->reader, c));
+    for (uint32_t c = 0; c < d->shape.contexts; c++) {
+        char text[PL_CONTEXT_TEXT];
+        pl_context_text(pl_reader_context(d->reader, c), text);
+        pl_out_f(o, "<th scope=\"col\">%s</th>", text);
+    }
     pl_out_text(o, "</tr></thead>\n<tbody>\n");
     for (uint32_t a = 0; a < d->shape.arms; a++) {
         if (d->baseline[a] == a)

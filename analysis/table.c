@@ -1,6 +1,7 @@
 /* Filling a table, and its cells as text. */
 #include "analysis/table.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -77,6 +78,22 @@ void pl_table_int(struct pl_table *t, int64_t v)
 void pl_table_real(struct pl_table *t, double v)
 {
     put(t, (struct pl_cell_value){.null = !isfinite(v), .real = v});
+}
+
+void pl_table_context(struct pl_table *t, int64_t tokens)
+{
+    if (tokens)
+        pl_table_int(t, tokens);
+    else
+        pl_table_null(t, "auto");
+}
+
+void pl_context_text(int64_t tokens, char out[PL_CONTEXT_TEXT])
+{
+    if (tokens)
+        snprintf(out, PL_CONTEXT_TEXT, "context %" PRId64, tokens);
+    else
+        snprintf(out, PL_CONTEXT_TEXT, "own prompts");
 }
 
 void pl_table_bool(struct pl_table *t, bool v)

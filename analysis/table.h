@@ -70,6 +70,11 @@ void pl_table_row(struct pl_table *t);
 void pl_table_text(struct pl_table *t, const char *s);
 void pl_table_int(struct pl_table *t, int64_t v);
 void pl_table_real(struct pl_table *t, double v);
+/* A context length; 0 ([auto]: each prompt's own) is null and reads "auto". */
+void pl_table_context(struct pl_table *t, int64_t tokens);
+/* The same in words: "context 512", "own prompts". */
+#define PL_CONTEXT_TEXT 32
+void pl_context_text(int64_t tokens, char out[PL_CONTEXT_TEXT]);
 void pl_table_bool(struct pl_table *t, bool v);
 /* shown: static text for people; NULL: nothing. */
 void pl_table_null(struct pl_table *t, const char *shown);

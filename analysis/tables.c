@@ -41,6 +41,8 @@ void pl_tables_label(const struct pl_dataset *d, struct pl_table *t)
     pl_dataset_synthetic_text(d, text, sizeof text);
     if (*text)
         pl_table_note(t, "%s", text);
+    if (d->caches_vision)
+        pl_table_note(t, "%s", PL_CACHED_VISION);
     if (d->done + d->failed < d->rows)
         pl_table_note(t, "incomplete: %" PRIu64 " of %" PRIu64 " trials are in the file",
                       d->done + d->failed, d->rows);
@@ -154,7 +156,7 @@ void pl_table_speedup(const struct pl_dataset *d, const struct pl_speedups *s, s
         const struct pl_speedup *r = &s->rows[i];
         pl_table_row(t);
         pl_table_text(t, d->arms[r->arm]);
-        pl_table_int(t, context_of(d, r->context));
+        pl_table_context(t, context_of(d, r->context));
         pl_table_text(t, d->arms[r->baseline]);
         pl_table_text(t, pl_metric_name(r->metric));
         pl_table_int(t, (int64_t)r->n);
@@ -200,7 +202,7 @@ void pl_table_speedup_devices(const struct pl_dataset *d, const struct pl_speedu
             const struct pl_device_ratio *v = &r->devices[k];
             pl_table_row(t);
             pl_table_text(t, d->arms[r->arm]);
-            pl_table_int(t, context_of(d, r->context));
+            pl_table_context(t, context_of(d, r->context));
             pl_table_text(t, d->arms[r->baseline]);
             pl_table_text(t, pl_metric_name(r->metric));
             pl_table_text(t, d->devices[v->device]);
@@ -282,7 +284,7 @@ static void latency_row(const struct pl_dataset *d, uint32_t arm, uint32_t conte
     pl_summarise(values, n, &s);
     pl_table_row(t);
     pl_table_text(t, d->arms[arm]);
-    pl_table_int(t, context_of(d, context));
+    pl_table_context(t, context_of(d, context));
     pl_table_text(t, pl_metric_name(m));
     pl_table_int(t, (int64_t)n);
     pl_table_real(t, m == PL_METRIC_DECODE_TPS ? mean_rate(d, c) : s.mean);
@@ -299,7 +301,7 @@ static void latency_row(const struct pl_dataset *d, uint32_t arm, uint32_t conte
         return;
     pl_table_row(outliers);
     pl_table_text(outliers, d->arms[arm]);
-    pl_table_int(outliers, context_of(d, context));
+    pl_table_context(outliers, context_of(d, context));
     pl_table_text(outliers, pl_metric_name(m));
     pl_table_int(outliers, (int64_t)n);
     pl_table_int(outliers, (int64_t)s.mild);
@@ -387,6 +389,6 @@ void pl_tables_warn(struct pl_table *warnings, const char *kind, const char *arm
     if (context < 0)
         pl_table_null(warnings, NULL);
     else
-        pl_table_int(warnings, context);
+        pl_table_context(warnings, context);
     pl_table_text(warnings, text);
 }

@@ -57,7 +57,10 @@ enum pl_status pl_table_warnings(const struct pl_dataset *d, const struct pl_spe
                                  const struct pl_table *outliers, struct pl_table *t,
                                  struct pl_err *err);
 
-/* What every table says beneath it: synthetic, incomplete. */
+/* What every table says beneath it: synthetic, cached vision, incomplete. */
+#define PL_CACHED_VISION                                                                           \
+    "cached vision: data.cache_vision is true, so the vision of a scene was worked out once and "  \
+    "looked up for its other questions and repeats; vision, ttft and e2e hold the look-up"
 void pl_tables_label(const struct pl_dataset *d, struct pl_table *t);
 
 #endif

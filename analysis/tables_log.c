@@ -53,7 +53,7 @@ void pl_table_memory(const struct pl_dataset *d, struct pl_table *t)
                 continue;
             pl_table_row(t);
             pl_table_text(t, d->arms[a]);
-            pl_table_int(t, context_of(d, c));
+            pl_table_context(t, context_of(d, c));
             pl_table_int(t, (int64_t)v->n);
             bytes(t, v->weights_bytes, v->done);
             bytes(t, v->kv_bytes, v->done);
@@ -86,7 +86,7 @@ void pl_table_kv(const struct pl_dataset *d, struct pl_table *t)
                     continue;
                 pl_table_row(t);
                 pl_table_text(t, d->arms[a]);
-                pl_table_int(t, context_of(d, c));
+                pl_table_context(t, context_of(d, c));
                 pl_table_text(t, m ? "drafter" : "main");
                 pl_table_int(t, llround(layers / ((double)v->n * d->shape.batch)));
                 pl_table_int(t, (int64_t)v->n);
@@ -145,7 +145,7 @@ static void failure_row(const struct pl_dataset *d, uint32_t arm, uint32_t conte
     const uint64_t trials = c->done + c->failed;
     pl_table_row(t);
     pl_table_text(t, d->arms[arm]);
-    pl_table_int(t, context_of(d, context));
+    pl_table_context(t, context_of(d, context));
     pl_table_text(t, pl_reason_name((enum pl_reason)reason));
     pl_table_int(t, (int64_t)c->by_reason[reason]);
     pl_table_int(t, (int64_t)(attempts > c->by_reason[reason] ? attempts : c->by_reason[reason]));
@@ -343,7 +343,10 @@ enum pl_status pl_table_provenance(const struct pl_dataset *d, struct pl_table *
     fact(t, "report.paceline", PL_VERSION);
     places(d, t);
     sessions(d, t);
-    enum pl_status st = flatten("", pl_reader_provenance(d->reader), 0, t, err);
+    enum pl_status st =
+        flatten("sweep.data", json_object_get(pl_reader_sweep(d->reader), "data"), 0, t, err);
+    if (st == PL_OK)
+        st = flatten("", pl_reader_provenance(d->reader), 0, t, err);
     for (uint32_t a = 0; a < d->shape.arms && st == PL_OK; a++) {
         snprintf(text, sizeof text, "arm.%.160s", d->arms[a]);
         st = flatten(text, pl_reader_arm_json(d->reader, a), DEPTH_MAX, t, err);

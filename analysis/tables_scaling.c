@@ -4,6 +4,7 @@
 #include "base/json.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -32,10 +33,15 @@ static const char *model_of(const struct pl_dataset *d, uint32_t arm)
 
 static void row(const struct pl_dataset *d, const struct pl_scaling_point *p, struct pl_table *t)
 {
-    const int64_t length = pl_reader_context(d->reader, p->context);
+    const struct pl_cell *c = pl_dataset_cell(d, p->arm, p->context);
+    int64_t length = pl_reader_context(d->reader, p->context);
+    const bool own = length == 0; /* prompts of their own lengths: the mean of them */
     char *id;
 
-    if (asprintf(&id, "%s-%" PRId64, d->arms[p->arm], length) < 0) {
+    if (own && c->n)
+        length = llround(c->prompt_tokens / (double)c->n);
+    if (own ? asprintf(&id, "%s-auto", d->arms[p->arm]) < 0
+            : asprintf(&id, "%s-%" PRId64, d->arms[p->arm], length) < 0) {
         t->failed = true;
         return;
     }

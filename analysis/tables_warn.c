@@ -30,6 +30,8 @@ static void about_file(const struct pl_dataset *d, struct pl_table *t)
         if (d->overflow[k])
             pl_tables_warn(t, "log_overflow", NULL, -1, "%" PRIu64 " records of /%s found no slot",
                            d->overflow[k], pl_log_name((enum pl_log_kind)k));
+    if (d->caches_vision)
+        pl_tables_warn(t, "cached_vision", NULL, -1, "%s", PL_CACHED_VISION);
     if (d->prunes)
         pl_tables_warn(t, "mlperf", NULL, -1,
                        "token-pruned results are not MLPerf-comparable: its closed rules forbid "

@@ -1,5 +1,6 @@
 #include "cli/prepare.h"
 
+#include "orchestrator/plan_files.h"
 #include "worker/rank/runner.h"
 
 #include <inttypes.h>
@@ -30,6 +31,8 @@ static enum pl_status describe(struct pl_cli_prepared *p, bool allow_exec, uint3
         return pl_fail(err, PL_ENOMEM, "no memory for %" PRIu32 " arms", p->sweep->n_arms);
     st = pl_plan_describe(p->sweep, program, allow_exec, p->arms, &device_bytes, mistakes,
                           &p->warnings, err);
+    if (st == PL_OK)
+        pl_plan_check_files(p->sweep, p->arms, mistakes, &p->warnings);
     if (st == PL_OK && mistakes->n)
         st = pl_fail(err, PL_ESWEEP, "%s: %zu mistake%s", p->sweep->path, mistakes->n,
                      mistakes->n == 1 ? "" : "s");
@@ -225,10 +228,10 @@ void pl_cli_plan_print(const struct pl_cli_prepared *p, uint32_t workers)
     for (uint32_t i = 0; i < s->n_arms; i++) {
         printf("%-24s %-24s %-24s ", pl_sweep_arm_name(s, i), model_of(p, i),
                pl_json_get_str(pl_sweep_arm(s, i), "baseline", ""));
-        for (uint32_t c = 0; c < s->n_contexts && p->arms[i].sim; c++)
+        for (uint32_t c = 0; c < s->n_contexts && p->arms[i].sim && s->contexts[c]; c++)
             printf("%s%.4g ms at %" PRId64, c ? ", " : "", pl_plan_trial_s(s, p->arms, i, c) * 1e3,
                    s->contexts[c]);
-        printf("%s\n", p->arms[i].sim         ? " (simulated)"
+        printf("%s\n", p->arms[i].sim         ? (s->contexts[0] ? " (simulated)" : "simulated")
                        : p->arms[i].synthetic ? "not known (random weights)"
                                               : "not known");
     }

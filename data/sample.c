@@ -1,6 +1,8 @@
 #include "data/sample.h"
 
+#include "base/hash.h"
 #include "base/rng.h"
+#include "data/scenes.h"
 #include "data/text_file.h"
 
 #include <dirent.h>
@@ -16,6 +18,8 @@
  * taken as it is. */
 #define WORD_SCAN 256
 #define BASE_NAME_MAX 64 /* bytes of a file's name in a sample's id */
+#define SCENE_NAME_MAX 120
+#define QUESTION_NAME_MAX 160
 
 enum { KEY_SLOTS = 0x736c6f74, KEY_EXTRA = 0x78747261, KEY_SYNTHETIC = 0x73796e74 };
 
@@ -32,6 +36,9 @@ struct samples_file {
 
 struct pl_samples {
     bool text;
+    const char *kind; /* of scenes; NULL: none */
+    struct pl_scenes *scenes;
+    json_t *max_window_ms, *cache_vision; /* of scenes: passed on to the runner */
     bool overlap;
     uint64_t seed;
     uint32_t count;
@@ -48,6 +55,9 @@ void pl_samples_free(struct pl_samples *s)
         free(s->files[i].path);
     free(s->files);
     free(s->starts);
+    pl_scenes_free(s->scenes);
+    json_decref(s->max_window_ms);
+    json_decref(s->cache_vision);
     free(s);
 }
 
@@ -266,32 +276,71 @@ static enum pl_status open_text(struct pl_samples *s, const json_t *data, uint64
     return align_starts(s, context, err);
 }
 
+static enum pl_status open_scenes(struct pl_samples *s, const json_t *data, struct pl_err *err)
+{
+    uint32_t most;
+    enum pl_status st = pl_scenes_open(data, s->seed, &s->scenes, err);
+    if (st != PL_OK)
+        return st;
+    most = pl_scenes_samples(s->scenes);
+    if (s->count > most)
+        return pl_fail(err, PL_ERANGE,
+                       "grid.samples is %" PRIu32 ", expected at most %" PRIu32
+                       " (or all): %" PRIu32 " scenes and their questions",
+                       s->count, most, pl_scenes_count(s->scenes));
+    if (s->count == 0)
+        s->count = most;
+    s->max_window_ms = json_incref(json_object_get(data, "max_window_ms"));
+    s->cache_vision = json_incref(json_object_get(data, "cache_vision"));
+    return PL_OK;
+}
+
+/* The longest of the contexts; of scenes there is one, and that is [auto]. */
+static enum pl_status check_contexts(const int64_t *contexts, size_t n, bool scenes, int64_t *out,
+                                     struct pl_err *err)
+{
+    int64_t most = 0;
+    for (size_t i = 0; i < n; i++)
+        most = contexts[i] > most ? contexts[i] : most;
+    if (scenes && (n != 1 || most != PL_CONTEXT_AUTO))
+        return pl_fail(err, PL_ERANGE, "contexts of scenes, expected [auto]");
+    if (!scenes && (most < 1 || most > INT32_MAX))
+        return pl_fail(err, PL_ERANGE, "largest context %" PRId64 ", expected 1 to %d", most,
+                       INT32_MAX);
+    *out = most;
+    return PL_OK;
+}
+
 enum pl_status pl_samples_open(const json_t *data, uint64_t seed, const int64_t *contexts,
                                size_t n_contexts, uint32_t count, struct pl_samples **out,
                                struct pl_err *err)
 {
-    const char *kind = NULL;
+    static const char *const scenes[] = {"eventgpt", "dsec"};
+    const char *kind = NULL, *of_scenes = NULL;
     int64_t context = 0;
     struct pl_samples *s;
     enum pl_status st = pl_json_str(data, "kind", "", &kind, err);
     if (st != PL_OK)
         return st;
-    for (size_t i = 0; i < n_contexts; i++)
-        if (contexts[i] > context)
-            context = contexts[i];
-    if (context < 1 || context > INT32_MAX)
-        return pl_fail(err, PL_ERANGE, "largest context %" PRId64 ", expected 1 to %d", context,
-                       INT32_MAX);
+    for (size_t i = 0; i < sizeof scenes / sizeof scenes[0]; i++)
+        of_scenes = strcmp(kind, scenes[i]) == 0 ? scenes[i] : of_scenes;
+    st = check_contexts(contexts, n_contexts, of_scenes, &context, err);
+    if (st != PL_OK)
+        return st;
     s = calloc(1, sizeof *s);
     if (!s)
         return pl_fail(err, PL_ENOMEM, "no memory for the samples");
     s->seed = seed;
     s->count = count;
+    s->kind = of_scenes;
     s->text = strcmp(kind, "text") == 0;
     if (s->text)
         st = open_text(s, data, (uint64_t)context, err);
+    else if (s->kind)
+        st = open_scenes(s, data, err);
     else if (strcmp(kind, "synthetic") != 0)
-        st = pl_fail(err, PL_EUNSUPPORTED, "data.kind \"%s\", expected text or synthetic", kind);
+        st = pl_fail(err, PL_EUNSUPPORTED,
+                     "data.kind \"%s\", expected text, synthetic, eventgpt or dsec", kind);
     else if (count == 0)
         st = pl_fail(err, PL_ERANGE,
                      "samples: all has no end with synthetic data, expected a "
@@ -304,37 +353,114 @@ enum pl_status pl_samples_open(const json_t *data, uint64_t seed, const int64_t 
     return PL_OK;
 }
 
-/* The file's own name; a long one is cut within characters and made unique again by a hash of the
- * whole. */
-static void short_name(const char *path, char out[BASE_NAME_MAX + 1])
+const struct pl_scenes *pl_samples_scenes(const struct pl_samples *s)
 {
-    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    return s->scenes;
+}
+
+const char *pl_samples_answer(const struct pl_samples *s, uint32_t i)
+{
+    struct pl_scene_sample q = {0};
+    if (s->scenes)
+        pl_scenes_sample(s->scenes, i, &q);
+    return q.answer;
+}
+
+bool pl_samples_answered(const struct pl_samples *s)
+{
+    return s->scenes && pl_scenes_answered(s->scenes);
+}
+
+/* At most `max` bytes of a name, into max + 1: a long one is cut within characters and made unique
+ * again by a hash of the whole. */
+static void shorten(const char *name, size_t max, char *out)
+{
     size_t n = strlen(name);
-    if (n <= BASE_NAME_MAX) {
+    if (n <= max) {
         memcpy(out, name, n + 1);
         return;
     }
-    n = BASE_NAME_MAX - 9;
+    n = max - 9;
     while (n && ((unsigned char)name[n] & 0xC0) == 0x80)
         n--;
     memcpy(out, name, n);
-    snprintf(out + n, BASE_NAME_MAX + 1 - n, "~%08" PRIx32, (uint32_t)pl_hash_str(name));
+    snprintf(out + n, max + 1 - n, "~%08" PRIx32, (uint32_t)pl_hash_str(name));
+}
+
+static void scene_id(const struct pl_samples *s, uint32_t i, char *out, size_t size)
+{
+    char scene[SCENE_NAME_MAX + 1], question[QUESTION_NAME_MAX + 1], twin[16] = "";
+    struct pl_scene_sample q;
+    pl_scenes_sample(s->scenes, i, &q);
+    shorten(q.name, SCENE_NAME_MAX, scene);
+    shorten(q.question, QUESTION_NAME_MAX, question);
+    for (char *c = question; *c; c++) /* an id is one line */
+        if ((unsigned char)*c < 0x20)
+            *c = ' ';
+    if (q.twin)
+        snprintf(twin, sizeof twin, " #%" PRIu32, q.twin + 1);
+    snprintf(out, size, "%s × %s%s", scene, question, twin);
 }
 
 void pl_samples_id(const struct pl_samples *s, uint32_t i, char *out, size_t size)
 {
     char name[BASE_NAME_MAX + 1];
+    const char *path, *slash;
+    if (s->scenes) {
+        scene_id(s, i, out, size);
+        return;
+    }
     if (!s->text) {
         snprintf(out, size, "synthetic-%" PRIu32, i);
         return;
     }
-    short_name(s->files[s->starts[i].file].path, name);
+    path = s->files[s->starts[i].file].path;
+    slash = strrchr(path, '/');
+    shorten(slash ? slash + 1 : path, BASE_NAME_MAX, name);
     snprintf(out, size, "%s@%" PRIu64, name, s->starts[i].offset);
+}
+
+size_t pl_samples_id_size(const struct pl_samples *s)
+{
+    char id[PL_SAMPLE_ID_MAX];
+    size_t most = BASE_NAME_MAX + 32; /* of the other kinds */
+    for (uint32_t i = 0; s->scenes && i < s->count; i++) {
+        pl_samples_id(s, i, id, sizeof id);
+        most = i == 0 || strlen(id) + 1 > most ? strlen(id) + 1 : most;
+    }
+    return most;
+}
+
+void pl_samples_digest(const struct pl_samples *s, char out[PL_SAMPLES_DIGEST])
+{
+    char id[PL_SAMPLE_ID_MAX];
+    uint64_t h = s->count;
+    for (uint32_t i = 0; i < s->count; i++) {
+        pl_samples_id(s, i, id, sizeof id);
+        h = pl_hash64(h, id, strlen(id));
+    }
+    snprintf(out, PL_SAMPLES_DIGEST, "%016" PRIx64, h);
+}
+
+static json_t *scene_request(const struct pl_samples *s, uint32_t i)
+{
+    struct pl_scene_sample q;
+    pl_scenes_sample(s->scenes, i, &q);
+    const struct pl_scene *c = pl_scenes_scene(s->scenes, q.scene);
+    json_t *images = json_array();
+    for (size_t k = 0; k < c->n_images; k++)
+        json_array_append_new(images, json_string(c->images[k]));
+    return json_pack("{s:s,s:I,s:s,s:s?,s:s?,s:o,s:s,s:O?,s:O?}", "kind", s->kind, "index",
+                     (json_int_t)i, "scene", c->name, "events", c->events, "video", c->video,
+                     "images", images, "question", q.question, "max_window_ms", s->max_window_ms,
+                     "cache_vision", s->cache_vision);
 }
 
 json_t *pl_samples_request(const struct pl_samples *s, uint32_t i)
 {
     char key[17];
+    if (s->scenes)
+        return scene_request(s, i);
     if (s->text)
         return json_pack("{s:s,s:I,s:s,s:I}", "kind", "text", "index", (json_int_t)i, "path",
                          s->files[s->starts[i].file].path, "offset",

@@ -8,7 +8,7 @@
  * bytes a token), the slots are shuffled by the seed, the start is moved forward to the next UTF-8
  * character after white space. Disjoint while slots last; beyond that starts are drawn anywhere and
  * pl_samples_overlap says so. synthetic: sample i is a key; ids are drawn from it and the arm's
- * vocabulary by the runner.
+ * vocabulary by the runner. eventgpt, dsec: sample i is a question about a scene (data/scenes.h).
  */
 #ifndef PL_DATA_SAMPLE_H
 #define PL_DATA_SAMPLE_H
@@ -22,11 +22,15 @@
 
 struct pl_samples;
 
-#define PL_SAMPLE_ID_MAX 96
+#define PL_SAMPLE_ID_MAX 320
+#define PL_CONTEXT_AUTO 0 /* grid.contexts [auto]: a prompt's own length; of scenes only */
 
-/* data: the sweep's resolved `data` object. count: 0 = all (text: one a slot). PL_ENOENT,
- * PL_EFORMAT (not UTF-8: byte offset), PL_ERANGE (shorter than one context of bytes, `samples: all`
- * on synthetic). */
+struct pl_scenes;
+
+/* data: the sweep's resolved `data` object. count: 0 = all (text: one a slot; scenes: every
+ * question of every scene). PL_ENOENT, PL_EFORMAT (not UTF-8: byte offset; a question file: line or
+ * item), PL_ERANGE (shorter than one context of bytes, `samples: all` on synthetic, more samples
+ * than scenes have questions, contexts that are not [auto] on scenes). */
 PL_MUST_CHECK
 enum pl_status pl_samples_open(const json_t *data, uint64_t seed, const int64_t *contexts,
                                size_t n_contexts, uint32_t count, struct pl_samples **out,
@@ -34,9 +38,18 @@ enum pl_status pl_samples_open(const json_t *data, uint64_t seed, const int64_t 
 void pl_samples_free(struct pl_samples *s);
 uint32_t pl_samples_count(const struct pl_samples *s);
 bool pl_samples_overlap(const struct pl_samples *s);
-/* Stable id: "NAME@offset" for text, "synthetic-7" for synthetic. At most PL_SAMPLE_ID_MAX bytes
- * with the NUL. */
+/* Stable id, different for every sample: "NAME@offset" for text, "synthetic-7" for synthetic,
+ * "SCENE × QUESTION" for scenes. At most PL_SAMPLE_ID_MAX bytes with the NUL. */
 void pl_samples_id(const struct pl_samples *s, uint32_t i, char *out, size_t size);
+/* Bytes of the longest id with its NUL. */
+size_t pl_samples_id_size(const struct pl_samples *s);
+const struct pl_scenes *pl_samples_scenes(const struct pl_samples *s); /* NULL: other kinds */
+/* What is known of the right answer; NULL: nothing. */
+const char *pl_samples_answer(const struct pl_samples *s, uint32_t i);
+bool pl_samples_answered(const struct pl_samples *s); /* some sample has an answer */
+#define PL_SAMPLES_DIGEST 17
+/* Of the names of all samples, 16 hexadecimal digits: two processes see the same list. */
+void pl_samples_digest(const struct pl_samples *s, char out[PL_SAMPLES_DIGEST]);
 /* The `sample` object of a trial request (docs/RUNNER.md). New reference, NULL when memory is out.
  */
 json_t *pl_samples_request(const struct pl_samples *s, uint32_t i);

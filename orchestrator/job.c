@@ -16,7 +16,9 @@ json_t *pl_job_make(const struct pl_sweep *s, const struct pl_plan *p, const cha
                     uint16_t session, uint32_t retries)
 {
     const struct pl_shape *h = &p->shape;
+    char digest[PL_SAMPLES_DIGEST];
     json_t *arms = json_array();
+    pl_samples_digest(s->list, digest);
     for (uint32_t a = 0; a < h->arms; a++)
         json_array_append_new(arms, json_pack("{s:I,s:I,s:b}", "group", (json_int_t)p->group_of[a],
                                               "residence", (json_int_t)p->residence_of[a], "sim",
@@ -27,10 +29,14 @@ json_t *pl_job_make(const struct pl_sweep *s, const struct pl_plan *p, const cha
                               (json_int_t)h->batch, "tokens", (json_int_t)h->tokens, "models",
                               (json_int_t)h->models, "layers", (json_int_t)h->layers, "rounds",
                               (json_int_t)h->rounds, "metrics", (json_int_t)h->metrics);
-    return json_pack("{s:O,s:o,s:o,s:I,s:I,s:s,s:i,s:I}", "sweep", s->resolved, "shape", shape,
-                     "arms", arms, "groups", (json_int_t)p->n_groups, "run_samples",
+    int64_t longest = 0; /* prompt; of fixed contexts the worker knows it */
+    for (uint32_t a = 0; a < h->arms; a++)
+        longest = p->arms[a].prompt > longest ? p->arms[a].prompt : longest;
+    return json_pack("{s:O,s:o,s:o,s:I,s:I,s:s,s:i,s:I,s:I,s:s}", "sweep", s->resolved, "shape",
+                     shape, "arms", arms, "groups", (json_int_t)p->n_groups, "run_samples",
                      (json_int_t)p->run_samples, "results", results, "session", (int)session,
-                     "retries", (json_int_t)retries);
+                     "retries", (json_int_t)retries, "longest_prompt", (json_int_t)longest,
+                     "samples", digest);
 }
 
 static enum pl_status add_choice(struct pl_buf *b, const char *key, const char *value,

@@ -61,6 +61,8 @@ uint64_t pl_plan_kv_bytes(const struct pl_sweep *s, const struct pl_arm_info *in
     for (uint32_t i = 0; i < s->n_contexts; i++)
         if ((uint64_t)s->contexts[i] + s->tokens_at[i] > longest)
             longest = (uint64_t)s->contexts[i] + s->tokens_at[i];
+    if ((uint64_t)info->prompt + s->tokens > longest)
+        longest = (uint64_t)info->prompt + s->tokens;
     return info->kv_bytes_per_token * longest * s->batch;
 }
 

@@ -16,6 +16,8 @@ struct pl_arm_info {
     bool synthetic;        /* simulated engine, random weights */
     bool sim;              /* engine: sim */
     uint32_t devices;      /* devices an arm needs: 1 or 2 */
+    int64_t prompt;        /* contexts [auto]: the longest prompt; 0: not known */
+    bool reads_events, reads_video, reads_told; /* files of a scene; told: by its runner */
 };
 
 struct pl_plan {

@@ -1,5 +1,6 @@
 /* What runners say of a sweep's arms before anything runs. */
 #include "base/clock.h"
+#include "data/scenes.h"
 #include "orchestrator/plan.h"
 #include "worker/rank/runner.h"
 
@@ -155,7 +156,10 @@ static enum pl_status ask(struct describer *d, struct child *c, const json_t *mo
                   "draft_model", drafter, "arm", arm, "contexts", json_object_get(grid, "contexts"),
                   "tokens", (json_int_t)(prefill ? 1 : d->s->tokens), "context_tokens",
                   tokens_list(d->s, prefill), "data", pl_json_get_str(data, "kind", "text"));
+    const struct pl_scenes *scenes = d->s->list ? pl_samples_scenes(d->s->list) : NULL;
     enum pl_status st;
+    if (q && scenes) /* the longest prompt, or nearly, for what depends on its length */
+        json_object_set_new(q, "sample", pl_samples_request(d->s->list, pl_scenes_longest(scenes)));
     if (!q)
         return pl_fail(err, PL_ENOMEM, "no memory to ask a runner");
     st = pl_runner_call(c->runner, q, patience_ns(d->s), answer, err);
@@ -173,6 +177,8 @@ static void blame(struct describer *d, struct child *c, const char *subject, enu
 
 static void take_answer(struct pl_arm_info *info, const json_t *answer)
 {
+    size_t i;
+    json_t *v;
     info->layers = small(answer, "layers", UINT16_MAX);
     if (info->layers == 0)
         info->layers = 1;
@@ -182,6 +188,13 @@ static void take_answer(struct pl_arm_info *info, const json_t *answer)
     info->kv_bytes_per_token = number(answer, "kv_bytes_per_token");
     info->workspace_bytes = number(answer, "workspace_bytes");
     info->max_positions = (int64_t)number(answer, "max_positions");
+    info->prompt = (int64_t)number(answer, "prompt_tokens");
+    info->reads_told = json_is_array(json_object_get(answer, "reads"));
+    json_array_foreach (json_object_get(answer, "reads"), i, v) {
+        const char *what = json_string_value(v);
+        info->reads_events |= what && strcmp(what, "events") == 0;
+        info->reads_video |= what && strcmp(what, "video") == 0;
+    }
 }
 
 static void check_fit(struct describer *d, const char *subject, const struct pl_arm_info *info)

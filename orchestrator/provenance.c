@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "commit.h"
+#include "data/scenes.h"
 #include "results/writer.h"
 
 #include <dirent.h>
@@ -128,8 +129,9 @@ enum pl_status pl_provenance(const struct pl_sweep *s, const char *mpi, unsigned
             st = pl_fail(err, PL_ENOMEM, "provenance");
     }
     path = pl_json_get_str(json_object_get(s->resolved, "data"), "path", NULL);
-    if (st == PL_OK && path) {
-        st = hash_path(path, hex, err);
+    const struct pl_scenes *scenes = s->list ? pl_samples_scenes(s->list) : NULL;
+    if (st == PL_OK && (path || scenes)) {
+        st = scenes ? pl_scenes_hash(scenes, hex, err) : hash_path(path, hex, err);
         if (st == PL_OK && json_object_set_new(o, "data", json_string(hex)) != 0)
             st = pl_fail(err, PL_ENOMEM, "provenance");
     }

@@ -89,8 +89,10 @@ static enum pl_status check_grid(struct pl_sweep *s, struct pl_err *err)
     if (!s->contexts)
         return pl_fail(err, PL_ENOMEM, "no memory for %zu contexts", n);
     for (size_t i = 0; i < n; i++) {
-        s->contexts[i] = json_integer_value(json_array_get(contexts, i));
-        if (s->contexts[i] < 1 || s->contexts[i] > INT32_MAX)
+        const json_t *v = json_array_get(contexts, i);
+        const bool own = n == 1 && json_is_string(v) && strcmp(json_string_value(v), "auto") == 0;
+        s->contexts[i] = own ? PL_CONTEXT_AUTO : json_integer_value(v);
+        if (!own && (s->contexts[i] < 1 || s->contexts[i] > INT32_MAX))
             return pl_fail(err, PL_EFORMAT, "grid.contexts holds what is not a length");
     }
     st = count_in(grid, "samples", 0, UINT32_MAX, &s->samples, err);

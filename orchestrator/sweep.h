@@ -49,7 +49,7 @@ struct pl_sweep {
     uint32_t tokens;     /* the most of any context */
     uint32_t *tokens_at; /* [n_contexts] generated after each */
     uint32_t samples;    /* 0: all (until the samples are opened) */
-    int64_t *contexts;   /* [n_contexts] */
+    int64_t *contexts;   /* [n_contexts]; [auto] is one PL_CONTEXT_AUTO */
     int (*places)[2];    /* [n_arms] line and column of each arm in the file; NULL: not from one */
     struct pl_samples *list; /* opened by pl_sweep_open_samples */
 };

@@ -37,11 +37,21 @@ const struct pl_sweep_key pl_sweep_keys[] = {
     {ROOT, "measure", PL_KEY_MAP, 0, 0, NULL, "{}", "", PL_FOR_ALL, "the defaults below",
      "how trials are timed"},
 
-    {DATA, "kind", PL_KEY_CHOICE, 0, 0, "text|synthetic", NULL, "", PL_FOR_ALL, NULL,
+    {DATA, "kind", PL_KEY_CHOICE, 0, 0, "text|synthetic|eventgpt|dsec", NULL, "", PL_FOR_ALL, NULL,
      "text: one UTF-8 file or a folder of them; synthetic: seeded random ids of the arm's "
-     "vocabulary"},
+     "vocabulary; eventgpt: scenes of an instruction JSON; dsec: scenes of a DSEC folder"},
     {DATA, "path", PL_KEY_PATH, 0, 0, NULL, "null", "path", PL_FOR_ALL, "required for text",
      "the file or folder (text only)"},
+    {DATA, "dir", PL_KEY_PATH, 0, 0, NULL, "null", "path", PL_FOR_ALL,
+     "required for eventgpt, dsec", "the folder that the scenes' files are in"},
+    {DATA, "questions", PL_KEY_PATH, 0, 0, NULL, "null", "path", PL_FOR_ALL,
+     "the one .json file in dir", "an instruction JSON, or a list of questions for every scene"},
+    {DATA, "n_questions", PL_KEY_INT, 1, 1000000, NULL, "10", "questions", PL_FOR_ALL, NULL,
+     "at most so many of a scene, the first ones"},
+    {DATA, "max_window_ms", PL_KEY_FLOAT_OR_NONE, 0.001, 1e9, NULL, "null", "ms", PL_FOR_ALL,
+     "100 for eventgpt, none for dsec", "event windows as long as this are refused"},
+    {DATA, "cache_vision", PL_KEY_BOOL, 0, 0, NULL, "false", "", PL_FOR_ALL, NULL,
+     "one vision pass for all questions of a scene; every table then says so"},
 
     {MODEL, "path", PL_KEY_PATH, 0, 0, NULL, "null", "path", PL_FOR_REAL,
      "required, unless there is an engine",
@@ -154,10 +164,11 @@ const struct pl_sweep_key pl_sweep_keys[] = {
     {DRAFT, "tree_tokens", PL_KEY_INT, 1, 255, NULL, "null", "tokens", PL_FOR_ALL, "24",
      "eagle, medusa: nodes of a tree at most"},
 
-    {GRID, "contexts", PL_KEY_INTS, 1, 16777216, NULL, NULL, "tokens", PL_FOR_ALL, NULL,
-     "context lengths; every id counts, BOS included"},
+    {GRID, "contexts", PL_KEY_INTS_OR_AUTO, 1, 16777216, NULL, NULL, "tokens", PL_FOR_ALL, NULL,
+     "context lengths; every id counts, BOS included. [auto]: each prompt's own (eventgpt, dsec)"},
     {GRID, "samples", PL_KEY_INT_OR_ALL, 1, 4294967295.0, NULL, NULL, "", PL_FOR_ALL, NULL,
-     "samples at each context; `all`: as many as are disjoint in the text"},
+     "samples at each context; `all`: as many as are disjoint in the text, or all scenes and their "
+     "questions"},
     {GRID, "repeats", PL_KEY_INT, 1, 65535, NULL, "1", "", PL_FOR_ALL, NULL,
      "trials of each arm × context × sample"},
 
@@ -245,6 +256,13 @@ void pl_key_expected(const struct pl_sweep_key *k, char *out, size_t size)
         break;
     case PL_KEY_INTS:
         snprintf(out, size, "a list of whole numbers from %.10g to %.10g", k->min, k->max);
+        break;
+    case PL_KEY_INTS_OR_AUTO:
+        snprintf(out, size, "a list of whole numbers from %.10g to %.10g, or [auto]", k->min,
+                 k->max);
+        break;
+    case PL_KEY_FLOAT_OR_NONE:
+        snprintf(out, size, "a number of at least %.10g, or none", k->min);
         break;
     case PL_KEY_INT_OR_ALL:
         snprintf(out, size, "a whole number from %.10g to %.10g, or all", k->min, k->max);

@@ -29,7 +29,9 @@ enum pl_key_type {
     PL_KEY_BOOL,
     PL_KEY_CHOICE,         /* one of `choices` */
     PL_KEY_INTS,           /* list of different whole numbers, not empty */
+    PL_KEY_INTS_OR_AUTO,   /* the same, or [auto]; JSON: ["auto"] */
     PL_KEY_INT_OR_ALL,     /* whole number or `all`; JSON: 0 is all */
+    PL_KEY_FLOAT_OR_NONE,  /* number or `none`; JSON: null is none */
     PL_KEY_INT_BY_CONTEXT, /* whole number, or a map of them by context length */
     PL_KEY_RANDOM,         /* random:SEED */
     PL_KEY_STRS,           /* list of strings, not empty */

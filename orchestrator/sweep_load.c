@@ -1,5 +1,6 @@
 /* A sweep file → the resolved sweep. Every step records its mistakes and goes on, so that all come
  * in one go. */
+#include "orchestrator/sweep_data.h"
 #include "orchestrator/sweep_draft.h"
 #include "orchestrator/sweep_paths.h"
 #include "orchestrator/sweep_select.h"
@@ -394,29 +395,6 @@ static void resolve_baselines(struct loader *l)
 
 /* --- the rest --- */
 
-static void check_data(struct loader *l, const struct pl_yaml *data)
-{
-    struct pl_tree *t = &l->t;
-    const struct pl_yaml *samples = pl_tree_get(pl_tree_get(t->root, "grid"), "samples");
-    bool has_path = !is_null(l->data, "path");
-    if (!data || data->kind != PL_YAML_MAP)
-        return;
-    if (has_str(l->data, "kind", "text")) {
-        if (!has_path && !pl_tree_get(data, "path"))
-            pl_tree_mistake(t, data,
-                            "data.path is missing, expected a text file or a folder of them");
-        pl_tree_resolve_path(t, l->data, "path", place_of(data, "path"), "data");
-    } else if (has_str(l->data, "kind", "synthetic")) {
-        if (has_path)
-            pl_tree_mistake(t, place_of(data, "path"),
-                            "data.path is given with synthetic data, expected kind: text");
-        if (samples && samples->kind == PL_YAML_SCALAR && strcmp(samples->text, "all") == 0)
-            pl_tree_mistake(
-                t, samples,
-                "grid.samples is all, expected a number, since synthetic data has no end");
-    }
-}
-
 static void check_sections(struct loader *l)
 {
     struct pl_tree *t = &l->t;
@@ -566,7 +544,7 @@ static json_t *read_all(struct loader *l, const struct pl_select *sel, struct pl
     }
     pl_select_arms(t, sel, l->arm_json, l->n_arms, chosen, notes);
     mark_used(l, chosen);
-    check_data(l, data);
+    pl_sweep_check_data(t, l->data, l->grid);
     check_sections(l);
     resolve_tokens(l);
     check_size(l);

@@ -79,6 +79,12 @@ static json_t *read_ints(struct pl_tree *t, const struct pl_sweep_key *k, const 
         return NULL;
     }
     list = json_array();
+    if (k->type == PL_KEY_INTS_OR_AUTO && v->n == 1 && v->items[0]->kind == PL_YAML_SCALAR &&
+        strcmp(v->items[0]->text, "auto") == 0) {
+        if (json_array_append_new(list, json_string("auto")) != 0)
+            t->no_memory = true;
+        return list;
+    }
     for (size_t i = 0; i < v->n; i++) {
         int64_t n = 0;
         const struct pl_yaml *item = v->items[i];
@@ -168,6 +174,10 @@ static json_t *read_scalar(const struct pl_sweep_key *k, const struct pl_yaml *v
             return json_integer(0);
         return read_i64(v, &n) && (double)n >= k->min && (double)n <= k->max ? json_integer(n)
                                                                              : NULL;
+    case PL_KEY_FLOAT_OR_NONE:
+        if (strcmp(v->text, "none") == 0)
+            return json_null();
+        return read_f64(v, &d) && d >= k->min && d <= k->max ? json_real(d) : NULL;
     case PL_KEY_U64:
         return read_u64(v, &u) ? json_integer((json_int_t)u) : NULL;
     case PL_KEY_FLOAT:
@@ -198,7 +208,7 @@ static json_t *read_value(struct pl_tree *t, const struct pl_sweep_key *k, const
     const char *near = NULL;
     json_t *j;
     pl_key_expected(k, expected, sizeof expected);
-    if (k->type == PL_KEY_INTS)
+    if (k->type == PL_KEY_INTS || k->type == PL_KEY_INTS_OR_AUTO)
         return read_ints(t, k, v, label, expected);
     if (k->type == PL_KEY_STRS)
         return read_strings(t, k, v, label);

@@ -62,11 +62,12 @@ static const struct {
      "s.yaml:9:74: measure.noise is \"2\", expected a number from 0 to 1\n"},
     {HEAD "arms: {a: {model: sim}}\nbaseline: a\ngrid: {contexts: [], samples: 1}\nmeasure: 5\n",
      "s.yaml:5:18: grid.contexts is an empty list, expected a list of whole numbers from 1 to "
-     "16777216\n"
+     "16777216, or [auto]\n"
      "s.yaml:6:10: measure is \"5\", expected a map\n"},
     {HEAD "arms: {a: {model: sim}}\nbaseline: a\ngrid: {contexts: 64}\n",
      "s.yaml:5:7: grid.samples is missing, expected a whole number from 1 to 4294967295, or all\n"
-     "s.yaml:5:18: grid.contexts is \"64\", expected a list of whole numbers from 1 to 16777216\n"},
+     "s.yaml:5:18: grid.contexts is \"64\", expected a list of whole numbers from 1 to 16777216, "
+     "or [auto]\n"},
     /* tokens by context */
     {HEAD "arms: {a: {model: sim}}\nbaseline: a\ngrid: {contexts: [64, 128], samples: 1}\n"
           "generate: {tokens: {64: 0, long: 5, 32: 9}}\n",
@@ -143,8 +144,29 @@ static const struct {
      "baseline: a\ngrid: {contexts: [64], samples: all}\n",
      "s.yaml:1:31: data.path is given with synthetic data, expected kind: text\n"
      "s.yaml:5:33: grid.samples is all, expected a number, since synthetic data has no end\n"},
-    {"data: {kind: eventgpt}\nmodels: {sim: {engine: sim}}\narms: {a: {model: sim}}\n" TAIL,
-     "s.yaml:1:14: data.kind is \"eventgpt\", expected text or synthetic\n"},
+    {"data: {kind: longbenhc}\nmodels: {sim: {engine: sim}}\narms: {a: {model: sim}}\n" TAIL,
+     "s.yaml:1:14: data.kind is \"longbenhc\", expected text, synthetic, eventgpt or dsec\n"},
+    {"data: {kind: eventgpt}\nmodels: {sim: {engine: sim}}\narms: {a: {model: sim}}\n"
+     "baseline: a\ngrid: {contexts: [64], samples: 4}\n",
+     "s.yaml:1:7: data.dir is missing, expected the folder of the scenes\n"
+     "s.yaml:5:18: grid.contexts holds lengths, expected [auto]: a prompt about a scene has its "
+     "own "
+     "length\n"},
+    {"data: {kind: dsec, dir: nowhere, questions: q.txt, path: x, n_questions: 0, max_window_ms: "
+     "-1, "
+     "cache_vision: 2}\nmodels: {sim: {engine: sim}}\narms: {a: {model: sim}}\n"
+     "baseline: a\ngrid: {contexts: [auto], samples: all}\n",
+     "s.yaml:1:25: data.dir is \"nowhere\", expected a file or directory that exists\n"
+     "s.yaml:1:45: data.questions is \"q.txt\", expected a file or directory that exists\n"
+     "s.yaml:1:58: data.path is given with dsec data, expected kind: text\n"
+     "s.yaml:1:74: data.n_questions is \"0\", expected a whole number from 1 to 1000000\n"
+     "s.yaml:1:92: data.max_window_ms is \"-1\", expected a number of at least 0.001, or none\n"
+     "s.yaml:1:110: data.cache_vision is \"2\", expected true or false\n"},
+    {"data: {kind: synthetic, dir: x}\nmodels: {sim: {engine: sim}}\narms: {a: {model: sim}}\n"
+     "baseline: a\ngrid: {contexts: [auto], samples: 2}\n",
+     "s.yaml:1:30: data.dir is given with synthetic data, expected kind: eventgpt or dsec\n"
+     "s.yaml:5:18: grid.contexts is [auto], expected lengths: only prompts about scenes (data.kind "
+     "eventgpt or dsec) have one of their own\n"},
     {HEAD "arms: {a: {model: sim}}\nbaseline: a\ngrid: {contexts: [1], samples: 4000000000, "
           "repeats: 60000}\n",
      "s.yaml:5:7: the grid has more trials than a results file can hold, expected at most "
@@ -173,8 +195,6 @@ static void test_later_keys(void **state)
         HEAD "stage: {}\narms: {a: {model: sim}}\n" TAIL,
         HEAD "arms: {a: {model: sim, prune: {}, batch: 2, concurrency: 2}}\n" TAIL,
         HEAD "arms: {a: {model: sim}}\nmeasure: {energy: true, kernels: true}\n" TAIL,
-        "data: {kind: synthetic, dir: x, questions: y, n_questions: 1, max_window_ms: 1, "
-        "cache_vision: true}\nmodels: {sim: {engine: sim}}\narms: {a: {model: sim}}\n" TAIL,
     };
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {

@@ -96,7 +96,7 @@ static void test_mistakes(void **state)
          "--contexts: grid.contexts holds \"x\", expected whole numbers from 1 to 16777216\n"},
         {{.contexts = "", .arms = "base"},
          "--contexts: grid.contexts is an empty list, expected a list of whole numbers from 1 to "
-         "16777216\n"},
+         "16777216, or [auto]\n"},
         {{.samples = "few", .arms = "base"},
          "--samples: grid.samples is \"few\", expected a whole number from 1 to 4294967295, or "
          "all\n"},
@@ -110,7 +110,7 @@ static void test_mistakes(void **state)
          "--set models.sim.noise:2:1: while parsing a flow sequence did not find expected ',' or "
          "']' (from line 1)\n"},
         {{.set = set + 6, .n_set = 1, .arms = "base"},
-         "--set data.kind: data.kind is a list, expected text or synthetic\n"},
+         "--set data.kind: data.kind is a list, expected text, synthetic, eventgpt or dsec\n"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {

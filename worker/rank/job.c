@@ -169,6 +169,9 @@ static enum pl_status parse_rest(struct pl_job *j, struct pl_err *err)
         if (j->contexts[i] > j->max_context)
             j->max_context = j->contexts[i];
     }
+    if (pl_json_get_i64(j->json, "longest_prompt", 0) > j->max_context)
+        j->max_context = pl_json_get_i64(j->json, "longest_prompt", 0);
+    j->samples = pl_json_get_str(j->json, "samples", "");
     j->seed = (uint64_t)pl_json_get_i64(j->sweep, "seed", 1);
     j->results = pl_json_get_str(j->json, "results", NULL);
     if (!get_u32(j->json, "run_samples", &j->run_samples) ||

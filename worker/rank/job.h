@@ -40,6 +40,7 @@ struct pl_job {
     uint32_t *tokens;  /* [shape.contexts] that a trial generates after each */
     int64_t max_context;
     uint64_t seed;
+    const char *samples; /* digest of the list that rank 0 has */
     uint32_t run_samples, warmup, retries;
     int64_t timeout_ns, load_timeout_ns; /* 0: the rule max(60 s, 20 × median) */
     enum pl_job_exclusive { PL_EXCLUSIVE_AUTO, PL_EXCLUSIVE_NONE, PL_EXCLUSIVE_NODE } exclusive;

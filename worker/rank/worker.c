@@ -228,7 +228,7 @@ static enum pl_status take_job(struct pl_worker *w, const struct pl_msg_welcome 
                                struct pl_err *err)
 {
     json_t *json = NULL;
-    char key[PL_NODE_KEY];
+    char key[PL_NODE_KEY], digest[PL_SAMPLES_DIGEST];
     struct pl_err why = {""};
     enum pl_status st = pl_json_parse("job", m->json, m->json_len, &json, err);
     if (st != PL_OK)
@@ -247,6 +247,12 @@ static enum pl_status take_job(struct pl_worker *w, const struct pl_msg_welcome 
     if (st == PL_OK)
         st = pl_samples_open(w->job->data, w->job->seed, w->job->contexts, w->job->shape.contexts,
                              w->job->shape.samples, &w->samples, err);
+    if (st == PL_OK)
+        pl_samples_digest(w->samples, digest);
+    if (st == PL_OK && strcmp(digest, w->job->samples) != 0)
+        st = pl_fail(err, PL_EFORMAT,
+                     "the samples that are seen from here are not those of rank 0: is the data the "
+                     "same on every node?");
     if (st == PL_OK && w->opts.lock)
         st = w->opts.lock(w->opts.lock_ctx, w->job->results, err);
     if (st == PL_OK)

@@ -2,6 +2,8 @@
 #include "worker/rank/worker_impl.h"
 
 #include "base/log.h"
+#include "data/answer_score.h"
+#include "results/quality.h"
 #include "results/reader.h"
 #include "worker/rank/row.h"
 
@@ -278,6 +280,25 @@ static void warm_up_failed(struct pl_worker *w, enum pl_reason reason, const cha
 
 /* ---- answers ---- */
 
+/* What the engine said against what is right, where both are known: the mean over the sequences
+ * of the batch. The engine does not get to know the answer. */
+static void score(struct pl_worker *w, const struct pl_order_item *it, const json_t *answer)
+{
+    const char *right = pl_samples_answer(w->samples, it->sample);
+    const json_t *texts = json_object_get(answer, "texts");
+    const size_t n = json_array_size(texts);
+    double sum = 0;
+    if (!right || n == 0)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        const char *text = json_string_value(json_array_get(texts, i));
+        if (!text)
+            return;
+        sum += pl_answer_score(text, right);
+    }
+    w->row.quality[PL_QUALITY_ACCURACY] = sum / (double)n;
+}
+
 static void take_result(struct pl_worker *w, const json_t *answer)
 {
     struct block *b = &w->block;
@@ -297,6 +318,7 @@ static void take_result(struct pl_worker *w, const json_t *answer)
         return;
     }
     fill_row(w, it);
+    score(w, it, answer);
     w->row.trial->synthetic |= pl_runner_synthetic(e->runner) || w->job->arms[it->arm].sim;
     const char *broken = pl_row_check(&w->job->shape, &w->row, why, sizeof why);
     if (broken) {

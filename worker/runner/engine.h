@@ -131,6 +131,8 @@ struct pl_trial_result {
     uint64_t ids_hash, logits_hash;
     struct pl_trial_quality quality[PL_TRIAL_QUALITIES];
     uint32_t n_quality;
+    const char *text; /* what the model answered, up to its own end; NULL: not told */
+    size_t text_len;
     bool synthetic;
     const char *garbage; /* a planted fault: sent as it is instead of the answer; else NULL */
 };

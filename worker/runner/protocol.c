@@ -300,6 +300,11 @@ enum pl_status pl_protocol_put_result(struct pl_protocol *p, uint64_t id,
         pl_jsonout_lit(o, ",\"logits_hash\":");
         pl_jsonout_hex64(o, r->logits_hash);
     }
+    if (r->text) {
+        pl_jsonout_lit(o, ",\"texts\":[");
+        pl_jsonout_str(o, r->text, r->text_len);
+        pl_jsonout_lit(o, "]");
+    }
     if (r->synthetic)
         pl_jsonout_lit(o, ",\"synthetic\":true");
     else

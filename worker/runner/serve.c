@@ -303,7 +303,9 @@ static enum pl_status read_trial(const json_t *q, struct pl_trial_request *t, st
         st = pl_json_i64(q, "attempt", 0, &t->attempt, &f->err);
     if (!st)
         st = pl_json_bool(q, "timed", true, &t->timed, &f->err);
-    if (!st && (!t->arm || !json_is_object(t->sample) || t->context < 1 || t->tokens < 0))
+    /* A question has a prompt of its own length. */
+    const bool own = json_is_string(json_object_get(t->sample, "question"));
+    if (!st && (!t->arm || !json_is_object(t->sample) || t->context < !own || t->tokens < 0))
         st = pl_fail(
             &f->err, PL_EPROTO,
             "a trial needs \"arm\", \"context\" ≥ 1, \"sample\", and \"tokens\" ≥ 1 or none");

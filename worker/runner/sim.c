@@ -429,9 +429,12 @@ static enum pl_status sim_run(void *state, const struct pl_trial_request *q,
     if (!a || !s->tokens)
         return pl_fault_set(fault, pl_fail(&fault->err, PL_EUSAGE, "arm %s is not loaded", q->arm),
                             PL_FAULT_RUNNER);
-    if (q->context < 1 || q->context > INT32_MAX)
+    int64_t context = q->context;
+    if (context == PL_CONTEXT_AUTO) /* docs/SWEEP.md, "Scenes" */
+        context = (int64_t)strlen(pl_json_get_str(q->sample, "question", ""));
+    if (context < 1 || context > INT32_MAX)
         return pl_fault_set(fault,
-                            pl_fail(&fault->err, PL_ERANGE, "context %lld", (long long)q->context),
+                            pl_fail(&fault->err, PL_ERANGE, "context %lld", (long long)context),
                             PL_FAULT_CONTEXT);
     if (q->tokens > s->tokens)
         return pl_fault_set(fault,
@@ -442,7 +445,7 @@ static enum pl_status sim_run(void *state, const struct pl_trial_request *q,
     struct pl_sim_key k = {.seed = s->seed,
                            .arm = a->hash,
                            .device = s->device,
-                           .context = (uint64_t)q->context,
+                           .context = (uint64_t)context,
                            .sample = (uint64_t)pl_json_get_i64(q->sample, "index", 0),
                            .repeat = (uint64_t)q->repeat,
                            .attempt = (uint64_t)q->attempt};
