@@ -160,6 +160,10 @@ struct pl_backend {
     enum pl_status (*open)(const struct pl_device_opts *o, struct pl_device **out,
                            struct pl_err *err);
     void (*close)(struct pl_device *d); /* accepts NULL */
+    /* From the next call on runs on part number `part` of `parts` of its threads and CPUs (one
+     * thread at least), so that two devices of the same cores run beside each other; parts 1: on
+     * all of them. The bits do not change. Only between calls; cheap from the second time on. */
+    enum pl_status (*narrow)(struct pl_device *d, int part, int parts, struct pl_err *err);
     /* "avx2, 2 threads" */
     void (*describe)(const struct pl_device *d, char *out, size_t size);
 

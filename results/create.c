@@ -190,6 +190,13 @@ static enum pl_status make_rows(struct maker *m, const struct pl_shape *shape)
             return fail(m, spec.name);
         H5Dclose(d);
     }
+    if (pl_h5_spans_spec(shape, &spec)) {
+        hid_t d = make_dset(m, spec.name, spec.type, spec.rank, spec.dims, m->bulk);
+        pl_h5_close_type(spec.type);
+        if (d < 0)
+            return fail(m, spec.name);
+        H5Dclose(d);
+    }
     return PL_OK;
 }
 

@@ -104,9 +104,22 @@ enum pl_status pl_places_read(const struct pl_h5_source *s, struct pl_places *ou
     for (int c = 0; st == PL_OK && c < PL_CELLS; c++)
         if (pl_h5_cell_spec(&p.shape, (enum pl_cell)c, &spec))
             st = place(s, &spec, &p.cell_at[c], err);
+    if (st == PL_OK && pl_h5_exists(s, "spans") && pl_h5_spans_spec(&p.shape, &spec))
+        st = place(s, &spec, &p.spans_at, err);
     if (st == PL_OK)
         st = place_logs(s, &p, err);
     if (st == PL_OK)
         *out = p;
     return st;
+}
+
+uint64_t pl_places_spans(const struct pl_places *p, uint64_t index)
+{
+    const struct pl_row_id id = pl_row_at(&p->shape, index);
+    const uint64_t samples =
+        p->shape.samples < PL_SPANS_SAMPLES ? p->shape.samples : PL_SPANS_SAMPLES;
+    if (!p->spans_at || id.sample >= samples || id.repeat > 0)
+        return 0;
+    const uint64_t at = ((uint64_t)id.arm * p->shape.contexts + id.context) * samples + id.sample;
+    return p->spans_at + at * PL_SPANS_MAX * sizeof(struct pl_lane_span);
 }

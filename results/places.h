@@ -31,8 +31,12 @@ struct pl_places {
     struct pl_shape shape;
     uint64_t rows;
     struct pl_layout layout;
+    uint64_t spans_at; /* 0: the file has none */
     uint64_t commit_at, cell_at[PL_CELLS], overflow_at, log_at[PL_LOG_KINDS];
     uint32_t log_capacity[PL_LOG_KINDS];
 };
+
+/* Where a row's PL_SPANS_MAX spans stand; 0: it has none. */
+uint64_t pl_places_spans(const struct pl_places *p, uint64_t index);
 
 #endif

@@ -47,6 +47,11 @@ PL_MUST_CHECK
 enum pl_status pl_reader_each(struct pl_reader *r,
                               bool (*fn)(void *ctx, const struct pl_row_view *v), void *ctx,
                               struct pl_err *err);
+/* The spans of a row that has them (writer.h), in out[PL_SPANS_MAX]; *n 0: none. They have no CRC:
+ * ask only for rows that are done. */
+PL_MUST_CHECK
+enum pl_status pl_reader_spans(struct pl_reader *r, uint64_t index, struct pl_lane_span *out,
+                               uint32_t *n, struct pl_err *err);
 /* Used records of a log, in slot order: *records is malloc'd (free it), n of pl_log_size(kind)
  * bytes. */
 PL_MUST_CHECK

@@ -223,6 +223,19 @@ enum pl_status pl_reader_each(struct pl_reader *r,
 
 /* ---- logs ---- */
 
+enum pl_status pl_reader_spans(struct pl_reader *r, uint64_t index, struct pl_lane_span *out,
+                               uint32_t *n, struct pl_err *err)
+{
+    const uint64_t at = index < r->p.rows ? pl_places_spans(&r->p, index) : 0;
+    enum pl_status st = PL_OK;
+    *n = 0;
+    if (at)
+        st = pl_reader_pread(r, "spans", at, out, PL_SPANS_MAX * sizeof *out, err);
+    while (st == PL_OK && at && *n < PL_SPANS_MAX && out[*n].end_ms > 0)
+        ++*n;
+    return st;
+}
+
 enum pl_status pl_reader_log(struct pl_reader *r, enum pl_log_kind kind, void **records,
                              uint32_t *n, uint64_t *overflow, struct pl_err *err)
 {

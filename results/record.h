@@ -115,6 +115,15 @@ struct __attribute__((packed)) pl_round {
     uint32_t draft_us, verify_us;
 };
 
+/* What a lane did when (docs/RESULTS_FILE.md, /spans): the first samples' first repeat of each arm.
+ */
+#define PL_SPANS_SAMPLES 4
+#define PL_SPANS_MAX 256
+struct __attribute__((packed)) pl_lane_span {
+    uint8_t lane, kind;      /* 0 verifier, 1 drafter; the phase's place among the columns */
+    double start_ms, end_ms; /* since the trial's start; end 0: no span */
+};
+
 enum pl_row_state { PL_ROW_EMPTY = 0, PL_ROW_DONE = 1, PL_ROW_FAILED = 2 };
 
 struct __attribute__((packed)) pl_commit {

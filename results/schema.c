@@ -96,6 +96,25 @@ static hid_t round_type(void)
     return compound(sizeof(struct pl_round), f, COUNT(f));
 }
 
+bool pl_h5_spans_spec(const struct pl_shape *s, struct pl_dset_spec *out)
+{
+    static const struct field f[] = {
+        FIELD(pl_lane_span, lane, U8),
+        FIELD(pl_lane_span, kind, U8),
+        FIELD(pl_lane_span, start_ms, F64),
+        FIELD(pl_lane_span, end_ms, F64),
+    };
+    if (!s->rounds)
+        return false;
+    *out = (struct pl_dset_spec){
+        .name = "spans",
+        .type = compound(sizeof(struct pl_lane_span), f, COUNT(f)),
+        .rank = 4,
+        .dims = {s->arms, s->contexts,
+                 s->samples < PL_SPANS_SAMPLES ? s->samples : PL_SPANS_SAMPLES, PL_SPANS_MAX}};
+    return true;
+}
+
 static hid_t commit_type(void)
 {
     static const struct field f[] = {

@@ -165,6 +165,18 @@ enum pl_status pl_writer_row(struct pl_writer *w, uint64_t index, const struct p
     return put(w, "commit", commit_at, &mark, sizeof mark, err);
 }
 
+enum pl_status pl_writer_spans(struct pl_writer *w, uint64_t index,
+                               const struct pl_lane_span *spans, uint32_t n, struct pl_err *err)
+{
+    struct pl_lane_span all[PL_SPANS_MAX] = {{0}};
+    const uint64_t at = index < w->p.rows ? pl_places_spans(&w->p, index) : 0;
+    if (!at)
+        return PL_OK;
+    if (n)
+        memcpy(all, spans, (n < PL_SPANS_MAX ? n : PL_SPANS_MAX) * sizeof *all);
+    return put(w, "spans", at, all, sizeof all, err);
+}
+
 enum pl_status pl_writer_log(struct pl_writer *w, enum pl_log_kind kind, uint32_t slot,
                              const void *record, struct pl_err *err)
 {

@@ -53,6 +53,11 @@ PL_MUST_CHECK
 enum pl_status pl_writer_row(struct pl_writer *w, uint64_t index, const struct pl_row *row,
                              enum pl_row_state state, uint8_t attempt, uint16_t session,
                              struct pl_err *err);
+/* Before the row, and under the same lease: its spans, at most PL_SPANS_MAX, for a row of the first
+ * PL_SPANS_SAMPLES samples and the first repeat; other rows and files without /spans have none. */
+PL_MUST_CHECK
+enum pl_status pl_writer_spans(struct pl_writer *w, uint64_t index,
+                               const struct pl_lane_span *spans, uint32_t n, struct pl_err *err);
 /* Writes one log record (pl_log_size(kind) bytes) into `slot`; PL_ERANGE beyond the capacity. */
 PL_MUST_CHECK
 enum pl_status pl_writer_log(struct pl_writer *w, enum pl_log_kind kind, uint32_t slot,

@@ -1,6 +1,7 @@
 #include "spec_decode/round.h"
 
 #include "base/clock.h"
+#include "base/rng.h"
 
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -28,6 +29,7 @@ struct pl_spec {
     struct pl_spec_result r;
     int64_t mark; /* of the verifier's lane: what came before has its phase */
     size_t lookahead;
+    uint64_t seed;
     atomic_bool stop;
     /* written by the drafter's lane, read after it was waited for */
     int64_t d_begin, d_ready, d_end;
@@ -86,6 +88,7 @@ enum pl_status pl_spec_create(const struct pl_spec_opts *o, struct pl_spec **out
     for (size_t i = 0; i < o->rule.n_masked; i++)
         s->masked[i] = o->rule.masked[i];
     s->o.rule.masked = s->masked;
+    s->seed = o->rule.key;
     s->vocab = (size_t)a->vocab;
     s->hidden = (size_t)a->hidden;
     s->most = most_drafted(o);
@@ -258,14 +261,17 @@ static enum pl_status begin_overlapped(struct pl_spec *s, struct pl_err *err)
     enum pl_status st, st2;
 
     atomic_store(&s->stop, false);
-    if (s->o.lanes)
-        s->o.lanes(s->o.lanes_user, true);
+    st = s->o.lanes ? s->o.lanes(s->o.lanes_user, true, err) : PL_OK;
+    if (st)
+        return st;
     pl_lane_post(s->o.lane, beside, s);
     st = first_token(s, err);
     atomic_store(&s->stop, true);
     st2 = pl_lane_wait(s->o.lane, &other);
-    if (s->o.lanes)
-        s->o.lanes(s->o.lanes_user, false);
+    if (s->o.lanes) { /* also after a failure: the next one begins on all cores */
+        enum pl_status st3 = s->o.lanes(s->o.lanes_user, false, st ? &other : err);
+        st = st ? st : st3;
+    }
     lap(s, PL_SPEC_WAIT);
     add_span(s, 1, PL_SPEC_D_PREFILL, s->d_begin, s->d_ready);
     add_span(s, 1, PL_SPEC_D_DECODE, s->d_ready, s->d_end);
@@ -433,6 +439,7 @@ enum pl_status pl_spec_generate(struct pl_spec *s, const struct pl_spec_request 
                                    .rounds = s->rounds,
                                    .spans = s->spans};
     s->lookahead = s->o.gamma;
+    s->o.rule.key = pl_keyv(s->seed, q->key);
     for (size_t i = 0; i < q->n_prompt; i++)
         s->text[i] = q->ids ? q->ids[i] : -1;
     pl_session_reset(s->o.verifier);

@@ -73,7 +73,7 @@ struct pl_spec_opts {
     struct pl_accept_rule rule; /* masked: copied; p: its own */
     /* Told when both lanes begin to run at the same time, and when that ends: a CPU's cores are
      * then dealt. May be NULL. */
-    void (*lanes)(void *user, bool both);
+    enum pl_status (*lanes)(void *user, bool both, struct pl_err *err);
     void *lanes_user;
 };
 
@@ -85,6 +85,7 @@ struct pl_spec_request {
     size_t tokens;                   /* ≥ 1 */
     const int32_t *eos;              /* generation ends behind one of these */
     size_t n_eos;
+    uint64_t key;     /* sampling: of this request's draws, beside the rule's */
     int64_t start_ns; /* of pl_now_ns: what times are counted from */
 };
 

@@ -41,7 +41,7 @@ enum pl_status pl_cpu_scratch(struct pl_device *d, size_t n, struct pl_err *err)
 
     if (each <= d->scratch_each)
         return PL_OK;
-    p = pl_cpu_alloc((size_t)pl_pool_threads(d->pool) * each, sizeof(*p));
+    p = pl_cpu_alloc((size_t)pl_pool_threads(d->whole) * each, sizeof(*p));
     if (!p)
         return pl_fail(err, PL_ENOMEM, "no memory for %zu floats of scratch a thread", each);
     free(d->scratch);
@@ -54,7 +54,8 @@ static void cpu_close(struct pl_device *d)
 {
     if (!d)
         return;
-    pl_pool_free(d->pool);
+    pl_pool_free(d->narrow);
+    pl_pool_free(d->whole);
     free(d->scratch);
     free(d);
 }
@@ -70,7 +71,8 @@ static enum pl_status cpu_open(const struct pl_device_opts *o, struct pl_device 
     st = choose_kernels(o ? o->isa : NULL, &d->kernels, err);
     if (!st)
         st = pl_pool_create(o ? o->threads : 0, o ? o->cpus : NULL, o && o->cpus ? o->n_cpus : 0,
-                            &d->pool, err);
+                            &d->whole, err);
+    d->pool = d->whole;
     if (!st)
         st = pl_cpu_scratch(d, PL_GEMM_SCRATCH, err);
     if (st) {
@@ -81,9 +83,46 @@ static enum pl_status cpu_open(const struct pl_device_opts *o, struct pl_device 
     return PL_OK;
 }
 
+static enum pl_status cpu_narrow(struct pl_device *d, int part, int parts, struct pl_err *err)
+{
+    int threads = pl_pool_threads(d->whole);
+    size_t begin, end, first, last;
+    const int *cpus;
+    size_t n_cpus = pl_pool_cpus(d->whole, &cpus);
+
+    if (parts < 1 || part < 0 || part >= parts)
+        return pl_fail(err, PL_ERANGE, "part %d of %d of a device", part, parts);
+    if (parts == 1) {
+        d->pool = d->whole;
+        return PL_OK;
+    }
+    if (d->narrow && d->part == part && d->parts == parts) {
+        d->pool = d->narrow;
+        return PL_OK;
+    }
+    d->pool = d->whole;
+    pl_pool_free(d->narrow);
+    d->narrow = NULL;
+    /* The first parts get what is left over; more parts than threads or CPUs share them. */
+    pl_pool_share((size_t)threads, part, parts, &begin, &end);
+    pl_pool_share(n_cpus, part, parts, &first, &last);
+    if (first == last && n_cpus) {
+        first = (size_t)part % n_cpus;
+        last = first + 1;
+    }
+    enum pl_status st = pl_pool_create(end > begin ? (int)(end - begin) : 1,
+                                       n_cpus ? cpus + first : NULL, last - first, &d->narrow, err);
+    if (st)
+        return st;
+    d->part = part;
+    d->parts = parts;
+    d->pool = d->narrow;
+    return PL_OK;
+}
+
 static void cpu_describe(const struct pl_device *d, char *out, size_t size)
 {
-    int n = pl_pool_threads(d->pool);
+    int n = pl_pool_threads(d->whole);
 
     snprintf(out, size, "%s, %d thread%s", d->kernels->name, n, n == 1 ? "" : "s");
 }
@@ -108,6 +147,7 @@ const struct pl_backend pl_cpu_backend = {
     .max_forward = PL_CPU_CHUNK,
     .open = cpu_open,
     .close = cpu_close,
+    .narrow = cpu_narrow,
     .describe = cpu_describe,
     .tensor_create = pl_cpu_tensor_create,
     .weight_create = pl_cpu_weight_create,

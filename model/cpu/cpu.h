@@ -15,7 +15,9 @@
     16384 /* floats of normed rows that a member rather makes for itself than waits for */
 
 struct pl_device {
-    struct pl_pool *pool;
+    struct pl_pool *pool;           /* the one in use: whole or narrow */
+    struct pl_pool *whole, *narrow; /* narrow: part `part` of `parts`, NULL until asked for */
+    int part, parts;
     const struct pl_kernels *kernels;
     float *scratch;      /* [threads][scratch_each] */
     size_t scratch_each; /* floats; grown only where things are created */

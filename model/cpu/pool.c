@@ -204,3 +204,9 @@ int pl_pool_threads(const struct pl_pool *p)
 {
     return p->n;
 }
+
+size_t pl_pool_cpus(const struct pl_pool *p, const int **cpus)
+{
+    *cpus = p->cpus;
+    return p->n_cpus;
+}

@@ -21,6 +21,8 @@ enum pl_status pl_pool_create(int threads, const int *cpus, size_t n_cpus, struc
                               struct pl_err *err);
 void pl_pool_free(struct pl_pool *p); /* accepts NULL */
 int pl_pool_threads(const struct pl_pool *p);
+/* The CPUs it was given, borrowed; 0: none. */
+size_t pl_pool_cpus(const struct pl_pool *p, const int **cpus);
 /* fn(arg, member, members) on every member; returns when all are done. */
 void pl_pool_run(struct pl_pool *p, void (*fn)(void *arg, int member, int members), void *arg);
 /* Within fn: waits for all members; what was written before is seen by all after. */

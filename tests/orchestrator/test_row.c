@@ -83,6 +83,39 @@ static void test_full_result(void **state)
     pl_row_release(&row);
 }
 
+static void test_spans(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"{\"spans\":1}",
+                                      "{\"spans\":[1]}",
+                                      "{\"spans\":[[0,3,5]]}",
+                                      "{\"spans\":[[2,3,5,6]]}",
+                                      "{\"spans\":[[0,12,5,6]]}",
+                                      "{\"spans\":[[0,3,6,5]]}",
+                                      "{\"spans\":[[0,3,-1,5]]}",
+                                      "{\"spans\":[[0,3,0.5,5]]}"};
+    struct pl_lane_span spans[PL_SPANS_MAX];
+    struct pl_err err = {""};
+    uint32_t n = 9;
+    json_t *j = json_loads("{\"spans\":[[0,3,0,2000000],[1,10,1000000,1500000]]}", 0, NULL);
+    assert_int_equal(pl_spans_from_result(j, spans, &n, &err), PL_OK);
+    assert_int_equal(n, 2);
+    assert_true(spans[1].lane == 1 && spans[1].kind == 10 && spans[1].start_ms == 1 &&
+                spans[1].end_ms == 1.5);
+    json_decref(j);
+    j = json_object();
+    assert_int_equal(pl_spans_from_result(j, spans, &n, &err), PL_OK);
+    assert_int_equal(n, 0);
+    json_decref(j);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        j = json_loads(bad[i], 0, NULL);
+        assert_non_null(j);
+        assert_int_equal(pl_spans_from_result(j, spans, &n, &err), PL_EPROTO);
+        assert_non_null(strstr(err.text, "spans"));
+        json_decref(j);
+    }
+}
+
 static void test_bad_results(void **state)
 {
     (void)state;
@@ -193,9 +226,8 @@ static void test_loop(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_full_result),
-        cmocka_unit_test(test_bad_results),
-        cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_full_result), cmocka_unit_test(test_spans),
+        cmocka_unit_test(test_bad_results), cmocka_unit_test(test_messages),
         cmocka_unit_test(test_loop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

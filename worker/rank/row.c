@@ -344,3 +344,29 @@ enum pl_status pl_row_from_result(const json_t *result, const struct pl_shape *s
     t->synthetic = json_is_true(synthetic);
     return st;
 }
+
+enum pl_status pl_spans_from_result(const json_t *result, struct pl_lane_span *out, uint32_t *n,
+                                    struct pl_err *err)
+{
+    const json_t *list;
+    const enum pl_status st = member(result, "spans", true, &list, err);
+    *n = 0;
+    if (st != PL_OK)
+        return st;
+    for (size_t i = 0; i < json_array_size(list) && i < PL_SPANS_MAX; i++) {
+        const json_t *v = json_array_get(list, i);
+        int64_t x[4];
+        for (size_t k = 0; k < 4; k++)
+            x[k] = json_is_integer(json_array_get(v, k)) ? json_integer_value(json_array_get(v, k))
+                                                         : -1;
+        if (json_array_size(v) != 4 || x[0] < 0 || x[0] > 1 || x[1] < 0 || x[1] > 11 || x[2] < 0 ||
+            x[3] < x[2])
+            return bad(err, "spans", "a list of [lane, kind, start, end]");
+        out[*n] = (struct pl_lane_span){.lane = (uint8_t)x[0],
+                                        .kind = (uint8_t)x[1],
+                                        .start_ms = (double)x[2] / 1e6,
+                                        .end_ms = (double)x[3] / 1e6};
+        *n += x[3] > 0;
+    }
+    return PL_OK;
+}

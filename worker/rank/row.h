@@ -17,4 +17,9 @@ PL_MUST_CHECK
 enum pl_status pl_row_from_result(const json_t *result, const struct pl_shape *shape,
                                   struct pl_row *row, struct pl_err *err);
 
+/* The `spans` of a result, at most PL_SPANS_MAX of them. PL_EPROTO names what is no span. */
+PL_MUST_CHECK
+enum pl_status pl_spans_from_result(const json_t *result, struct pl_lane_span *out, uint32_t *n,
+                                    struct pl_err *err);
+
 #endif

@@ -209,7 +209,10 @@ static bool write_row(struct pl_worker *w)
         pl_worker_report(w, true); /* its answer renews the lease or takes it away */
         return false;
     }
-    if (pl_writer_row(w->writer, row_of(w, it), &w->row, w->row_state, w->row_attempt,
+    const bool spans = w->row_state == PL_ROW_DONE;
+    if (pl_writer_spans(w->writer, row_of(w, it), w->spans, spans ? w->n_spans : 0, &err) !=
+            PL_OK ||
+        pl_writer_row(w->writer, row_of(w, it), &w->row, w->row_state, w->row_attempt,
                       w->job->session, &err) != PL_OK) {
         pl_worker_go_out(w, true, "%s", err.text);
         return false;
@@ -306,7 +309,8 @@ static void take_result(struct pl_worker *w, const json_t *answer)
     const struct engine *e = &w->engines[w->job->arms[it->arm].engine];
     struct pl_err err = {""};
     char why[256];
-    if (pl_row_from_result(answer, &w->job->shape, &w->row, &err) != PL_OK) {
+    if (pl_row_from_result(answer, &w->job->shape, &w->row, &err) != PL_OK ||
+        pl_spans_from_result(answer, w->spans, &w->n_spans, &err) != PL_OK) {
         pl_block_fail(w, PL_REASON_GARBAGE, err.text, pl_runner_stderr_tail(e->runner), true);
         return;
     }

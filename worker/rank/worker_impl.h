@@ -130,6 +130,8 @@ struct pl_worker {
     double item_ns; /* running mean of a trial's wall time */
 
     /* the row in hand */
+    struct pl_lane_span spans[PL_SPANS_MAX];
+    uint32_t n_spans;
     bool row_ready; /* filled; written as soon as nothing is waited for and the lease lives */
     enum pl_row_state row_state;
     uint8_t row_attempt;

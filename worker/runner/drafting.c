@@ -5,6 +5,7 @@
 #include <string.h>
 
 struct pl_drafting {
+    struct pl_model *models[2];        /* verifier, drafter or NULL */
     struct pl_session *verifier, *own; /* own: the drafter's, or NULL */
     const struct pl_drafter_ops *ops;
     void *drafter;
@@ -113,6 +114,18 @@ static enum pl_status make_drafter(struct pl_drafting *d, const struct pl_drafti
     return pl_draft_lookup_new((int)draft->min_ngram, (int)draft->max_ngram, &d->drafter, err);
 }
 
+/* While both prefills run each model has half of the cores, else all of them. */
+static enum pl_status deal_cores(void *user, bool both, struct pl_err *err)
+{
+    struct pl_drafting *d = user;
+    enum pl_status st = PL_OK;
+
+    for (int i = 0; i < 2 && !st; i++)
+        st = pl_model_backend(d->models[i])
+                 ->narrow(pl_model_device(d->models[i]), both ? i : 0, both ? 2 : 1, err);
+    return st;
+}
+
 enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_drafting **out,
                                   struct pl_err *err)
 {
@@ -123,10 +136,16 @@ enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_dr
 
     if (!d)
         return pl_fail(err, PL_ENOMEM, "no memory to draft");
+    d->models[0] = o->verifier;
+    d->models[1] = o->drafter;
     d->max_prompt = o->max_prompt;
     d->max_tokens = o->max_tokens;
     st = pl_drafting_check(draft, &pl_model_info(o->verifier)->arch,
                            o->drafter ? &pl_model_info(o->drafter)->arch : NULL, err);
+    if (!st && draft->overlap && o->drafter == o->verifier)
+        st =
+            pl_fail(err, PL_ESWEEP,
+                    "draft.model is the verifier itself, expected another model, or overlap: none");
     if (!st)
         st = make_verifier(d, o, most, err);
     if (!st)
@@ -143,6 +162,8 @@ enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_dr
                                         .overlap = draft->overlap,
                                         .after = draft->after,
                                         .adaptive = draft->adaptive,
+                                        .lanes = draft->overlap ? deal_cores : NULL,
+                                        .lanes_user = d,
                                         .tap = -1,
                                         .with_q = draft->temperature > 0 && d->own,
                                         .max_tokens = o->max_tokens,

@@ -120,6 +120,8 @@ struct pl_trial_result {
     int64_t ttft_ns, total_ns;
     const uint32_t *kv_len; /* [layers] after prefill */
     uint32_t layers;
+    const uint32_t *kv_len_draft; /* [layers_draft] the drafter's; NULL: there is none */
+    uint32_t layers_draft;
     const struct pl_trial_round *rounds; /* [n_rounds] */
     uint32_t n_rounds;
     const struct pl_trial_span *spans; /* [n_spans]; the first ones only */

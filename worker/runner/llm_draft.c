@@ -1,6 +1,6 @@
 /* The drafting arms of the real engine: what `describe` says of them, their set-up, their trials.
  */
-#include "base/clock.h"
+#include "base/hash.h"
 #include "worker/runner/llm.h"
 
 #include <string.h>
@@ -176,6 +176,8 @@ enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t t
                                       .tokens = (size_t)tokens,
                                       .eos = m->eos,
                                       .n_eos = s->stop_at_eos ? m->n_eos : 0,
+                                      .key =
+                                          pl_hash64(0, s->ids.ids, s->ids.n * sizeof(*s->ids.ids)),
                                       .start_ns = start_ns};
     struct pl_spec_result r;
     enum pl_status st = pl_drafting_generate(a->drafting, &q, &r, &f->err);
@@ -192,6 +194,12 @@ enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t t
     memcpy(m->step, r.last_logits, (size_t)pl_model_info(m->model)->arch.vocab * sizeof(float));
     out->kv_len = m->kv_len;
     out->layers = (uint32_t)pl_model_info(m->model)->arch.layers;
+    if (a->drafter) {
+        out->layers_draft = (uint32_t)pl_model_info(a->drafter->model)->arch.layers;
+        for (uint32_t l = 0; l < out->layers_draft; l++)
+            a->drafter->kv_len[l] = (uint32_t)s->ids.n;
+        out->kv_len_draft = a->drafter->kv_len;
+    }
     out->synthetic = m->entry.random || (a->drafter && a->drafter->entry.random);
     return PL_OK;
 }

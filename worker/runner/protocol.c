@@ -289,7 +289,13 @@ enum pl_status pl_protocol_put_result(struct pl_protocol *p, uint64_t id,
     if (r->layers) {
         pl_jsonout_lit(o, ",\"kv_len\":[[");
         pl_jsonout_u32s(o, r->kv_len, r->layers);
-        pl_jsonout_lit(o, "]]");
+        pl_jsonout_lit(o, "]");
+        if (r->layers_draft) {
+            pl_jsonout_lit(o, ",[");
+            pl_jsonout_u32s(o, r->kv_len_draft, r->layers_draft);
+            pl_jsonout_lit(o, "]");
+        }
+        pl_jsonout_lit(o, "]");
     }
     put_rounds(o, r);
     put_spans(o, r);
