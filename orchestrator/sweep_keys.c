@@ -1,5 +1,7 @@
 #include "orchestrator/sweep_keys.h"
 
+#include "base/prune_keys.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -118,6 +120,8 @@ const struct pl_sweep_key pl_sweep_keys[] = {
      "lists of values by key: one arm a combination"},
     {ARM, "draft", PL_KEY_MAP, 0, 0, NULL, "null", "", PL_FOR_OWN, "it does not draft",
      "speculative decoding: who drafts, and how; see arms.A.draft"},
+    {ARM, "prune", PL_KEY_MAP, 0, 0, NULL, "null", "", PL_FOR_REAL, "every token stays",
+     "drops prompt tokens, or rows of their KV"},
     {ARM, "scale", PL_KEY_FLOAT, 1e-6, 1e6, NULL, "1", "factor", PL_FOR_SIM, NULL,
      "multiplies its times"},
     {ARM, "fail", PL_KEY_MAP, 0, 0, NULL, "null", "", PL_FOR_SIM, "the model's",
@@ -164,8 +168,15 @@ const struct pl_sweep_key pl_sweep_keys[] = {
     {DRAFT, "tree_tokens", PL_KEY_INT, 1, 255, NULL, "null", "tokens", PL_FOR_ALL, "24",
      "eagle, medusa: nodes of a tree at most"},
 
-    {GRID, "contexts", PL_KEY_INTS_OR_AUTO, 1, 16777216, NULL, NULL, "tokens", PL_FOR_ALL, NULL,
-     "context lengths; every id counts, BOS included. [auto]: each prompt's own (eventgpt, dsec)"},
+#define PL_X(name, type, min, max, choices, dflt, words, unit, methods, help)                      \
+    {PL_SECTION_PRUNE, #name, PL_KEY_##type, min, max, choices, dflt, unit,                        \
+     PL_FOR_ALL,       words, help},
+    PL_PRUNE_KEYS(PL_X)
+#undef PL_X
+
+        {GRID, "contexts", PL_KEY_INTS_OR_AUTO, 1, 16777216, NULL, NULL, "tokens", PL_FOR_ALL, NULL,
+         "context lengths; every id counts, BOS included. [auto]: each prompt's own (eventgpt, "
+         "dsec)"},
     {GRID, "samples", PL_KEY_INT_OR_ALL, 1, 4294967295.0, NULL, NULL, "", PL_FOR_ALL, NULL,
      "samples at each context; `all`: as many as are disjoint in the text, or all scenes and their "
      "questions"},
@@ -191,6 +202,8 @@ const struct pl_sweep_key pl_sweep_keys[] = {
      "max(60, 20 × median)", "the same for a load"},
     {MEASURE, "exclusive", PL_KEY_CHOICE, 0, 0, "none|node", "null", "", PL_FOR_ALL,
      "node for real engines on the CPU, else none", "node: one trial at a time on a node"},
+    {MEASURE, "quality", PL_KEY_INT, 0, 4096, NULL, "32", "tokens", PL_FOR_ALL, NULL,
+     "of the text behind the prompt, scored after each timed trial; 0: none"},
     {MEASURE, "noise", PL_KEY_FLOAT, 0, 1, NULL, "0.01", "fraction", PL_FOR_ALL, NULL,
      "δ of the verdicts: a difference below it is called small"},
 };
@@ -198,9 +211,17 @@ const size_t pl_sweep_n_keys = sizeof pl_sweep_keys / sizeof pl_sweep_keys[0];
 
 const char *pl_section_name(enum pl_sweep_section s)
 {
-    static const char *const names[] = {
-        "",       "data",         "models.M", "models.M.engine", "models.M.fail",
-        "arms.A", "arms.A.draft", "grid",     "generate",        "measure"};
+    static const char *const names[] = {"",
+                                        "data",
+                                        "models.M",
+                                        "models.M.engine",
+                                        "models.M.fail",
+                                        "arms.A",
+                                        "arms.A.draft",
+                                        "arms.A.prune",
+                                        "grid",
+                                        "generate",
+                                        "measure"};
     return names[s];
 }
 
@@ -247,6 +268,9 @@ void pl_key_expected(const struct pl_sweep_key *k, char *out, size_t size)
         break;
     case PL_KEY_FLOAT:
         number_range("a number", k, out, size);
+        break;
+    case PL_KEY_FLOATS:
+        number_range("a number, or a list of them,", k, out, size);
         break;
     case PL_KEY_BOOL:
         snprintf(out, size, "true or false");

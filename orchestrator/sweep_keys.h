@@ -15,6 +15,7 @@ enum pl_sweep_section {
     PL_SECTION_FAIL,   /* models.M.fail */
     PL_SECTION_ARM,    /* arms.A */
     PL_SECTION_DRAFT,  /* arms.A.draft */
+    PL_SECTION_PRUNE,  /* arms.A.prune */
     PL_SECTION_GRID,
     PL_SECTION_GENERATE,
     PL_SECTION_MEASURE
@@ -22,10 +23,11 @@ enum pl_sweep_section {
 
 enum pl_key_type {
     PL_KEY_STR,
-    PL_KEY_PATH,  /* a string; read against the current directory, then the sweep file's */
-    PL_KEY_INT,   /* whole number from min to max */
-    PL_KEY_U64,   /* 0 to 2^64 − 1; JSON holds the same 64 bits as a signed integer */
-    PL_KEY_FLOAT, /* number from min to max */
+    PL_KEY_PATH,   /* a string; read against the current directory, then the sweep file's */
+    PL_KEY_INT,    /* whole number from min to max */
+    PL_KEY_U64,    /* 0 to 2^64 − 1; JSON holds the same 64 bits as a signed integer */
+    PL_KEY_FLOAT,  /* number from min to max */
+    PL_KEY_FLOATS, /* such a number, or a list of them */
     PL_KEY_BOOL,
     PL_KEY_CHOICE,         /* one of `choices` */
     PL_KEY_INTS,           /* list of different whole numbers, not empty */

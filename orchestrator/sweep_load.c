@@ -3,6 +3,7 @@
 #include "orchestrator/sweep_data.h"
 #include "orchestrator/sweep_draft.h"
 #include "orchestrator/sweep_paths.h"
+#include "orchestrator/sweep_prune.h"
 #include "orchestrator/sweep_select.h"
 #include "orchestrator/sweep_suggest.h"
 #include "orchestrator/sweep_tree.h"
@@ -316,6 +317,8 @@ static void read_arm(struct loader *l, size_t i)
         t->no_memory = true;
     json_decref(keys);
     read_draft(l, arm, m, j, label);
+    if (m && (m->engines & PL_FOR_REAL) && m->engines != PL_FOR_ALL)
+        pl_tree_prune(t, arm->map, j, label);
     if (m && m->engines == PL_FOR_SIM) {
         read_fail(l, arm->map, j, label);
         resolve_drafting(l, m, arm, j, label);
@@ -472,6 +475,9 @@ static void mark_used(struct loader *l, const bool *chosen)
             pl_tree_draft_weights(&l->t, draft, pl_tree_get(l->arms[i].map, "draft"),
                                   pl_arena_printf(&l->t.arena, "arms.%s", l->arms[i].name),
                                   pl_json_get_str(l->root, "adapter_dir", NULL));
+        if (chosen[i])
+            pl_tree_prune_paths(&l->t, l->arms[i].map, l->arm_json[i],
+                                pl_arena_printf(&l->t.arena, "arms.%s", l->arms[i].name));
         for (int k = 0; k < 2; k++) {
             if (!of[k] || of[k]->used || !chosen[i])
                 continue;

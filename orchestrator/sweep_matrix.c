@@ -157,7 +157,21 @@ static bool add_arm(struct expansion *e, const char *name, const struct pl_yaml 
     return true;
 }
 
-static bool check_matrix(struct pl_tree *t, const struct pl_yaml *key, const struct pl_yaml *m)
+/* What a matrix key sets: itself, or that key of the arm's `prune` map when it is none of an arm.
+ */
+static const char *target_of(struct pl_tree *t, const struct pl_yaml *map, const char *key)
+{
+    const struct pl_yaml *prune = pl_tree_get(map, "prune");
+    const char *sub;
+    if (!prune || prune->kind != PL_YAML_MAP || pl_tree_knows(key, PL_SECTION_ARM) ||
+        !pl_tree_knows(key, PL_SECTION_PRUNE))
+        return key;
+    sub = pl_arena_printf(&t->arena, "prune.%s", key);
+    return sub ? sub : key;
+}
+
+static bool check_matrix(struct pl_tree *t, const struct pl_yaml *key, const struct pl_yaml *map,
+                         const struct pl_yaml *m)
 {
     size_t before = t->n_mistakes;
     if (m->kind != PL_YAML_MAP || m->n == 0) {
@@ -169,7 +183,8 @@ static bool check_matrix(struct pl_tree *t, const struct pl_yaml *key, const str
     for (size_t i = 0; i < m->n; i++) {
         const struct pl_yaml *k = m->keys[i], *v = m->items[i];
         struct pl_yaml first = *k;
-        first.text = pl_arena_strndup(&t->arena, k->text, strcspn(k->text, "."));
+        const char *target = target_of(t, map, k->text);
+        first.text = pl_arena_strndup(&t->arena, target, strcspn(target, "."));
         if (!first.text) {
             t->no_memory = true;
             return false;
@@ -233,7 +248,8 @@ static void expand(struct expansion *e, const struct pl_yaml *map)
         struct pl_yaml *arm = NULL;
         const struct pl_yaml *from = base;
         for (size_t i = 0; i < m->n; i++) {
-            arm = pl_tree_with(t, from, m->keys[i]->text, m->items[i]->items[pick[i]]);
+            arm = pl_tree_with(t, from, target_of(t, map, m->keys[i]->text),
+                               m->items[i]->items[pick[i]]);
             if (!arm) {
                 pl_tree_mistake(t, m->keys[i], "arms.%s.matrix.%s: a value on the way is not a map",
                                 e->key->text, m->keys[i]->text);
@@ -276,7 +292,7 @@ size_t pl_tree_arms(struct pl_tree *t, const struct pl_yaml *arms, struct pl_arm
                             e.key->text);
         else if (!e.matrix)
             add_arm(&e, e.key->text, v);
-        else if (check_matrix(t, e.key, e.matrix))
+        else if (check_matrix(t, e.key, v, e.matrix))
             expand(&e, v);
     }
     return e.n;

@@ -136,6 +136,32 @@ static json_t *read_by_context(struct pl_tree *t, const struct pl_sweep_key *k,
     return out;
 }
 
+/* A number, or a list of them. */
+static json_t *read_floats(struct pl_tree *t, const struct pl_sweep_key *k, const struct pl_yaml *v,
+                           const char *label, const char *expected)
+{
+    const bool list = v->kind == PL_YAML_SEQ;
+    json_t *out = json_array(), *one;
+    double d = 0;
+    bool ok = !list || v->n > 0;
+    for (size_t i = 0; ok && i < (list ? v->n : 1); i++) {
+        ok = read_f64(list ? v->items[i] : v, &d) && d >= k->min && d <= k->max;
+        if (ok && json_array_append_new(out, json_real(d)) != 0)
+            t->no_memory = true;
+    }
+    if (!ok) {
+        json_decref(out);
+        pl_tree_mistake(t, v, "%s.%s is %s, expected %s", label, k->name,
+                        list ? "a list with other things in it" : pl_tree_show(t, v), expected);
+        return NULL;
+    }
+    if (list)
+        return out;
+    one = json_incref(json_array_get(out, 0));
+    json_decref(out);
+    return one;
+}
+
 static json_t *read_strings(struct pl_tree *t, const struct pl_sweep_key *k,
                             const struct pl_yaml *v, const char *label)
 {
@@ -210,6 +236,8 @@ static json_t *read_value(struct pl_tree *t, const struct pl_sweep_key *k, const
     pl_key_expected(k, expected, sizeof expected);
     if (k->type == PL_KEY_INTS || k->type == PL_KEY_INTS_OR_AUTO)
         return read_ints(t, k, v, label, expected);
+    if (k->type == PL_KEY_FLOATS)
+        return read_floats(t, k, v, label, expected);
     if (k->type == PL_KEY_STRS)
         return read_strings(t, k, v, label);
     if (k->type == PL_KEY_INT_BY_CONTEXT && v->kind == PL_YAML_MAP)

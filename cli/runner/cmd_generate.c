@@ -1,6 +1,7 @@
 #include "base/clock.h"
 #include "cli/runner/cmds.h"
 #include "cli/runner/model_args.h"
+#include "cli/runner/prune_args.h"
 #include "model/session.h"
 #include "worker/runner/jsonout.h"
 
@@ -15,6 +16,9 @@ struct generation {
     size_t n;
     int64_t prefill_ns, tokenize_ns, encode_ns; /* encode_ns −1: no encoder */
     bool random;
+    const struct pl_prune_args *prune_args;
+    struct pl_prune_setup prune;
+    json_t *trace; /* NULL: none is wanted */
 };
 
 static enum pl_status decode(struct pl_session *s, const struct pl_arch *a, const int32_t *eos,
@@ -35,7 +39,11 @@ static enum pl_status decode(struct pl_session *s, const struct pl_arch *a, cons
         t0 += g->encode_ns;
     }
     if (!st)
+        st = pl_prune_args_begin(&g->prune, p.ids, p.n, err);
+    if (!st)
         st = pl_session_prefill(s, &p, logits, err);
+    if (!st)
+        st = pl_prune_args_finish(g->prune_args, &g->prune, s, &g->trace, err);
     while (!st) {
         int32_t id = pl_pick(logits, (size_t)a->vocab, eos, masked);
         int64_t now = pl_now_ns();
@@ -78,11 +86,14 @@ static enum pl_status generate(const struct pl_model_args *a, struct pl_model *m
     g->token_ns = malloc((size_t)tokens * sizeof(*g->token_ns));
     if (!st && (!logits || !g->ids || !g->token_ns))
         st = pl_fail(err, PL_ENOMEM, "no memory for %lld tokens", (long long)tokens);
+    if (!st)
+        st = pl_prune_args_open(g->prune_args, m, first->n, &g->prune, err);
     if (!st) {
         struct pl_session_opts o = {.max_tokens = first->n + (size_t)tokens - 1,
                                     .max_source = info->arch.encoder_layers ? g->in.ids.n : 0,
                                     .max_verify = 1,
                                     .kv_dtype = pl_entry_kv(e, info->dtype)};
+        pl_prune_args_session(&g->prune, &o);
         st = pl_session_create(m, &o, &s, err);
     }
     if (!st)
@@ -138,14 +149,15 @@ static void print_text(const struct generation *g, const struct pl_buf *text, bo
             g->random ? ", random weights" : "");
 }
 
-static enum pl_status run(const struct pl_model_args *a, const char *path, int64_t tokens,
-                          bool stop, bool as_json, struct pl_err *err)
+static enum pl_status run(const struct pl_model_args *a, const struct pl_prune_args *prune,
+                          const char *path, int64_t tokens, bool stop, bool as_json,
+                          struct pl_err *err)
 {
     json_t *json = NULL;
     struct pl_entry e;
     struct pl_model *m = NULL;
     struct pl_tokenizer *t = NULL;
-    struct generation g = {.n = 0};
+    struct generation g = {.prune_args = prune};
     struct pl_err why = {""};
     struct pl_buf text;
     enum pl_status st = pl_model_args_load(a, path, &json, &e, &m, err);
@@ -157,6 +169,8 @@ static enum pl_status run(const struct pl_model_args *a, const char *path, int64
         st = generate(a, m, &e, t, &why, tokens, stop, &g, err);
     if (!st && t)
         st = pl_tokenizer_decode(t, g.ids, g.n, &text, err);
+    if (!st)
+        st = pl_prune_args_write(prune, g.trace, err);
     if (!st && as_json)
         print_json(&g, &text, t != NULL);
     else if (!st)
@@ -164,6 +178,8 @@ static enum pl_status run(const struct pl_model_args *a, const char *path, int64
     pl_buf_release(&text);
     free(g.ids);
     free(g.token_ns);
+    json_decref(g.trace);
+    pl_prune_args_release(&g.prune);
     pl_model_input_release(&g.in);
     pl_tokenizer_free(t);
     pl_model_free(m);
@@ -174,6 +190,7 @@ static enum pl_status run(const struct pl_model_args *a, const char *path, int64
 int pl_rcmd_generate(int argc, char **argv)
 {
     struct pl_model_args a = {0};
+    struct pl_prune_args prune = {0};
     int64_t tokens = 0;
     bool as_json = false, stop = false;
     const char *args[1];
@@ -182,6 +199,7 @@ int pl_rcmd_generate(int argc, char **argv)
         {"tokens", 'n', PL_ROPT_INT, &tokens, "N", "tokens to make", 1, 1 << 24},
         {"stop-at-eos", 0, PL_ROPT_FLAG, &stop, NULL, "end there (else EOS is suppressed)", 0, 0},
         {"json", 0, PL_ROPT_FLAG, &as_json, NULL, "ids, text and times as one object", 0, 0},
+        PL_PRUNE_OPTS(&prune),
         PL_MODEL_OPTS(&a)};
     const struct pl_rcommand c = {
         .usage = "generate MODEL (--ids \"1 2\" | --ids-file F.npy | --prompt TEXT) --tokens N",
@@ -198,6 +216,6 @@ int pl_rcmd_generate(int argc, char **argv)
         return code;
     if (tokens == 0)
         return pl_rcmd_fail("generate", pl_fail(&err, PL_EUSAGE, "--tokens N is needed"), &err);
-    enum pl_status st = run(&a, args[0], tokens, stop, as_json, &err);
+    enum pl_status st = run(&a, &prune, args[0], tokens, stop, as_json, &err);
     return st ? pl_rcmd_fail("generate", st, &err) : pl_rcmd_done("generate", 0);
 }

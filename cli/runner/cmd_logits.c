@@ -1,6 +1,7 @@
 #include "cli/runner/cmds.h"
 #include "cli/runner/model_args.h"
 #include "cli/runner/npy.h"
+#include "cli/runner/prune_args.h"
 #include "model/session.h"
 
 #include <math.h>
@@ -75,6 +76,72 @@ static enum pl_status compute(struct pl_model *m, const struct pl_entry *e,
     return st;
 }
 
+/* Logits of the rows that reached the end: the head over their last hidden states. */
+static enum pl_status head_of(struct pl_session *s, size_t rows, size_t vocab, float *out,
+                              struct pl_err *err)
+{
+    enum { CHUNK = 64 };
+    struct pl_model *m = pl_session_model(s);
+    const struct pl_backend *b = pl_model_backend(m);
+    struct pl_tensor *y = NULL, *x = NULL, *part = NULL;
+    enum pl_status st = b->tensor_create(pl_model_device(m), CHUNK, vocab, &y, err);
+
+    for (size_t at = 0; at < rows && !st; at += CHUNK) {
+        const size_t n = rows - at < CHUNK ? rows - at : CHUNK;
+        st = b->tensor_view(pl_session_hidden(s, 0), at, n, &x, err);
+        if (!st)
+            st = b->tensor_view(y, 0, n, &part, err);
+        if (!st)
+            st = b->linear(part, x, pl_model_head(m), NULL, err);
+        if (!st)
+            st = b->download(part, 0, n, out + at * vocab, err);
+        b->tensor_free(part);
+        b->tensor_free(x);
+        x = part = NULL;
+    }
+    b->tensor_free(y);
+    return st;
+}
+
+/* The same over a pruned prompt; *rows: those that are left (or reached block `layer`). */
+static enum pl_status compute_pruned(const struct pl_prune_args *args, struct pl_model *m,
+                                     const struct pl_entry *e, const struct pl_model_input *in,
+                                     int64_t layer, float *out, size_t *rows, struct pl_err *err)
+{
+    const struct pl_model_info *info = pl_model_info(m);
+    const int tap = layer ? (int)layer : PL_TAP_FINAL;
+    struct pl_session_opts o = {.max_tokens = in->ids.n,
+                                .kv_dtype = pl_entry_kv(e, info->dtype),
+                                .taps = &tap,
+                                .n_taps = 1};
+    const struct pl_prompt p = {.ids = in->ids.ids, .n = in->ids.n};
+    struct pl_prune_setup prune;
+    struct pl_session *s = NULL;
+    json_t *trace = NULL;
+    enum pl_status st = pl_prune_args_open(args, m, in->ids.n, &prune, err);
+
+    pl_prune_args_session(&prune, &o);
+    if (!st)
+        st = pl_session_create(m, &o, &s, err);
+    if (!st)
+        st = pl_prune_args_begin(&prune, p.ids, p.n, err);
+    if (!st)
+        st = pl_session_prefill(s, &p, NULL, err);
+    if (!st)
+        st = pl_prune_args_finish(args, &prune, s, &trace, err);
+    if (!st)
+        st = pl_prune_args_write(args, trace, err);
+    *rows = s ? pl_session_hidden_rows(s, 0) : 0;
+    if (!st && layer)
+        st = pl_session_hidden_copy(s, 0, 0, *rows, out, err);
+    else if (!st)
+        st = head_of(s, *rows, (size_t)info->arch.vocab, out, err);
+    json_decref(trace);
+    pl_session_free(s);
+    pl_prune_args_release(&prune);
+    return st;
+}
+
 static void count_nonfinite(const float *v, size_t n)
 {
     size_t bad = 0;
@@ -86,8 +153,8 @@ static void count_nonfinite(const float *v, size_t n)
                 bad, n);
 }
 
-static enum pl_status run(const struct pl_model_args *a, const char *path, const char *out_path,
-                          int64_t layer, struct pl_err *err)
+static enum pl_status run(const struct pl_model_args *a, const struct pl_prune_args *prune,
+                          const char *path, const char *out_path, int64_t layer, struct pl_err *err)
 {
     json_t *json = NULL;
     struct pl_entry e;
@@ -118,7 +185,10 @@ static enum pl_status run(const struct pl_model_args *a, const char *path, const
         goto out;
     }
     float *numbers = (float *)(void *)(buf + PL_NPY_HEADER);
-    st = compute(m, &e, &in, layer, numbers, err);
+    if (prune->prune || prune->trace)
+        st = compute_pruned(prune, m, &e, &in, layer, numbers, &shape.rows, err);
+    else
+        st = compute(m, &e, &in, layer, numbers, err);
     if (!st) {
         count_nonfinite(numbers, shape.rows * shape.cols);
         st = pl_npy_write(out_path, buf, (const size_t[]){shape.rows, shape.cols}, 2, err);
@@ -135,12 +205,14 @@ out:
 int pl_rcmd_logits(int argc, char **argv)
 {
     struct pl_model_args a = {0};
+    struct pl_prune_args prune = {0};
     const char *out = NULL, *args[1];
     int64_t layer = 0;
     const struct pl_ropt opts[] = {
         PL_INPUT_OPTS(&a),
         {"output", 'o', PL_ROPT_STR, &out, "OUT.npy", "where to (float32)", 0, 0},
         {"layer", 0, PL_ROPT_INT, &layer, "L", "hidden states after block L (1-based)", 1, 1 << 20},
+        PL_PRUNE_OPTS(&prune),
         PL_MODEL_OPTS(&a)};
     const struct pl_rcommand c = {
         .usage =
@@ -148,7 +220,8 @@ int pl_rcmd_logits(int argc, char **argv)
             "OUT.npy",
         .about = "Writes the logits [n, vocab] of every place of the input (behind an encoder: of "
                  "the decoder's\nids), an encoder's last hidden states [n, H] (images: one after "
-                 "the other), or those\nafter a block.",
+                 "the other), or those\nafter a block. With --prune: of the tokens that are left, "
+                 "in their order.",
         .opts = opts,
         .n_opts = sizeof(opts) / sizeof(opts[0]),
         .min_args = 1,
@@ -161,6 +234,6 @@ int pl_rcmd_logits(int argc, char **argv)
         return code;
     if (!out)
         return pl_rcmd_fail("logits", pl_fail(&err, PL_EUSAGE, "-o OUT.npy is needed"), &err);
-    enum pl_status st = run(&a, args[0], out, layer, &err);
+    enum pl_status st = run(&a, &prune, args[0], out, layer, &err);
     return st ? pl_rcmd_fail("logits", st, &err) : 0;
 }

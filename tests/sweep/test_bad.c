@@ -124,6 +124,28 @@ static const struct {
      "you mean crash\n"
      "s.yaml:2:71: models.s.fail.oom is \"2\", expected a number from 0 to 1\n"
      "s.yaml:2:98: models.w.weights is \"random\", expected random:SEED\n"},
+    {"data: {kind: synthetic}\nmodels: {m: {path: .}, s: {engine: sim}}\narms: {a: {model: m, "
+     "prune: "
+     "{method: sdpt, keep: 0}}, b: {model: m, prune: {method: sdtp, layrs: [1], weights: /none}}, "
+     "c: "
+     "{model: m, prune: {method: random, keep: [0.5, 2], layers: [-1]}}, d: {model: s, prune: "
+     "{}}}\n" TAIL,
+     "s.yaml:3:38: arms.a.prune.method is \"sdpt\", expected sdtp, random, fastv, lazyllm, h2o, "
+     "snapkv, pyramidkv, streamingllm or tova, did you mean sdtp\n"
+     "s.yaml:3:50: arms.a.prune.keep is \"0\", expected a number, or a list of them, from 1e-06 to "
+     "1\n"
+     "s.yaml:3:76: arms.b.prune.keep is missing, expected keep or total_keep\n"
+     "s.yaml:3:91: unknown key \"layrs\" in arms.b.prune, expected method, keep, total_keep, "
+     "layers, "
+     "weights, positions, tokens, head, tail, tail_min, window, kernel, beta, recent, average or "
+     "seed, did you mean layers\n"
+     "s.yaml:3:112: arms.b.prune.weights is \"/none\", expected a file or directory that exists\n"
+     "s.yaml:3:165: arms.c.prune.keep is a list with other things in it, expected a number, or a "
+     "list "
+     "of them, from 1e-06 to 1\n"
+     "s.yaml:3:184: arms.c.prune.layers holds \"-1\", expected whole numbers from 0 to 65535\n"
+     "s.yaml:3:205: arms.d.prune is not a key of this engine, expected a model without `engine: "
+     "sim`\n"},
     {HEAD
      "arms: {a: {model: sim}, b: {model: sim, gamma: 4}, c: {model: sim, acceptance: 1.5}}\n" TAIL,
      "s.yaml:3:48: arms.b.gamma is given without acceptance, expected both or none\n"

@@ -53,6 +53,32 @@ static void test_dotted(void **state)
     pl_sweep_free(s);
 }
 
+/* A key of `prune` needs no prefix; a list may stand in its place. */
+static void test_prune(void **state)
+{
+    struct pl_sweep *s;
+    char names[512];
+    (void)state;
+    s = unit_sweep("data: {kind: synthetic}\nmodels: {m: {path: .}}\narms:\n  base: {model: m}\n"
+                   "  \"keep{keep:nodot}\": {model: m, prune: {method: random, layers: [1, 3]}, "
+                   "matrix: {keep: [0.9, 0.8]}}\n"
+                   "  each: {model: m, prune: {method: random, layers: [1, 3], keep: [0.5, 1]}}\n"
+                   "baseline: base\ngrid: {contexts: [4], samples: 1}\n",
+                   NULL);
+    names_of(s, names, sizeof names);
+    assert_string_equal(names, "base keep09 keep08 each ");
+    assert_true(json_is_null(json_object_get(pl_sweep_arm(s, 0), "prune")));
+    for (uint32_t i = 1; i < 3; i++) {
+        const json_t *prune = json_object_get(pl_sweep_arm(s, i), "prune");
+        assert_true(pl_json_get_f64(prune, "keep", 0) == (i == 1 ? 0.9 : 0.8));
+        assert_int_equal(json_array_size(json_object_get(prune, "layers")), 2);
+        assert_true(json_is_null(json_object_get(prune, "weights")));
+    }
+    assert_int_equal(
+        json_array_size(json_object_get(json_object_get(pl_sweep_arm(s, 3), "prune"), "keep")), 2);
+    pl_sweep_free(s);
+}
+
 static void test_mistakes(void **state)
 {
     static const struct {
@@ -72,7 +98,9 @@ static void test_mistakes(void **state)
          "s.yaml:5:3: arms.x{scale} has braces in its name, expected a matrix in the arm\n"},
         {"  base: {model: sim}\n  x{scael}: {model: sim, matrix: {scael: [1, 2]}}\n",
          "s.yaml:5:35: unknown key \"scael\" in arms.x{scael}.matrix, expected model, baseline, "
-         "matrix, draft, scale, fail, acceptance, gamma, draft_us or verify_us, did you mean scale\n"},
+         "matrix, draft, prune, scale, fail, acceptance, gamma, draft_us or verify_us, did you "
+         "mean "
+         "scale\n"},
         {"  base: {model: sim}\n  x{scale}: {model: sim, matrix: {scale: 1}}\n",
          "s.yaml:5:42: arms.x{scale}.matrix.scale is \"1\", expected a list of values\n"},
         {"  base: {model: sim}\n  x{scale}: {model: sim, matrix: {scale: []}}\n",
@@ -122,10 +150,8 @@ static void test_too_many(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        in_folder(test_combinations),
-        in_folder(test_dotted),
-        in_folder(test_mistakes),
-        in_folder(test_too_many),
+        in_folder(test_combinations), in_folder(test_dotted),   in_folder(test_prune),
+        in_folder(test_mistakes),     in_folder(test_too_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -72,6 +72,7 @@ struct pl_load {
     int64_t tokens;       /* ≥ 1, the most of any trial */
     bool stop_at_eos;
     double temperature;
+    int64_t quality;   /* measure.quality: tokens behind a prompt to score after a trial; 0: none */
     bool prefill_only; /* measure.mode is prefill: one token, from the prefill */
     uint64_t seed;
     const char *device_kind, *device_uuid; /* NULL: not said */

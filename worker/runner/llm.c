@@ -4,6 +4,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "worker/runner/host.h"
+#include "worker/runner/llm_prune.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,7 @@ static void free_model(struct llm_model *m)
     free(m->first);
     free(m->step);
     free(m->states);
+    free(m->verify);
     free(m->kv_len);
     free(m->name);
     json_decref(m->json);
@@ -42,6 +44,7 @@ static void free_model(struct llm_model *m)
 static void free_arm(struct llm_arm *a)
 {
     pl_drafting_free(a->drafting);
+    llm_prune_release(&a->pruned);
     json_decref(a->draft);
     free(a->name);
     free(a);
@@ -95,6 +98,7 @@ static void llm_close(void *state)
     pl_tokenizer_free(s->ids_tokenizer);
     free(s->ids_path);
     pl_ids_release(&s->ids);
+    pl_ids_release(&s->next);
     free(s->out_tokens);
     free(s->out_ns);
     free(s->rounds);
@@ -111,14 +115,10 @@ static void say(json_t *list, const char *text)
 /* What an arm asks for and this engine cannot do. */
 static void check_arm(const json_t *arm, json_t *errors)
 {
-    static const char *const absent[] = {"prune"};
+    const json_t *prune = json_object_get(arm, "prune"), *draft = json_object_get(arm, "draft");
 
-    for (size_t i = 0; i < sizeof(absent) / sizeof(absent[0]); i++) {
-        const json_t *v = json_object_get(arm, absent[i]);
-        if (v && !json_is_null(v))
-            json_array_append_new(errors,
-                                  json_sprintf("%s: this runner's engine cannot do it", absent[i]));
-    }
+    if (json_is_object(prune) && json_is_object(draft))
+        say(errors, "prune and draft: this runner's engine does one of them in an arm");
     if (pl_json_get_i64(arm, "batch", 1) != 1 || pl_json_get_i64(arm, "concurrency", 1) != 1)
         say(errors, "batch, concurrency: this runner's engine runs one sequence");
 }
@@ -213,6 +213,7 @@ static enum pl_status llm_describe(void *state, const json_t *q, json_t *answer,
         kv = pl_arch_kv_bytes_per_token(&info.arch, so.kv_dtype);
         pl_session_bytes(&info.arch, &so, &mem);
         check_contexts(q, contexts, &info.arch, errors);
+        llm_prune_check(json_object_get(q, "arm"), &info.arch, errors);
         tokenizer = tokenizer_name(&e, &info.arch, data, warnings, errors);
         if (llm_draft_describe(q, &info.arch, tokens, &draft, &err))
             say(errors, err.text);
@@ -265,7 +266,10 @@ static enum pl_status fill_model(struct llm_model *m, const struct pl_load *l, s
     m->first = calloc((size_t)a->vocab, sizeof(float));
     m->step = calloc((size_t)a->vocab, sizeof(float));
     m->kv_len = calloc((size_t)a->layers, sizeof(*m->kv_len));
-    return m->first && m->step && m->kv_len ? PL_OK : no_memory(err);
+    m->quality = (size_t)l->quality;
+    if (m->quality)
+        m->verify = malloc((size_t)a->vocab * LLM_QUALITY_ROWS * sizeof(*m->verify));
+    return m->first && m->step && m->kv_len && (m->verify || !m->quality) ? PL_OK : no_memory(err);
 }
 
 static enum pl_status add_model(struct llm_state *s, const char *name, json_t *entry,
@@ -326,6 +330,7 @@ static enum pl_status add_arm(struct llm_state *s, const char *name, const json_
         s->arms = a;
     }
     a->model = m;
+    llm_prune_set(&a->pruned, arm);
     st = llm_draft_arm(s, a, arm, err);
     return st ? pl_err_prefix(err, st, "arm %s", name) : PL_OK;
 }
@@ -378,6 +383,9 @@ static enum pl_status ready_arm(struct llm_state *s, struct llm_arm *a, const st
 {
     pl_drafting_free(a->drafting);
     a->drafting = NULL;
+    if (a->pruned.prune && l->max_context)
+        return llm_prune_room(&a->pruned, a->model, l->seed, l->max_context,
+                              l->prefill_only ? 1 : l->tokens, err);
     if (!a->draft || !l->max_context || l->prefill_only)
         return PL_OK;
     return llm_draft_ready(s, a, l->max_context, l->tokens, err);

@@ -27,8 +27,21 @@ struct llm_model {
     uint32_t *kv_len;           /* [layers] */
     int32_t eos[PL_MAX_EOS];
     size_t n_eos;
-    bool fresh; /* of the load in hand */
+    size_t quality; /* ids of the text behind a prompt that are scored after a trial */
+    float *verify;  /* logits [LLM_QUALITY_ROWS, vocab] of them; NULL without */
+    bool fresh;     /* of the load in hand */
     struct llm_model *next;
+};
+
+#define LLM_QUALITY_ROWS 16u
+
+struct pl_pruner;
+/* What an arm that prunes runs on instead of the model's session; zeroed: it does not prune. */
+struct llm_pruned {
+    json_t *prune; /* the arm's key */
+    struct pl_pruner *pruner;
+    struct pl_session *session;
+    uint64_t seed;
 };
 
 struct llm_arm {
@@ -38,6 +51,7 @@ struct llm_arm {
     struct pl_draft_opts draft_opts; /* borrows from draft */
     struct llm_model *drafter;       /* NULL: drafts without a model */
     struct pl_drafting *drafting;    /* made for the largest context */
+    struct llm_pruned pruned;
     bool fresh;
     struct llm_arm *next;
 };
@@ -49,11 +63,12 @@ struct llm_state {
     struct pl_tokenizer *ids_tokenizer; /* of the `ids` requests, the last one's */
     char *ids_path;
     struct pl_ids ids;
+    struct pl_ids next; /* ids and what the text goes on with */
+    uint64_t seed;
     int64_t tokens; /* to generate; 0: nothing was loaded */
     bool stop_at_eos, prefill_only;
-    int32_t *out_tokens; /* [tokens] */
-    int64_t *out_ns;     /* [tokens] */
-    uint64_t seed;
+    int32_t *out_tokens;           /* [tokens] */
+    int64_t *out_ns;               /* [tokens] */
     struct pl_trial_round *rounds; /* [tokens] */
     struct pl_trial_span spans[PL_SPEC_MAX_SPANS];
 };
@@ -61,6 +76,9 @@ struct llm_state {
 /* Positions and rows of a source that `context` ids and `tokens` generated ones need. */
 void llm_need(const struct pl_arch *a, int64_t context, int64_t tokens, int64_t *positions,
               int64_t *source);
+/* Of a session with room for that and for what is scored behind the prompt. */
+void llm_session_opts(const struct llm_model *m, int64_t context, int64_t tokens,
+                      struct pl_session_opts *out);
 /* A session with room for them, made anew when the one at hand has less. */
 PL_MUST_CHECK
 enum pl_status llm_session(struct llm_model *m, int64_t context, int64_t tokens,
@@ -99,6 +117,10 @@ PL_MUST_CHECK
 enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t tokens,
                                int64_t start_ns, struct pl_trial_result *out, struct pl_fault *f);
 
+/* Adds the scores of a finished trial; takes its session's generated tokens back. s->ids is the
+ * prompt. */
+void llm_quality(struct llm_state *s, struct llm_model *m, const struct pl_trial_request *q,
+                 struct pl_trial_result *out);
 enum pl_status llm_trial(void *state, const struct pl_trial_request *request,
                          struct pl_trial_result *out, struct pl_fault *fault);
 

@@ -3,7 +3,9 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "pruning/pruner.h"
 #include "worker/runner/host.h"
+#include "worker/runner/llm_prune.h"
 
 #include <math.h>
 #include <string.h>
@@ -118,26 +120,40 @@ enum pl_status llm_check_context(const struct pl_arch *a, int64_t context, int64
     return PL_OK;
 }
 
+void llm_session_opts(const struct llm_model *m, int64_t context, int64_t tokens,
+                      struct pl_session_opts *out)
+{
+    const struct pl_model_info *info = pl_model_info(m->model);
+    const bool decoder = info->arch.causal && !info->arch.encoder_layers;
+    int64_t positions, source;
+
+    if (decoder && tokens < (int64_t)m->quality)
+        tokens = (int64_t)m->quality;
+    llm_need(&info->arch, context, tokens, &positions, &source);
+    *out = (struct pl_session_opts){.max_tokens = (size_t)positions,
+                                    .max_source = (size_t)source,
+                                    .max_verify = decoder && m->quality ? LLM_QUALITY_ROWS : 1,
+                                    .kv_dtype = pl_entry_kv(&m->entry, info->dtype)};
+}
+
 enum pl_status llm_session(struct llm_model *m, int64_t context, int64_t tokens, struct pl_err *err)
 {
     const struct pl_model_info *info = pl_model_info(m->model);
-    struct pl_session_opts o = {.max_verify = 1, .kv_dtype = pl_entry_kv(&m->entry, info->dtype)};
-    int64_t positions, source;
+    struct pl_session_opts o;
 
-    llm_need(&info->arch, context, tokens, &positions, &source);
-    if (m->session && pl_session_capacity(m->session) >= (size_t)positions &&
-        m->max_source >= (size_t)source)
+    llm_session_opts(m, context, tokens, &o);
+    if (m->session && pl_session_capacity(m->session) >= o.max_tokens &&
+        m->max_source >= o.max_source)
         return PL_OK;
     pl_session_free(m->session);
     free(m->states);
     m->session = NULL;
     m->states = NULL;
-    o.max_tokens = (size_t)positions;
-    o.max_source = m->max_source = (size_t)source;
+    m->max_source = o.max_source;
     if (!info->arch.causal) {
-        m->states = malloc((size_t)positions * (size_t)info->arch.hidden * sizeof(*m->states));
+        m->states = malloc(o.max_tokens * (size_t)info->arch.hidden * sizeof(*m->states));
         if (!m->states)
-            return pl_fail(err, PL_ENOMEM, "no memory for %lld states", (long long)positions);
+            return pl_fail(err, PL_ENOMEM, "no memory for %zu states", o.max_tokens);
     }
     return pl_session_create(m->model, &o, &m->session, err);
 }
@@ -175,8 +191,8 @@ static enum pl_status encode(struct llm_state *s, struct llm_model *m, struct ti
 }
 
 /* From the prompt to the last token. Nothing in here allocates, prints or reads files. */
-static enum pl_status generate(struct llm_state *s, struct llm_model *m, int64_t tokens,
-                               struct times *t, struct pl_fault *f)
+static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct pl_pruner *pruner,
+                               int64_t tokens, struct times *t, struct pl_fault *f)
 {
     const struct pl_arch *a = &pl_model_info(m->model)->arch;
     const int32_t begin = a->decoder_start;
@@ -186,6 +202,8 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, int64_t
     int64_t n = 1;
     enum pl_status st = pl_session_prefill(m->session, &prompt, m->first, &f->err);
 
+    if (!st && pruner)
+        st = pl_pruner_finish(pruner, m->session, &f->err);
     if (st)
         return fault(f, st, st == PL_ERANGE ? PL_FAULT_CONTEXT : PL_FAULT_RUNNER);
     int32_t id = pl_pick(m->first, vocab, m->eos, masked);
@@ -269,9 +287,10 @@ static enum pl_status check_numbers(const struct llm_state *s, const struct llm_
 }
 
 /* The model alone, with s->ids as what it reads. */
-static enum pl_status plain_trial(struct llm_state *s, struct llm_model *m, int64_t tokens,
+static enum pl_status plain_trial(struct llm_state *s, struct llm_arm *arm, int64_t tokens,
                                   struct times *t, struct pl_trial_result *out, struct pl_fault *f)
 {
+    struct llm_model *m = arm->model;
     const struct pl_arch *a = &pl_model_info(m->model)->arch;
     int64_t tokenize = out->phase_ns[PL_PHASE_TOKENIZE];
     int64_t begun = t->start + (tokenize > 0 ? tokenize : 0);
@@ -281,7 +300,7 @@ static enum pl_status plain_trial(struct llm_state *s, struct llm_model *m, int6
     if (!a->causal || a->encoder_layers)
         st = encode(s, m, t, f);
     if (!st && a->causal)
-        st = generate(s, m, tokens, t, f);
+        st = generate(s, m, arm->pruned.pruner, tokens, t, f);
     if (st)
         return st;
     out->generated = t->generated;
@@ -318,10 +337,49 @@ static enum pl_status prepare(struct llm_state *s, struct llm_arm *arm, int64_t 
     st = llm_check_context(&pl_model_info(arm->model->model)->arch, context, tokens, &f->err);
     if (st)
         return fault(f, st, PL_FAULT_CONTEXT);
-    st = llm_session(arm->model, context, tokens, &f->err);
+    if (arm->pruned.prune)
+        st = llm_prune_room(&arm->pruned, arm->model, s->seed, context, tokens, &f->err);
+    else
+        st = llm_session(arm->model, context, tokens, &f->err);
     if (!st && arm->draft && !s->prefill_only)
         st = llm_draft_ready(s, arm, context, s->tokens, &f->err);
     return st ? fault(f, st, PL_FAULT_RUNNER) : PL_OK;
+}
+
+/* On m->session, which is the arm's. */
+static enum pl_status run_trial(struct llm_state *s, struct llm_arm *arm, int64_t tokens,
+                                const struct pl_trial_request *q, struct pl_trial_result *out,
+                                struct pl_fault *f)
+{
+    struct llm_model *m = arm->model;
+    struct times t = {0, 0, 0, 0, 0};
+    bool drafts = arm->draft && !s->prefill_only;
+    int64_t tokenize = -1;
+    enum pl_status st;
+
+    (void)pl_host_reset_peak();
+
+    st = llm_sample_ids(s, m->tokenizer, &m->no_tokenizer, pl_model_info(m->model)->arch.vocab,
+                        q->sample, q->context, &tokenize, f);
+    if (st)
+        return st;
+    st = llm_prune_begin(&arm->pruned, &s->ids, &f->err);
+    if (st)
+        return fault(f, st, PL_FAULT_DATA);
+    pl_trial_result_init(out);
+    out->prompt_tokens = (uint32_t)q->context;
+    out->phase_ns[PL_PHASE_TOKENIZE] = tokenize;
+    /* The trial began a tokenisation ago; looking the text up is no part of it. */
+    t.start = pl_now_ns() - (tokenize > 0 ? tokenize : 0);
+    st = drafts ? llm_draft_trial(s, arm, tokens, t.start, out, f)
+                : plain_trial(s, arm, tokens, &t, out, f);
+    if (st)
+        return st;
+    measure_bytes(m, drafts, out);
+    st = check_numbers(s, m, out, f);
+    if (!st && !drafts)
+        llm_quality(s, m, q, out);
+    return st;
 }
 
 enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct pl_trial_result *out,
@@ -329,33 +387,17 @@ enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct p
 {
     struct llm_state *s = state;
     struct llm_arm *arm = find_arm(s, q->arm);
-    int64_t tokens = s->prefill_only ? 1 : q->tokens ? q->tokens : s->tokens, tokenize = -1;
-    struct times t = {0, 0, 0, 0, 0};
+    int64_t tokens = s->prefill_only ? 1 : q->tokens ? q->tokens : s->tokens;
     enum pl_status st;
 
     if (!arm || s->tokens < 1)
         return fault(f, pl_fail(&f->err, PL_EUSAGE, "arm %s is not loaded", q->arm),
                      PL_FAULT_RUNNER);
-    struct llm_model *m = arm->model;
-    bool drafts = arm->draft && !s->prefill_only;
     st = prepare(s, arm, q->context, tokens, f);
     if (st)
         return st;
-    (void)pl_host_reset_peak();
-
-    st = llm_sample_ids(s, m->tokenizer, &m->no_tokenizer, pl_model_info(m->model)->arch.vocab,
-                        q->sample, q->context, &tokenize, f);
-    if (st)
-        return st;
-    pl_trial_result_init(out);
-    out->prompt_tokens = (uint32_t)q->context;
-    out->phase_ns[PL_PHASE_TOKENIZE] = tokenize;
-    /* The trial began a tokenisation ago; looking the text up is no part of it. */
-    t.start = pl_now_ns() - (tokenize > 0 ? tokenize : 0);
-    st = drafts ? llm_draft_trial(s, arm, tokens, t.start, out, f)
-                : plain_trial(s, m, tokens, &t, out, f);
-    if (st)
-        return st;
-    measure_bytes(m, drafts, out);
-    return check_numbers(s, m, out, f);
+    llm_prune_swap(&arm->pruned, arm->model);
+    st = run_trial(s, arm, tokens, q, out, f);
+    llm_prune_swap(&arm->pruned, arm->model);
+    return st;
 }

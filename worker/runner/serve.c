@@ -107,7 +107,8 @@ static enum pl_status read_load(const json_t *q, struct pl_load *l, int *cpus, s
 {
     const json_t *generate = json_object_get(q, "generate"), *list = json_object_get(q, "cpus");
     const json_t *device = json_object_get(q, "device");
-    const char *mode = pl_json_get_str(json_object_get(q, "measure"), "mode", "e2e");
+    const json_t *measure = json_object_get(q, "measure");
+    const char *mode = pl_json_get_str(measure, "mode", "e2e");
     int64_t seed = 1, threads = 0;
     enum pl_status st;
 
@@ -123,6 +124,10 @@ static enum pl_status read_load(const json_t *q, struct pl_load *l, int *cpus, s
         st = pl_json_i64(q, "threads", 0, &threads, &f->err);
     if (!st)
         st = pl_json_i64(q, "max_context", 0, &l->max_context, &f->err);
+    if (!st)
+        st = pl_json_i64(measure, "quality", 0, &l->quality, &f->err);
+    if (!st && (l->quality < 0 || l->quality > 4096))
+        st = pl_fail(&f->err, PL_ERANGE, "measure.quality: 0 to 4096 tokens are expected");
     if (!st && (l->tokens < 1 || threads < 0 || threads > MAX_CPUS || l->max_context < 0))
         st = pl_fail(&f->err, PL_ERANGE, "load: tokens, threads or max_context is out of range");
     if (!st && strcmp(mode, "e2e") != 0 && strcmp(mode, "prefill") != 0)

@@ -1,0 +1,73 @@
+#include "worker/runner/llm_prune.h"
+
+#include "base/hash.h"
+#include "pruning/pruner.h"
+
+void llm_prune_check(const json_t *arm, const struct pl_arch *a, json_t *errors)
+{
+    const json_t *prune = json_object_get(arm, "prune");
+    struct pl_err err = {""};
+
+    if (prune && !json_is_null(prune) && pl_prune_check(prune, a, &err))
+        json_array_append_new(errors, json_string(err.text));
+}
+
+static void drop_room(struct llm_pruned *p)
+{
+    pl_session_free(p->session);
+    pl_pruner_free(p->pruner);
+    p->session = NULL;
+    p->pruner = NULL;
+}
+
+void llm_prune_release(struct llm_pruned *p)
+{
+    drop_room(p);
+    json_decref(p->prune);
+    p->prune = NULL;
+}
+
+void llm_prune_set(struct llm_pruned *p, const json_t *arm)
+{
+    json_t *prune = json_object_get(arm, "prune");
+
+    llm_prune_release(p);
+    if (prune && !json_is_null(prune))
+        p->prune = json_incref(prune);
+}
+
+enum pl_status llm_prune_room(struct llm_pruned *p, const struct llm_model *m, uint64_t seed,
+                              int64_t context, int64_t tokens, struct pl_err *err)
+{
+    struct pl_session_opts o;
+    enum pl_status st;
+
+    llm_session_opts(m, context, tokens, &o);
+    if (p->session && pl_session_capacity(p->session) >= o.max_tokens && p->seed == seed)
+        return PL_OK;
+    drop_room(p);
+    p->seed = seed;
+    st = pl_pruner_create(p->prune, m->model, o.max_tokens, seed, &p->pruner, err);
+    if (st)
+        return st;
+    pl_pruner_session_opts(p->pruner, &o);
+    return pl_session_create(m->model, &o, &p->session, err);
+}
+
+void llm_prune_swap(struct llm_pruned *p, struct llm_model *m)
+{
+    struct pl_session *s = m->session;
+
+    if (!p->prune)
+        return;
+    m->session = p->session;
+    p->session = s;
+}
+
+enum pl_status llm_prune_begin(struct llm_pruned *p, const struct pl_ids *ids, struct pl_err *err)
+{
+    const struct pl_prune_prompt prompt = {
+        .n = ids->n, .key = pl_hash64(0, ids->ids, ids->n * sizeof(ids->ids[0]))};
+
+    return p->prune ? pl_pruner_begin(p->pruner, &prompt, err) : PL_OK;
+}

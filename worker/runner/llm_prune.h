@@ -1,0 +1,22 @@
+/* Arms that prune: a session and a pruner of their own beside the model's session. */
+#ifndef PL_WORKER_RUNNER_LLM_PRUNE_H
+#define PL_WORKER_RUNNER_LLM_PRUNE_H
+
+#include "worker/runner/llm.h"
+
+/* The mistakes of an arm's `prune` on a model of this shape, for describe. */
+void llm_prune_check(const json_t *arm, const struct pl_arch *a, json_t *errors);
+/* Takes over the arm's key; what was made for another one is freed. */
+void llm_prune_set(struct llm_pruned *p, const json_t *arm);
+void llm_prune_release(struct llm_pruned *p);
+/* Room for `context` tokens and `tokens` generated ones, made anew where there is less. */
+PL_MUST_CHECK
+enum pl_status llm_prune_room(struct llm_pruned *p, const struct llm_model *m, uint64_t seed,
+                              int64_t context, int64_t tokens, struct pl_err *err);
+/* Puts the arm's session in the place of the model's for one trial, and the second time back. */
+void llm_prune_swap(struct llm_pruned *p, struct llm_model *m);
+/* Tells the pruner what prompt comes. */
+PL_MUST_CHECK
+enum pl_status llm_prune_begin(struct llm_pruned *p, const struct pl_ids *ids, struct pl_err *err);
+
+#endif
