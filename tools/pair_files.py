@@ -73,7 +73,7 @@ def preprocessor(kind):
                 rescale_factor=1 / 255, size=dict(shortest_edge=P.IMAGE))
 
 
-def export(name, model, tokenizer_model, folder):
+def export(name, model, tokenizer, folder):
     """The model as its users get it; weights rounded to bf16."""
     folder.mkdir(parents=True, exist_ok=True)
     state = model.state_dict()
@@ -102,8 +102,7 @@ def export(name, model, tokenizer_model, folder):
             vision_config=dict(tower, model_type="clip_vision_model"),
             text_config=dict(text_config(name), model_type="llama")))
         dump(folder / "preprocessor_config.json", preprocessor("VideoLlavaImageProcessor"))
-    shutil.copyfile(tokenizer_model, folder / "tokenizer.model")
-    (folder / "tokenizer.json").write_text(T.fast(tokenizer_model))
+    shutil.copyfile(tokenizer, folder / "tokenizer.json")
     (folder / "tokenizer_config.json").write_text(T.config())
     dump(folder / "generation_config.json", dict(
         bos_token_id=T.BOS, eos_token_id=T.EOS, pad_token_id=T.PIECES + 2))

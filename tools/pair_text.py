@@ -1,15 +1,15 @@
 """The pair's one tokenizer and its prompts.
 
-A SentencePiece BPE model as Llama's (byte fallback, no normalisation, a space put before the
-text; unk 0, bos 1, eos 2) learned from the questions, the answers and both prompts, and six
-added tokens behind it, so that both models share one vocabulary.
+A BPE as Llama's (byte fallback, no normalisation, a space put before the text; unk 0, bos 1, eos 2),
+learned by SentencePiece from the questions, the answers and both prompts, with six added tokens
+behind it, so that both models share one vocabulary. Stored as tokenizer.json alone, which has the
+added tokens in it.
 """
 import io
 import json
 
 import numpy as np
-import sentencepiece as spm
-from sentencepiece import sentencepiece_model_pb2 as proto
+import tokenizers
 
 import pair_scenes as P
 
@@ -25,7 +25,8 @@ PROMPTS = {"tiny-eventgpt": SYSTEM + " USER: <ev_start><event><ev_end>\n{q} ASSI
 
 
 def learn(path):
-    """The tokenizer.model at `path`, from the sentences of 4000 scenes."""
+    """The tokenizer.json at `path`, from the sentences of 4000 scenes."""
+    import sentencepiece as spm
     rng = np.random.default_rng(20263)
     lines = []
     for seed in range(4000):
@@ -41,36 +42,26 @@ def learn(path):
         byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False,
         add_dummy_prefix=True, split_by_whitespace=True, character_coverage=1.0,
         unk_id=0, bos_id=1, eos_id=2, pad_id=-1, num_threads=1, minloglevel=2)
-    path.write_bytes(model.getvalue())
+    path.write_text(fast(model.getvalue()))
 
 
 class Tokenizer:
-    """Encodes as Hugging Face's LlamaTokenizer with legacy off: the space before the text goes
-    before its first part alone, added tokens are cut out first."""
+    """The space before the text goes before its first part alone; added tokens are cut out first,
+    as Hugging Face's LlamaTokenizer does with legacy off."""
 
     def __init__(self, path):
-        m = proto.ModelProto()
-        m.ParseFromString(path.read_bytes())
-        m.normalizer_spec.add_dummy_prefix = False
-        self.sp = spm.SentencePieceProcessor(model_proto=m.SerializeToString())
-        if self.sp.vocab_size() != PIECES:
-            raise SystemExit(f"{path}: {self.sp.vocab_size()} pieces, not {PIECES}")
+        self.fast = tokenizers.Tokenizer.from_file(str(path))
+        if self.fast.get_vocab_size() != VOCAB:
+            raise SystemExit(f"{path}: {self.fast.get_vocab_size()} words, not {VOCAB}")
 
     def encode(self, text, first=True):
-        """Ids, no bos; <event> and every <video> give VISUAL."""
-        out, rest = [], (" " if first else "") + text
-        while rest:
-            found = [(rest.find(a), a) for a in ADDED + ["<event>"] if a in rest]
-            at, token = min(found) if found else (len(rest), "")
-            out += self.sp.encode(rest[:at]) if at else []
-            if token:
-                visual = token in ("<event>", "<video>")
-                out.append(VISUAL if visual else PIECES + ADDED.index(token))
-            rest = rest[at + len(token):]
-        return out
+        """Ids, no bos; <event> and <video> give VISUAL."""
+        text = ("" if first else "<s>") + text.replace("<event>", "<video>")
+        ids = self.fast.encode(text, add_special_tokens=False).ids
+        return [VISUAL if i == PIECES + 1 else i for i in ids[not first:]]
 
     def decode(self, ids):
-        return self.sp.decode([int(i) for i in ids if 2 < i < PIECES]).strip()
+        return self.fast.decode([int(i) for i in ids]).strip()
 
     def parts(self, name, question, answer=None, rows=0):
         """(head ids with the visual places, the rest of the prompt, the answer's with eos)."""
@@ -81,15 +72,18 @@ class Tokenizer:
 
     def content_ids(self):
         """Ids of the pieces that are a word of P.CONTENT."""
-        return {i for i in range(PIECES) if self.sp.id_to_piece(i)[0] == "▁"
-                and self.sp.id_to_piece(i)[1:] in P.CONTENT}
+        words = self.fast.get_vocab().items()
+        return {i for w, i in words if w[0] == "▁" and w[1:] in P.CONTENT}
 
 
-def fast(path):
-    """tokenizer.json of the tokenizer.model at `path`: the same pieces, their merges by score,
-    and the added tokens, which SentencePiece itself does not cut out of a text."""
+def fast(model):
+    """tokenizer.json of SentencePiece's model: the same pieces, their merges by score, and the
+    added tokens."""
+    from sentencepiece import sentencepiece_model_pb2 as proto
     m = proto.ModelProto()
-    m.ParseFromString(path.read_bytes())
+    m.ParseFromString(model)
+    if len(m.pieces) != PIECES:
+        raise SystemExit(f"SentencePiece learned {len(m.pieces)} pieces, not {PIECES}")
     vocab = {p.piece: i for i, p in enumerate(m.pieces)}
     merges = []
     for p in m.pieces:

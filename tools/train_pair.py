@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DRAFTER, VERIFIER = "tiny-eventgpt", "tiny-video-llava"
 SEED = 20260
 CHUNK = 200
-TRAIN_SCENES, DEV_SCENES, HELD_SCENES = 11_000, 300, 24
+TRAIN_SCENES, ADAPTER_SCENES, DEV_SCENES, HELD_SCENES = 11_000, 1_600, 300, 24
 TRAIN = {DRAFTER: dict(steps=1800, towers=500, batch=16, questions=5, rate=2.5e-3),
          VERIFIER: dict(steps=1600, towers=500, batch=16, questions=5, rate=2.5e-3)}
 MOST = 72  # tokens of an answer in scoring
@@ -64,10 +64,11 @@ def make_chunk(job):
 def generate(args):
     data = args.work / "data"
     data.mkdir(parents=True, exist_ok=True)
-    T.learn(args.work / "tokenizer.model")
+    T.learn(args.work / "tokenizer.json")
     files.write_scenes(args.data, HELD_SCENES)
     jobs = [(data / "dev-0000.npz", 1_000_000, DEV_SCENES)]
-    jobs += [(data / f"train-{k:04d}.npz", k * CHUNK, CHUNK) for k in range(args.scenes // CHUNK)]
+    jobs += [(data / f"train-{k:04d}.npz", k * CHUNK, CHUNK)
+             for k in range((TRAIN_SCENES + ADAPTER_SCENES) // CHUNK)]
     with Pool(args.threads) as pool:
         for n, _ in enumerate(pool.imap(make_chunk, jobs)):
             print(f"{n + 1} of {len(jobs)} chunks", end="\r", file=sys.stderr, flush=True)
@@ -78,7 +79,7 @@ def generate(args):
 
 def train(args):
     torch.manual_seed(SEED)
-    tok = T.Tokenizer(args.work / "tokenizer.model")
+    tok = T.Tokenizer(args.work / "tokenizer.json")
     f = fit.Fit(args.name, tok, args.work / "data", TRAIN_SCENES // CHUNK)
     print(f"{args.name}: {sum(p.numel() for p in f.model.parameters()):,} parameters, "
           f"{len(f.train[2])} scenes", flush=True)
@@ -91,7 +92,7 @@ def export(args):
         saved = torch.load(args.work / f"{name}.pt", weights_only=False)
         model = M.Pair(name, T.VOCAB)
         model.load_state_dict(saved["model"])
-        files.export(name, model, args.work / "tokenizer.model", args.models / name)
+        files.export(name, model, args.work / "tokenizer.json", args.models / name)
         fit.write_log(args.models / name / "losses.csv", saved["log"])
         print(f"{name}: step {saved['step']}")
 
@@ -102,7 +103,7 @@ class Speaker:
     """A model of the stored files and its sight of the held-out scenes."""
 
     def __init__(self, name, models, data, count, blind):
-        self.name, self.tok = name, T.Tokenizer(models / name / "tokenizer.model")
+        self.name, self.tok = name, T.Tokenizer(models / name / "tokenizer.json")
         self.model = files.read_model(name, models / name)
         images = np.stack([files.read_scene(data, k, name) for k in range(count)])
         if blind:  # every scene's question is asked of the next one
@@ -232,8 +233,6 @@ def main():
             s.add_argument("--models", type=Path, default=ROOT / "examples/models")
         if name in ("generate", "eval"):
             s.add_argument("--data", type=Path, default=ROOT / "examples/data/pair")
-        if name == "generate":
-            s.add_argument("--scenes", type=int, default=TRAIN_SCENES)
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     args.do(args)

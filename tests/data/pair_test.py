@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The held-out scenes of the tiny pair as committed: sizes, formats, and that the labels are true
+"""The tiny pair and its held-out scenes as committed: shapes, sizes, and that the labels are true
 of the files. Needs numpy alone. Usage: pair_test.py SOURCE_DIR"""
 import json
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(sys.argv[1])
-DATA = ROOT / "examples/data/pair"
+DATA, MODELS = ROOT / "examples/data/pair", ROOT / "examples/models"
 SIZE, FPS, FRAMES, PARTS, WINDOW_US = 96, 20, 20, 5, 90_000
 WAYS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 TEXT = {1: "one", 2: "two", 3: "three"}
@@ -185,7 +185,69 @@ def check_scenes():
     check(total <= 3_000_000, f"{total} bytes of scenes, expected at most 3,000,000")
 
 
+# ---- models --------------------------------------------------------------------------------
+
+def tensors(path):
+    raw = path.read_bytes()
+    (n,) = struct.unpack_from("<Q", raw)
+    head = json.loads(raw[8:8 + n])
+    head.pop("__metadata__", None)
+    for name, t in head.items():
+        begin, end = t["data_offsets"]
+        values = np.frombuffer(raw[8 + n + begin:8 + n + end], "<u2").astype(np.uint32) << 16
+        check(t["dtype"] == "BF16" and np.isfinite(values.view(np.float32)).all(),
+              f"{path}: {name}: not finite bf16")
+    return {name: tuple(t["shape"]) for name, t in head.items()}
+
+
+def check_model(name, tower, projector, language, head):
+    folder = MODELS / name
+    shapes = tensors(folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    text = config.get("text_config", config)
+    params = sum(int(np.prod(s)) for s in shapes.values())
+    check(params <= 1_200_000, f"{name}: {params} parameters, expected at most 1,200,000")
+    eyes = config.get("vision_config")
+    if not eyes:
+        eyes = json.loads((folder / config["mm_visual_tower"] / "config.json").read_text())
+    w, d, vocab = eyes["hidden_size"], text["hidden_size"], text["vocab_size"]
+    check((eyes["image_size"], eyes["patch_size"]) == (84, 14), f"{name}: the picture's size")
+    want = {tower + "embeddings.position_embedding.weight": (37, w),
+            tower + "embeddings.patch_embedding.weight": (w, 3, 14, 14),
+            tower + f"encoder.layers.{eyes['num_hidden_layers'] - 1}.mlp.fc1.weight":
+                (eyes["intermediate_size"], w),
+            projector[0] + ".weight": (d, w), projector[1] + ".weight": (d, d),
+            language + "embed_tokens.weight": (vocab, d), head: (vocab, d),
+            language + f"layers.{text['num_hidden_layers'] - 1}.mlp.down_proj.weight":
+                (d, text["intermediate_size"])}
+    for key, shape in want.items():
+        check(shapes.get(key) == shape, f"{name}: {key} is {shapes.get(key)}, expected {shape}")
+    fast = json.loads((folder / "tokenizer.json").read_text())
+    ids = {t["content"]: t["id"] for t in fast["added_tokens"]}
+    check(max(ids.values()) == vocab - 1 and len(fast["model"]["vocab"]) + 6 == vocab,
+          f"{name}: {vocab} words, other tokens")
+    return ids, config
+
+
+def check_models():
+    eg, _ = check_model("tiny-eventgpt", "model.visual_tower.visual_tower.vision_model.",
+                        ("model.visual_projector.0", "model.visual_projector.2"), "model.",
+                        "lm_head.weight")
+    vl, config = check_model("tiny-video-llava", "video_tower.vision_model.",
+                             ("multi_modal_projector.linear_1", "multi_modal_projector.linear_2"),
+                             "language_model.model.", "language_model.lm_head.weight")
+    check(eg == vl, "the two tokenizers differ")
+    check((config["video_token_index"], config["image_token_index"]) ==
+          (vl["<video>"], vl["<image>"]), "tiny-video-llava: the placeholders' ids")
+    files = [MODELS / n / "model.safetensors" for n in ("tiny-eventgpt", "tiny-video-llava")]
+    total = sum(f.stat().st_size for f in files)
+    check(total <= 5_000_000, f"{total} bytes of weights, expected at most 5,000,000")
+    a, b = ((f.parent / "tokenizer.json").read_bytes() for f in files)
+    check(a == b, "the two tokenizer.json differ")
+
+
 check_scenes()
+check_models()
 for fault in faults:
     print(fault, file=sys.stderr)
 sys.exit(bool(faults))
