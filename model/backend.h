@@ -72,6 +72,13 @@ static inline bool pl_weight_absent(const struct pl_weight_source *s)
  * the view's own order, so that a caller applies pl_weight_row and ld. */
 void pl_weight_read(const struct pl_weight_source *s, size_t first, float *out, size_t n);
 
+/* What a product with a weight of a block format (quant.h) multiplies. */
+enum pl_activations {
+    PL_ACTIVATIONS_F32,  /* the weights' values with f32: the reference */
+    PL_ACTIVATIONS_INT8, /* integers with 8-bit integers, quantised once for each product; where a
+                            backend has no such product: f32 */
+};
+
 /* One block. Optional, so maybe absent: biases, q_norm and k_norm, cross_*, gate. */
 struct pl_layer_sources {
     struct pl_weight_source attn_norm, q, k, v, o, q_bias, k_bias, v_bias, o_bias;
@@ -93,6 +100,7 @@ struct pl_model_sources {
     struct pl_weight_source cls;                 /* [1, hidden] the row before an image's patches */
     struct pl_weight_source pooler, pooler_bias; /* [hidden, hidden] */
     struct pl_model_sources *encoder; /* of an encoder–decoder: layers, final_norm and relative */
+    enum pl_activations activations;
 };
 
 struct pl_cache_opts {
@@ -155,6 +163,7 @@ struct pl_source {
 
 struct pl_backend {
     const char *name;   /* "cpu" */
+    bool int8;          /* PL_ACTIVATIONS_INT8 is there */
     size_t max_forward; /* most rows of one forward */
 
     enum pl_status (*open)(const struct pl_device_opts *o, struct pl_device **out,

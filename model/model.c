@@ -105,6 +105,10 @@ static enum pl_status plan_make(struct plan *p, const char *path, const struct p
     info->random = o->random;
     info->random_seed = o->random ? o->random_seed : 0;
     info->stored = o->random ? p->dtype : report.stored;
+    info->activations = p->mapped && backend->int8 ? o->activations : PL_ACTIVATIONS_F32;
+    p->sources.activations = info->activations;
+    if (p->sources.encoder)
+        p->sources.encoder->activations = info->activations;
     info->dtype = p->dtype == PL_DT_AUTO ? info->stored : p->dtype;
     info->params = pl_arch_params(&info->arch);
     info->weights_bytes = backend->network_need(&info->arch, &p->sources, p->dtype);
@@ -159,7 +163,7 @@ enum pl_status pl_model_load(const char *path, const struct pl_model_opts *opts,
     struct pl_model *m = calloc(1, sizeof(*m));
     enum pl_status st;
     struct plan p;
-    char what[80];
+    char what[72];
 
     if (!m)
         return pl_fail(err, PL_ENOMEM, "%s: no memory", path);
@@ -170,7 +174,7 @@ enum pl_status pl_model_load(const char *path, const struct pl_model_opts *opts,
         free(m);
         return st;
     }
-    if (p.mapped)
+    if (p.mapped && p.info.activations == PL_ACTIVATIONS_F32)
         pl_checkpoint_fetch(p.checkpoint);
     st = m->backend->open(&o->where, &m->device, err);
     if (!st)
@@ -188,7 +192,8 @@ enum pl_status pl_model_load(const char *path, const struct pl_model_opts *opts,
     }
     m->info.weights_bytes = m->backend->network_bytes(m->network);
     m->backend->describe(m->device, what, sizeof(what));
-    snprintf(m->info.device, sizeof(m->info.device), "%s (%s)", m->backend->name, what);
+    snprintf(m->info.device, sizeof(m->info.device), "%s (%s%s)", m->backend->name, what,
+             m->info.activations == PL_ACTIVATIONS_INT8 ? ", int8 activations" : "");
     *out = m;
     return PL_OK;
 }

@@ -18,9 +18,10 @@
 struct pl_model_opts {
     const char *device; /* NULL: "cpu" */
     struct pl_device_opts where;
-    enum pl_dtype dtype;  /* of the matrices in memory; PL_DT_AUTO: as stored (random weights:
-                             config's, else f32). Block formats stay as stored only: they are then
-                             read from the mapped file, which must not change meanwhile */
+    enum pl_dtype dtype; /* of the matrices in memory; PL_DT_AUTO: as stored (random weights:
+                            config's, else f32). Block formats stay as stored only: they are then
+                            read from the mapped file, which must not change meanwhile */
+    enum pl_activations activations; /* beside weights of block formats; 0: f32 */
     bool random;          /* weights drawn from random_seed; only the description is read */
     uint64_t random_seed; /* the same seed and name give the same numbers on any machine */
     bool check_finite;    /* reads every weight first and warns of NaN and Inf */
@@ -33,6 +34,7 @@ struct pl_model_info {
     struct pl_vision_config vision; /* kind PL_VISION_NONE: it reads text alone */
     enum pl_dtype stored; /* of the matrices in the file (the commonest); random: what was chosen */
     enum pl_dtype dtype;  /* of the matrices in memory */
+    enum pl_activations activations; /* INT8 only where some matrix is of a block format */
     bool random;
     uint64_t random_seed;
     int64_t params;        /* weights, towers included; a tied head once */
@@ -41,7 +43,7 @@ struct pl_model_info {
     int64_t table_bytes;   /* of them the embedding table's, 0 when it is the head too */
     int64_t nonfinite;     /* NaN and Inf among the weights; −1: not looked */
     int32_t tensors, extra_tensors; /* in the files; of them not used */
-    char device[96];                /* "cpu (avx2, 2 threads)"; "" from pl_model_describe */
+    char device[128];               /* "cpu (avx2, 2 threads)"; "" from pl_model_describe */
 };
 
 struct pl_model;

@@ -135,15 +135,25 @@ static inline void pl_quant_q2_k(const uint8_t *p, int8_t *q, float *scale, floa
     }
 }
 
-static inline void pl_quant_q3_k(const uint8_t *p, int8_t *q, float *scale)
+/* The sixteen 6-bit scales of q3_k, −32 … 31. */
+static inline void pl_quant_q3_scales(const uint8_t *p, int8_t *scale)
 {
     const uint8_t *sc = p + 96;
-    float d = pl_quant_half(p + 108);
 
     for (int g = 0; g < 16; g++) {
         int low = g < 8 ? sc[g] & 15 : sc[g - 8] >> 4, high = sc[8 + g % 4] >> 2 * (g / 4) & 3;
-        scale[g] = d * (float)((low | high << 4) - 32);
+        scale[g] = (int8_t)((low | high << 4) - 32);
     }
+}
+
+static inline void pl_quant_q3_k(const uint8_t *p, int8_t *q, float *scale)
+{
+    float d = pl_quant_half(p + 108);
+    int8_t sc[16];
+
+    pl_quant_q3_scales(p, sc);
+    for (int g = 0; g < 16; g++)
+        scale[g] = d * (float)sc[g];
     for (int i = 0; i < 64; i += 16) { /* a clear third bit: four less */
         pl_quant_v v = pl_quant_load(p + 32 + i), h = pl_quant_load(p + i % 32);
         int8_t *to = q + i / 32 * 128 + i % 32;
@@ -156,22 +166,33 @@ static inline void pl_quant_q3_k(const uint8_t *p, int8_t *q, float *scale)
 }
 
 /* The eight 6-bit scales and mins of q4_k and q5_k. */
-static inline void pl_quant_scale_min(const uint8_t *p, float *scale, float *add)
+static inline void pl_quant_scale_min(const uint8_t *p, uint8_t *scale, uint8_t *min)
 {
-    float d = pl_quant_half(p), dmin = pl_quant_half(p + 2);
     const uint8_t *s = p + 4;
 
     for (int g = 0; g < 4; g++) {
-        scale[g] = d * (float)(s[g] & 63);
-        add[g] = -(dmin * (float)(s[g + 4] & 63));
-        scale[g + 4] = d * (float)((s[g + 8] & 15) | (s[g] >> 6) << 4);
-        add[g + 4] = -(dmin * (float)((s[g + 8] >> 4) | (s[g + 4] >> 6) << 4));
+        scale[g] = s[g] & 63;
+        min[g] = s[g + 4] & 63;
+        scale[g + 4] = (uint8_t)((s[g + 8] & 15) | (s[g] >> 6) << 4);
+        min[g + 4] = (uint8_t)((s[g + 8] >> 4) | (s[g + 4] >> 6) << 4);
+    }
+}
+
+static inline void pl_quant_k_scales(const uint8_t *p, float *scale, float *add)
+{
+    float d = pl_quant_half(p), dmin = pl_quant_half(p + 2);
+    uint8_t sc[8], min[8];
+
+    pl_quant_scale_min(p, sc, min);
+    for (int g = 0; g < 8; g++) {
+        scale[g] = d * (float)sc[g];
+        add[g] = -(dmin * (float)min[g]);
     }
 }
 
 static inline void pl_quant_q4_k(const uint8_t *p, int8_t *q, float *scale, float *add)
 {
-    pl_quant_scale_min(p, scale, add);
+    pl_quant_k_scales(p, scale, add);
     for (int i = 0; i < 128; i += 16) {
         pl_quant_v v = pl_quant_load(p + 16 + i);
         int8_t *to = q + i / 32 * 64 + i % 32;
@@ -182,7 +203,7 @@ static inline void pl_quant_q4_k(const uint8_t *p, int8_t *q, float *scale, floa
 
 static inline void pl_quant_q5_k(const uint8_t *p, int8_t *q, float *scale, float *add)
 {
-    pl_quant_scale_min(p, scale, add);
+    pl_quant_k_scales(p, scale, add);
     for (int i = 0; i < 32; i += 16) {
         pl_quant_v high = pl_quant_load(p + 16 + i);
         for (int part = 0; part < 4; part++, high >>= 2) {

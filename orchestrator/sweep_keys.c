@@ -70,6 +70,9 @@ const struct pl_sweep_key pl_sweep_keys[] = {
      "the worker's share of cores", "CPU threads"},
     {MODEL, "kv", PL_KEY_CHOICE, 0, 0, "f32|f16|bf16|auto", "null", "", PL_FOR_REAL,
      "auto: the dtype's, f16 beside quantised weights", "type of the KV cache"},
+    {MODEL, "activations", PL_KEY_CHOICE, 0, 0, "int8|f32", "\"int8\"", "", PL_FOR_REAL, NULL,
+     "what products with quantised weights read on the CPU: int8, quantised once for each product, "
+     "or f32 (slower; the reference)"},
     {MODEL, "prefill_us_per_token", PL_KEY_FLOAT, 0, 1e9, NULL, "2", "µs a token", PL_FOR_SIM, NULL,
      "mean prefill time of one prompt token"},
     {MODEL, "decode_us", PL_KEY_FLOAT, 0, 1e12, NULL, "300", "µs", PL_FOR_SIM, NULL,

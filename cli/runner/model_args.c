@@ -10,8 +10,9 @@
 enum pl_status pl_model_args_entry(const struct pl_model_args *a, const char *path, json_t **json,
                                    struct pl_entry *entry, struct pl_err *err)
 {
-    json_t *j = json_pack("{s:s,s:s*,s:s*,s:s*,s:s*}", "path", path, "device", a->device, "dtype",
-                          a->dtype, "weights", a->weights, "kv", a->kv);
+    json_t *j =
+        json_pack("{s:s,s:s*,s:s*,s:s*,s:s*,s:s*}", "path", path, "device", a->device, "dtype",
+                  a->dtype, "weights", a->weights, "kv", a->kv, "activations", a->activations);
     enum pl_status st;
 
     if (!j)

@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 struct pl_model_args {
-    const char *device, *dtype, *weights, *kv;
+    const char *device, *dtype, *weights, *kv, *activations;
     int64_t threads;
     const char *ids, *ids_file, *prompt;
     const char *decoder_ids_file, *type_ids_file, *mask_file, *pixels;
@@ -35,6 +35,14 @@ void pl_model_input_release(struct pl_model_input *in);
         {"dtype", 0, PL_ROPT_STR, &(a)->dtype, "f32|bf16|f16", "weights in memory (as stored)",    \
          0,       0},                                                                              \
         {"kv", 0, PL_ROPT_STR, &(a)->kv, "f32|bf16|f16", "KV cache (the dtype's)", 0, 0},          \
+        {"activations",                                                                            \
+         0,                                                                                        \
+         PL_ROPT_STR,                                                                              \
+         &(a)->activations,                                                                        \
+         "int8|f32",                                                                               \
+         "beside quantised weights (int8)",                                                        \
+         0,                                                                                        \
+         0},                                                                                       \
     {                                                                                              \
         "weights", 0, PL_ROPT_STR, &(a)->weights, "random:SEED",                                   \
             "random weights; only config.json is read", 0, 0                                       \

@@ -144,6 +144,7 @@ static const struct pl_tensor *network_final_norm(const struct pl_network *n)
 
 const struct pl_backend pl_cpu_backend = {
     .name = "cpu",
+    .int8 = true,
     .max_forward = PL_CPU_CHUNK,
     .open = cpu_open,
     .close = cpu_close,

@@ -9,6 +9,7 @@
 #include "model/backend.h"
 #include "model/cpu/kernels.h"
 #include "model/cpu/pool.h"
+#include "model/cpu/q8.h"
 
 #define PL_CPU_CHUNK 256 /* rows of a prompt that pass through all layers at once */
 #define PL_CPU_OWN                                                                                 \
@@ -30,6 +31,7 @@ struct pl_tensor {
     void *panels;
     enum pl_dtype dtype; /* of the panels */
     size_t paired;       /* as pl_panels has it */
+    bool repacked;       /* as pl_panels has it */
     bool borrowed;       /* a view: the memory is another tensor's */
 };
 
@@ -40,6 +42,7 @@ struct pl_panels {
     void *data;    /* 64-byte aligned, unless mapped */
     float *bias;   /* [out] or NULL */
     bool mapped;   /* data is the checkpoint's */
+    bool repacked; /* blocks in the order of q8.h, for 8-bit activations */
     size_t paired; /* rows of blocks: as pl_weight_source has it */
 };
 
@@ -67,11 +70,13 @@ struct pl_workspace {
     float *patch;                    /* [CHUNK, channels · patch²] pixels of each row's patch */
     const struct pl_span **row_span; /* [CHUNK] the span of each row */
     size_t *row_in_span;             /* [CHUNK] */
+    struct pl_q8 *q8;                /* [chunks][CHUNK], or NULL */
 };
 
 struct pl_network {
     struct pl_device *device;
     struct pl_arch arch;
+    enum pl_activations activations;
     struct pl_cpu_layer *layers;
     struct pl_tensor head, final_norm; /* views of what stands below, for the operation table */
     struct pl_panels head_panels;
@@ -145,14 +150,28 @@ static inline float *pl_cpu_scratch_of(const struct pl_device *d, int member)
 
 /* What a product with p reads: w, dtype, stride, paired, k and n of *g. */
 void pl_cpu_gemm_weight(struct pl_gemm *g, const struct pl_panels *p);
+/* Rows · chunks of activations that a member rather quantises for itself than waits for. */
+#define PL_CPU_OWN_Q8 64
+/* Where they stand in its scratch, behind the floats of PL_CPU_OWN. */
+static inline struct pl_q8 *pl_cpu_own_q8(const struct pl_device *d, int member)
+{
+    return (struct pl_q8 *)(void *)(pl_cpu_scratch_of(d, member) + PL_GEMM_SCRATCH + PL_CPU_OWN);
+}
+#define PL_CPU_Q8_SCRATCH                                                                          \
+    (PL_GEMM_SCRATCH + PL_CPU_OWN + PL_CPU_OWN_Q8 * sizeof(struct pl_q8) / sizeof(float))
+/* g, a product with repacked weights or others, of rows that no step has quantised: member m does
+ * it, a few rows at a time. */
+void pl_cpu_gemm_rows(const struct pl_device *d, struct pl_gemm *g, bool repacked, int m);
 
 /* weight.c: sources → memory. */
 enum pl_dtype pl_cpu_weight_dtype(const struct pl_weight_source *src, enum pl_dtype want);
-int64_t pl_cpu_panel_bytes(size_t out, size_t in, enum pl_dtype dt);
-/* Panels; of a block format that stays as it is, a view (mapped). */
+int64_t pl_cpu_panel_bytes(size_t out, size_t in, enum pl_dtype dt, enum pl_activations acts);
+/* Panels; of a block format that stays as it is, a view (mapped), or repacked for 8-bit
+ * activations. */
 PL_MUST_CHECK
 enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *src,
-                           enum pl_dtype dt, struct pl_panels *out, struct pl_err *err);
+                           enum pl_dtype dt, enum pl_activations acts, struct pl_panels *out,
+                           struct pl_err *err);
 /* The matrix row by row, in the type that pl_cpu_weight_dtype says, which is no block format
  * (embeddings). free() it. */
 PL_MUST_CHECK

@@ -41,7 +41,8 @@ static void stage_copy(const struct job *j, bool out, int m, int members)
     pl_pool_barrier(j->n->device->pool);
 }
 
-static void keys_and_values(const struct job *j, int32_t l, const float *x, int m, int members)
+static void keys_and_values(const struct job *j, int32_t l, const struct pl_acts *x, int m,
+                            int members)
 {
     const struct pl_cpu_layer *w = &j->n->layers[l];
     struct pl_workspace *b = &j->n->work;
@@ -56,7 +57,8 @@ static void keys_and_values(const struct job *j, int32_t l, const float *x, int 
     pl_pool_barrier(j->n->device->pool);
 }
 
-static void queries_and_rest(const struct job *j, int32_t l, const float *x, int m, int members)
+static void queries_and_rest(const struct job *j, int32_t l, const struct pl_acts *x, int m,
+                             int members)
 {
     size_t begin, end;
 
@@ -91,9 +93,9 @@ static void whole(const struct encoding *e, int m, int members)
     pl_step_input(&j, m, members);
     pl_pool_barrier(j.n->device->pool);
     for (int32_t l = 0; l < j.n->arch.layers; l++) {
-        const float *x = pl_step_attn_input(&j, l, m, members);
-        keys_and_values(&j, l, x, m, members);
-        queries_and_rest(&j, l, x, m, members);
+        struct pl_acts x = pl_step_attn_input(&j, l, m, members);
+        keys_and_values(&j, l, &x, m, members);
+        queries_and_rest(&j, l, &x, m, members);
     }
     finish(&j, m, members);
 }
@@ -112,12 +114,14 @@ static void in_pieces(const struct encoding *e, int m, int members)
         for (size_t at = 0; at < e->n; at += PL_CPU_CHUNK) {
             struct job j = piece(e, at, members);
             stage_copy(&j, false, m, members);
-            keys_and_values(&j, l, pl_step_attn_input(&j, l, m, members), m, members);
+            struct pl_acts x = pl_step_attn_input(&j, l, m, members);
+            keys_and_values(&j, l, &x, m, members);
         }
         for (size_t at = 0; at < e->n; at += PL_CPU_CHUNK) {
             struct job j = piece(e, at, members);
             stage_copy(&j, false, m, members);
-            queries_and_rest(&j, l, pl_step_attn_input(&j, l, m, members), m, members);
+            struct pl_acts x = pl_step_attn_input(&j, l, m, members);
+            queries_and_rest(&j, l, &x, m, members);
             stage_copy(&j, true, m, members);
         }
     }
@@ -152,9 +156,11 @@ static void cross_member(void *arg, int m, int members)
     for (int32_t l = 0; l < n->arch.layers; l++) {
         for (size_t at = 0; at < e->n; at += PL_CPU_CHUNK) {
             struct job j = piece(e, at, members);
-            const float *x = source->stage.data + at * hidden;
-            pl_step_linear(&j, &n->layers[l].cross_k, x, j.rows, b->k, NULL, m, members);
-            pl_step_linear(&j, &n->layers[l].cross_v, x, j.rows, b->v, NULL, m, members);
+            const struct pl_panels *const users[] = {&n->layers[l].cross_k, &n->layers[l].cross_v};
+            struct pl_acts x =
+                pl_step_acts(&j, source->stage.data + at * hidden, j.rows, users, 2, m, members);
+            pl_step_linear(&j, &n->layers[l].cross_k, &x, j.rows, b->k, NULL, m, members);
+            pl_step_linear(&j, &n->layers[l].cross_v, &x, j.rows, b->v, NULL, m, members);
             pl_pool_barrier(n->device->pool);
             for (size_t h = begin; h < end; h++)
                 for (size_t r = 0; r < j.rows; r++)
@@ -307,13 +313,12 @@ enum pl_status pl_cpu_pool_row(struct pl_network *n, struct pl_cache *c, float *
                         .end = (h + PL_PANEL - 1) / PL_PANEL,
                         .y = out,
                         .ldy = h,
-                        .bias = n->pooler.bias,
-                        .scratch = pl_cpu_scratch_of(n->device, 0)};
+                        .bias = n->pooler.bias};
 
     if (!n->pooler.data)
         return pl_fail(err, PL_EUNSUPPORTED, "the model has no pooler");
     pl_cpu_gemm_weight(&g, &n->pooler);
-    n->device->kernels->gemm(&g);
+    pl_cpu_gemm_rows(n->device, &g, n->pooler.repacked, 0);
     for (size_t i = 0; i < h; i++)
         out[i] = tanhf(out[i]);
     return PL_OK;

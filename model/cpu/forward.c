@@ -4,8 +4,8 @@
 #include <string.h>
 
 /* q, k and v: a share of each, or by_head those of this member's KV heads. */
-static void step_qkv(const struct job *j, const struct pl_cpu_layer *w, const float *x, int m,
-                     int members)
+static void step_qkv(const struct job *j, const struct pl_cpu_layer *w, const struct pl_acts *x,
+                     int m, int members)
 {
     const struct pl_arch *a = &j->n->arch;
     const struct pl_workspace *b = &j->n->work;
@@ -76,11 +76,11 @@ static void step_sums(const struct job *j, int32_t layer, int m, int members)
 
 static void run_layer(const struct job *j, int32_t l, int m, int members)
 {
-    const float *x;
+    struct pl_acts x;
 
     pl_step_rope_table(j, l, m, members);
     x = pl_step_attn_input(j, l, m, members);
-    step_qkv(j, &j->n->layers[l], x, m, members);
+    step_qkv(j, &j->n->layers[l], &x, m, members);
     step_rope_and_store(j, l, m, members);
     pl_step_attention(j, l, false, m, members);
     if (j->f->sums_layer == l && j->f->spans[0].cache->sums.data)
@@ -95,8 +95,9 @@ static void step_head(const struct job *j, const float *x, size_t rows, float *l
 {
     size_t vocab = (size_t)j->n->arch.vocab, begin, end;
     float scale = j->n->arch.logit_scale;
+    struct pl_acts a = pl_step_acts_of(j, x, rows, &j->n->head_panels, m, members);
 
-    pl_step_linear(j, &j->n->head_panels, x, rows, logits, NULL, m, members);
+    pl_step_linear(j, &j->n->head_panels, &a, rows, logits, NULL, m, members);
     if (scale == 1)
         return;
     pl_pool_share((vocab + PL_PANEL - 1) / PL_PANEL, m, members, &begin, &end);

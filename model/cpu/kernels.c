@@ -173,7 +173,9 @@ static void gemm(const struct pl_gemm *g)
 
     if (g->first >= g->end)
         return;
-    if (pl_dtype_traits(g->dtype)->block > 1) {
+    if (g->q8) {
+        PL_Q8_GEMM(g);
+    } else if (pl_dtype_traits(g->dtype)->block > 1) {
         PL_QUANT_GEMM(g);
     } else if (g->rows <= DIRECT_ROWS) {
         if (g->dtype == PL_DT_F32)
@@ -507,6 +509,7 @@ static void act(enum pl_act_kind kind, float *y, const float *x, const float *up
 const struct pl_kernels PL_KERNELS = {
     .name = PL_KERNELS_NAME,
     .gemm = gemm,
+    .quantize = PL_Q8_QUANTIZE,
     .attend = attend,
     .weights = attention_weights,
     .norm = norm,

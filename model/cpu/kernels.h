@@ -22,6 +22,8 @@
 #define PL_ATTN_CHUNK 64     /* keys whose softmax is merged at once */
 #define PL_ATTN_BLOCK 12     /* most query vectors of one attend call */
 
+struct pl_q8;
+
 static inline size_t pl_round_up(size_t n, size_t to)
 {
     return (n + to - 1) / to * to;
@@ -35,17 +37,21 @@ static inline size_t pl_round_up(size_t n, size_t to)
  * A block format (model/quant.h) stands row by row: row o starts at byte o · stride (or, paired, at
  * that of row pl_weight_row(o)). Its products are bit for bit those of the f32 weights that it
  * decodes to.
+ *
+ * With q8 the weights are those formats repacked (q8.h), panels `stride` bytes apart; row r's
+ * columns from 256 · c on are q8[c · ldq8 + r], and x is not read.
  */
 struct pl_gemm {
     const float *x;
-    size_t ldx, rows, k;
+    const struct pl_q8 *q8; /* NULL: the product is one of floats */
+    size_t ldx, ldq8, rows, k;
     const void *w;
     enum pl_dtype dtype; /* f32, f16, bf16, block formats */
     size_t stride, first, end, n;
     size_t paired; /* of block formats; see backend.h */
     float *y;
     size_t ldy;
-    bool resume;       /* the chains start from what y holds, not from 0 */
+    bool resume;       /* the chains start from what y holds, not from 0; not with q8 */
     const float *bias; /* [n] or NULL: added to the finished chain */
     float *add_to;     /* [rows, n] or NULL: the finished y is added to it; not y itself */
     size_t ld_add;
@@ -81,6 +87,8 @@ static inline size_t pl_attend_scratch(size_t dim)
 struct pl_kernels {
     const char *name;
     void (*gemm)(const struct pl_gemm *g);
+    /* n columns (a multiple of 32) of one row → structs `stride` apart */
+    void (*quantize)(const float *x, size_t n, struct pl_q8 *out, size_t stride);
     void (*attend)(const struct pl_attend *a);
     /* p[0…len) = softmax(q · keys · scale) over keys first … len − 1, 0 before them; p has room for
      * len rounded up to 64 */
@@ -96,6 +104,12 @@ struct pl_kernels {
 /* quant.c: gemm of block formats, less bias and add_to. */
 void pl_quant_gemm_portable(const struct pl_gemm *g);
 void pl_quant_gemm_avx2(const struct pl_gemm *g);
+
+/* q8.c */
+void pl_q8_gemm_portable(const struct pl_gemm *g);
+void pl_q8_gemm_avx2(const struct pl_gemm *g);
+void pl_q8_quantize_portable(const float *x, size_t n, struct pl_q8 *out, size_t stride);
+void pl_q8_quantize_avx2(const float *x, size_t n, struct pl_q8 *out, size_t stride);
 
 extern const struct pl_kernels pl_kernels_portable;
 extern const struct pl_kernels pl_kernels_avx2;

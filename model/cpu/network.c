@@ -65,11 +65,12 @@ static void outer_vectors(const struct pl_model_sources *s, struct pl_network *n
     memcpy(out, list, sizeof(list));
 }
 
-static int64_t source_need(const struct pl_weight_source *src, enum pl_dtype dt)
+static int64_t source_need(const struct pl_weight_source *src, enum pl_dtype dt,
+                           enum pl_activations acts)
 {
     return pl_weight_absent(src) ? 0
                                  : pl_cpu_panel_bytes((size_t)src->rows, (size_t)src->cols,
-                                                      pl_cpu_weight_dtype(src, dt));
+                                                      pl_cpu_weight_dtype(src, dt), acts);
 }
 
 /* Tables of positions and types are small: blocks are decoded. */
@@ -108,7 +109,8 @@ int64_t pl_cpu_network_need(const struct pl_arch *a, const struct pl_model_sourc
     struct pl_cpu_layer no_layer;
     struct vector outer[OUTER], v[VECTORS];
     struct slot s[SLOTS];
-    int64_t sum = a->head ? source_need(head_of(src), dt) : 0;
+    enum pl_activations acts = src->activations;
+    int64_t sum = a->head ? source_need(head_of(src), dt, acts) : 0;
 
     outer_vectors(src, &none, outer);
     for (int j = 0; j < OUTER; j++)
@@ -116,13 +118,13 @@ int64_t pl_cpu_network_need(const struct pl_arch *a, const struct pl_model_sourc
     sum += own_embed(a, src) ? rows_need(&src->embed, pl_cpu_weight_dtype(&src->embed, dt)) : 0;
     sum += rows_need(&src->positions, rows_dtype(&src->positions, dt));
     sum += rows_need(&src->types, rows_dtype(&src->types, dt));
-    sum += source_need(&src->patch, dt);
-    sum += source_need(&src->pooler, dt) + vector_need(&src->pooler_bias);
+    sum += source_need(&src->patch, dt, acts);
+    sum += source_need(&src->pooler, dt, acts) + vector_need(&src->pooler_bias);
     for (int32_t i = 0; i < a->layers; i++) {
         layer_slots(&src->layers[i], &no_layer, s);
         layer_vectors(&src->layers[i], &no_layer, v);
         for (int j = 0; j < SLOTS; j++)
-            sum += source_need(s[j].src, dt) + vector_need(s[j].bias);
+            sum += source_need(s[j].src, dt, acts) + vector_need(s[j].bias);
         for (int j = 0; j < VECTORS; j++)
             sum += vector_need(v[j].src);
     }
@@ -145,7 +147,7 @@ static enum pl_status load_layer(struct pl_network *n, const struct pl_layer_sou
     for (int j = 0; j < SLOTS && !st; j++) {
         if (pl_weight_absent(s[j].src))
             continue;
-        st = pl_cpu_pack(n->device, s[j].src, dt, s[j].to, err);
+        st = pl_cpu_pack(n->device, s[j].src, dt, n->activations, s[j].to, err);
         if (!st)
             st = pl_cpu_vector(s[j].bias, &s[j].to->bias, err);
     }
@@ -192,6 +194,18 @@ int64_t pl_cpu_work_bytes(const struct pl_arch *a)
            PL_CPU_CHUNK * (int64_t)(sizeof(void *) + sizeof(size_t));
 }
 
+/* Of the widest rows that a product reads. */
+static size_t q8_chunks(const struct pl_arch *a)
+{
+    size_t widths[] = {(size_t)a->hidden, (size_t)a->heads * (size_t)a->head_dim, (size_t)a->ffn,
+                       patch_floats(a)};
+    size_t most = 0;
+
+    for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++)
+        most = widths[i] > most ? widths[i] : most;
+    return pl_q8_chunks(most);
+}
+
 static enum pl_status make_workspace(struct pl_network *n, struct pl_err *err)
 {
     const struct pl_arch *a = &n->arch;
@@ -214,6 +228,11 @@ static enum pl_status make_workspace(struct pl_network *n, struct pl_err *err)
                  {&w->patch, patch_floats(a)}};
     bool ok = true;
 
+    if (n->activations == PL_ACTIVATIONS_INT8) {
+        w->q8 = pl_cpu_alloc(q8_chunks(a) * PL_CPU_CHUNK, sizeof(struct pl_q8));
+        ok = ok && w->q8;
+        n->work_bytes += (int64_t)(q8_chunks(a) * PL_CPU_CHUNK * sizeof(struct pl_q8));
+    }
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
         *parts[i].at = pl_cpu_alloc(PL_CPU_CHUNK * parts[i].cols, sizeof(float));
         ok = ok && *parts[i].at;
@@ -223,7 +242,7 @@ static enum pl_status make_workspace(struct pl_network *n, struct pl_err *err)
     if (!ok || !w->row_span || !w->row_in_span)
         return pl_fail(err, PL_ENOMEM, "no memory for the workspace (%lld bytes)",
                        (long long)pl_cpu_work_bytes(a));
-    n->work_bytes = pl_cpu_work_bytes(a);
+    n->work_bytes += pl_cpu_work_bytes(a);
     size_t attend = pl_attend_scratch((size_t)a->head_dim), own = PL_GEMM_SCRATCH + PL_CPU_OWN;
     return pl_cpu_scratch(n->device, attend > own ? attend : own, err);
 }
@@ -242,6 +261,7 @@ static void free_workspace(struct pl_workspace *w)
 
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
         free(parts[i]);
+    free(w->q8);
     free(w->row_span);
     free(w->row_in_span);
     *w = (struct pl_workspace){0};
@@ -259,7 +279,8 @@ static enum pl_status make_rows(struct pl_network *n, const struct pl_weight_sou
 static enum pl_status pack_optional(struct pl_network *n, const struct pl_weight_source *src,
                                     enum pl_dtype dt, struct pl_panels *out, struct pl_err *err)
 {
-    return pl_weight_absent(src) ? PL_OK : pl_cpu_pack(n->device, src, dt, out, err);
+    return pl_weight_absent(src) ? PL_OK
+                                 : pl_cpu_pack(n->device, src, dt, n->activations, out, err);
 }
 
 /* Everything but the blocks. */
@@ -282,7 +303,12 @@ static enum pl_status load_outer(struct pl_network *n, const struct pl_model_sou
         }
     }
     if (!st && n->arch.head)
-        st = pl_cpu_pack(n->device, head_of(src), dt, &n->head_panels, err);
+        st = pl_cpu_pack(n->device, head_of(src), dt, n->activations, &n->head_panels, err);
+    if (!st && n->head_panels.repacked && !n->embed) { /* tied: rows are read in the file's order */
+        n->embed_dtype = n->head_panels.dtype;
+        n->embed_mapped = true;
+        n->embed = (void *)src->embed.view->data;
+    }
     if (!st)
         st = make_rows(n, &src->positions, dt, &n->positions, err);
     if (!st)
@@ -322,6 +348,7 @@ enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *
         return pl_fail(err, PL_ENOMEM, "no memory for a model");
     n->device = d;
     n->arch = *a;
+    n->activations = src->activations;
     n->layers = calloc((size_t)a->layers, sizeof(*n->layers));
     if (!n->layers)
         st = pl_fail(err, PL_ENOMEM, "no memory for a model");
@@ -344,6 +371,7 @@ enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *
                                  .cols = n->head_panels.in,
                                  .panels = n->head_panels.data,
                                  .dtype = n->head_panels.dtype,
+                                 .repacked = n->head_panels.repacked,
                                  .paired = n->head_panels.paired};
     n->final_norm = (struct pl_tensor){
         .device = d, .rows = 1, .cols = (size_t)a->hidden, .data = n->final_gain};

@@ -38,18 +38,19 @@ enum pl_status pl_cpu_weight_create(struct pl_device *d, const struct pl_weight_
 
     if (!t)
         return pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
-    st = pl_cpu_pack(d, src, dt, &p, err);
+    st = pl_cpu_pack(d, src, dt, PL_ACTIVATIONS_F32, &p, err);
     if (st) {
         free(t);
         return st;
     }
     if (p.mapped) { /* the tensor may outlive its source */
-        void *own = pl_cpu_alloc((size_t)pl_cpu_panel_bytes(p.out, p.in, p.dtype), 1);
+        size_t bytes = (size_t)pl_cpu_panel_bytes(p.out, p.in, p.dtype, PL_ACTIVATIONS_F32);
+        void *own = pl_cpu_alloc(bytes, 1);
         if (!own) {
             free(t);
             return pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
         }
-        p.data = memcpy(own, p.data, (size_t)pl_cpu_panel_bytes(p.out, p.in, p.dtype));
+        p.data = memcpy(own, p.data, bytes);
     }
     *t = (struct pl_tensor){.device = d,
                             .rows = p.out,
@@ -142,6 +143,7 @@ struct linear {
     const struct pl_device *device;
     struct pl_gemm g;
     size_t panels;
+    bool repacked;
 };
 
 static void linear_part(void *arg, int m, int members)
@@ -150,15 +152,16 @@ static void linear_part(void *arg, int m, int members)
     struct pl_gemm g = l->g;
 
     pl_pool_share(l->panels, m, members, &g.first, &g.end);
-    g.scratch = pl_cpu_scratch_of(l->device, m);
-    l->device->kernels->gemm(&g);
+    pl_cpu_gemm_rows(l->device, &g, l->repacked, m);
 }
 
 enum pl_status pl_cpu_linear(struct pl_tensor *y, const struct pl_tensor *x,
                              const struct pl_tensor *w, const struct pl_tensor *bias,
                              struct pl_err *err)
 {
-    struct linear l = {.device = y->device, .panels = (w->rows + PL_PANEL - 1) / PL_PANEL};
+    struct linear l = {.device = y->device,
+                       .panels = (w->rows + PL_PANEL - 1) / PL_PANEL,
+                       .repacked = w->repacked};
 
     if (!w->panels)
         return pl_fail(err, PL_EUSAGE, "linear: the weight was not made by weight_create");
@@ -178,6 +181,7 @@ enum pl_status pl_cpu_linear(struct pl_tensor *y, const struct pl_tensor *x,
                                                  .in = w->cols,
                                                  .dtype = w->dtype,
                                                  .data = w->panels,
+                                                 .repacked = w->repacked,
                                                  .paired = w->paired});
     pl_pool_run(y->device->pool, linear_part, &l);
     return PL_OK;

@@ -54,19 +54,21 @@ static void gather_patch(const struct pl_arch *a, const float *pixels, size_t pa
 /* The class row and the patches of an image. */
 static void image_rows(const struct job *j, int m, int members)
 {
-    const struct pl_arch *a = &j->n->arch;
+    const struct pl_arch *arch = &j->n->arch;
     const struct pl_workspace *w = &j->n->work;
-    size_t each = j->n->patch.in, h = (size_t)a->hidden, begin, end;
+    size_t each = j->n->patch.in, h = (size_t)arch->hidden, begin, end;
+    struct pl_acts a;
 
     pl_pool_share(j->rows, m, members, &begin, &end);
     for (size_t r = begin; r < end; r++) {
         if (j->row0 + r == 0)
             memset(w->patch, 0, each * sizeof(float));
         else
-            gather_patch(a, j->source->pixels, j->row0 + r - 1, w->patch + r * each);
+            gather_patch(arch, j->source->pixels, j->row0 + r - 1, w->patch + r * each);
     }
     pl_pool_barrier(j->n->device->pool);
-    pl_step_linear(j, &j->n->patch, w->patch, j->rows, w->x, NULL, m, members);
+    a = pl_step_acts_of(j, w->patch, j->rows, &j->n->patch, m, members);
+    pl_step_linear(j, &j->n->patch, &a, j->rows, w->x, NULL, m, members);
     pl_pool_barrier(j->n->device->pool);
     if (begin < end && begin == 0 && j->row0 == 0)
         memcpy(w->x, j->n->cls, h * sizeof(float));
@@ -134,13 +136,49 @@ void pl_step_norm_x(const struct job *j, const float *gain, const float *bias, i
     pl_pool_barrier(j->n->device->pool);
 }
 
-const float *pl_step_attn_input(const struct job *j, int32_t layer, int m, int members)
+struct pl_acts pl_step_acts(const struct job *j, const float *x, size_t rows,
+                            const struct pl_panels *const *users, size_t n, int m, int members)
+{
+    const struct pl_device *d = j->n->device;
+    struct pl_acts a = {.x = x, .ldq8 = PL_CPU_CHUNK};
+    struct pl_q8 *to = j->n->work.q8;
+    size_t begin = 0, end = rows, k = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (users[i]->repacked)
+            k = users[i]->in;
+    if (!k)
+        return a;
+    if (rows * pl_q8_chunks(k) <= PL_CPU_OWN_Q8) {
+        to = pl_cpu_own_q8(d, m);
+        a.ldq8 = rows;
+    } else {
+        pl_pool_barrier(d->pool);
+        pl_pool_share(rows, m, members, &begin, &end);
+    }
+    for (size_t r = begin; r < end; r++)
+        d->kernels->quantize(x + r * k, k, to + r, a.ldq8);
+    if (to == j->n->work.q8)
+        pl_pool_barrier(d->pool);
+    a.q8 = to;
+    return a;
+}
+
+struct pl_acts pl_step_acts_of(const struct job *j, const float *x, size_t rows,
+                               const struct pl_panels *user, int m, int members)
+{
+    return pl_step_acts(j, x, rows, &user, 1, m, members);
+}
+
+struct pl_acts pl_step_attn_input(const struct job *j, int32_t layer, int m, int members)
 {
     const struct pl_cpu_layer *w = &j->n->layers[layer];
+    const struct pl_panels *const users[] = {&w->q, &w->k, &w->v};
+    const float *x = j->n->work.x;
 
-    if (j->n->arch.post_norm)
-        return j->n->work.x;
-    return pl_step_norm(j, w->attn_norm, w->attn_norm_bias, m, members);
+    if (!j->n->arch.post_norm)
+        x = pl_step_norm(j, w->attn_norm, w->attn_norm_bias, m, members);
+    return pl_step_acts(j, x, j->rows, users, 3, m, members);
 }
 
 /* Whether this layer's positions are the ones that the table was last made for. */
@@ -179,11 +217,13 @@ void pl_step_rope_table(const struct job *j, int32_t layer, int m, int members)
 
 /* y[rows, out] = x · wᵀ + bias for the panels [first, end); then added to add_to, where that is
  * given. */
-void pl_step_linear_panels(const struct job *j, const struct pl_panels *p, const float *x,
+void pl_step_linear_panels(const struct job *j, const struct pl_panels *p, const struct pl_acts *x,
                            size_t rows, float *y, float *add_to, size_t first, size_t end, int m)
 {
-    struct pl_gemm g = {.x = x,
+    struct pl_gemm g = {.x = x->x,
+                        .q8 = p->repacked ? x->q8 : NULL,
                         .ldx = p->in,
+                        .ldq8 = x->ldq8,
                         .rows = rows,
                         .first = first,
                         .end = end,
@@ -199,8 +239,8 @@ void pl_step_linear_panels(const struct job *j, const struct pl_panels *p, const
 }
 
 /* The same for this member's share of all panels. */
-void pl_step_linear(const struct job *j, const struct pl_panels *p, const float *x, size_t rows,
-                    float *y, float *add_to, int m, int members)
+void pl_step_linear(const struct job *j, const struct pl_panels *p, const struct pl_acts *x,
+                    size_t rows, float *y, float *add_to, int m, int members)
 {
     size_t first, end;
 
@@ -396,19 +436,21 @@ static void cross_attention(const struct job *j, int32_t l, int m, int members)
     struct pl_workspace *b = &j->n->work;
     const struct pl_arch *a = &j->n->arch;
     size_t per_head = (size_t)a->head_dim / PL_PANEL, first, end;
-    const float *x = pl_step_norm(j, w->cross_norm, NULL, m, members);
+    const float *xn = pl_step_norm(j, w->cross_norm, NULL, m, members);
+    struct pl_acts x = pl_step_acts_of(j, xn, j->rows, &w->cross_q, m, members);
 
     if (j->by_head) {
         pl_pool_share((size_t)a->kv_heads, m, members, &first, &end);
-        pl_step_linear_panels(j, &w->cross_q, x, j->rows, b->q, NULL, first * per_head,
+        pl_step_linear_panels(j, &w->cross_q, &x, j->rows, b->q, NULL, first * per_head,
                               end * per_head, m);
     } else {
-        pl_step_linear(j, &w->cross_q, x, j->rows, b->q, NULL, m, members);
+        pl_step_linear(j, &w->cross_q, &x, j->rows, b->q, NULL, m, members);
         pl_pool_barrier(j->n->device->pool);
     }
     pl_step_attention(j, l, true, m, members);
     pl_pool_barrier(j->n->device->pool);
-    pl_step_linear(j, &w->cross_o, b->att, j->rows, b->xn, b->x, m, members);
+    x = pl_step_acts_of(j, b->att, j->rows, &w->cross_o, m, members);
+    pl_step_linear(j, &w->cross_o, &x, j->rows, b->xn, b->x, m, members);
     pl_pool_barrier(j->n->device->pool);
 }
 
@@ -418,9 +460,11 @@ void pl_step_rest(const struct job *j, int32_t layer, int m, int members)
     struct pl_workspace *b = &j->n->work;
     struct pl_pool *pool = j->n->device->pool;
     bool post = j->n->arch.post_norm;
+    const struct pl_panels *const ffn[] = {&w->gate, &w->up};
     const float *x = b->x;
+    struct pl_acts a = pl_step_acts_of(j, b->att, j->rows, &w->o, m, members);
 
-    pl_step_linear(j, &w->o, b->att, j->rows, b->xn, b->x, m, members);
+    pl_step_linear(j, &w->o, &a, j->rows, b->xn, b->x, m, members);
     pl_pool_barrier(pool);
     if (w->cross_q.data)
         cross_attention(j, layer, m, members);
@@ -428,12 +472,14 @@ void pl_step_rest(const struct job *j, int32_t layer, int m, int members)
         pl_step_norm_x(j, w->attn_norm, w->attn_norm_bias, m, members);
     else
         x = pl_step_norm(j, w->ffn_norm, w->ffn_norm_bias, m, members);
+    a = pl_step_acts(j, x, j->rows, ffn, 2, m, members);
     if (w->gate.data)
-        pl_step_linear(j, &w->gate, x, j->rows, b->gate, NULL, m, members);
-    pl_step_linear(j, &w->up, x, j->rows, b->up, NULL, m, members);
+        pl_step_linear(j, &w->gate, &a, j->rows, b->gate, NULL, m, members);
+    pl_step_linear(j, &w->up, &a, j->rows, b->up, NULL, m, members);
     step_activate(j, m, members);
     pl_pool_barrier(pool);
-    pl_step_linear(j, &w->down, b->up, j->rows, b->xn, b->x, m, members);
+    a = pl_step_acts_of(j, b->up, j->rows, &w->down, m, members);
+    pl_step_linear(j, &w->down, &a, j->rows, b->xn, b->x, m, members);
     pl_pool_barrier(pool);
     if (post)
         pl_step_norm_x(j, w->ffn_norm, w->ffn_norm_bias, m, members);

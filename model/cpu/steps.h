@@ -21,6 +21,13 @@ struct job {
                       there */
 };
 
+/* Rows that products read: as floats, and, for repacked weights, as 8-bit integers (q8.h). */
+struct pl_acts {
+    const float *x;
+    const struct pl_q8 *q8;
+    size_t ldq8;
+};
+
 /* Sets what follows from the number of rows. */
 void pl_job_shape(struct job *j, int members);
 /* The rows' embeddings with positions, types and norm, or the cache's stage rows, into x. No
@@ -31,15 +38,23 @@ const float *pl_step_norm(const struct job *j, const float *gain, const float *b
                           int members);
 /* x = norm(x); barrier. */
 void pl_step_norm_x(const struct job *j, const float *gain, const float *bias, int m, int members);
+/* x[rows, the users' columns] as the n products with `users` read it: quantised once for all of
+ * them, by every member for itself where rows are few, else together, with a barrier before and one
+ * behind. What it returns is good until the next call. Users without data do not count. */
+struct pl_acts pl_step_acts(const struct job *j, const float *x, size_t rows,
+                            const struct pl_panels *const *users, size_t n, int m, int members);
+/* The same for one product. */
+struct pl_acts pl_step_acts_of(const struct job *j, const float *x, size_t rows,
+                               const struct pl_panels *user, int m, int members);
 /* y[rows, out] = x · wᵀ + bias, then added to add_to, where that is given: this member's share of
  * the outputs. No barrier. */
-void pl_step_linear(const struct job *j, const struct pl_panels *p, const float *x, size_t rows,
-                    float *y, float *add_to, int m, int members);
+void pl_step_linear(const struct job *j, const struct pl_panels *p, const struct pl_acts *x,
+                    size_t rows, float *y, float *add_to, int m, int members);
 /* The same for the panels [first, end), in the scratch of member m. */
-void pl_step_linear_panels(const struct job *j, const struct pl_panels *p, const float *x,
+void pl_step_linear_panels(const struct job *j, const struct pl_panels *p, const struct pl_acts *x,
                            size_t rows, float *y, float *add_to, size_t first, size_t end, int m);
-/* What attention reads: x, or its normed rows. */
-const float *pl_step_attn_input(const struct job *j, int32_t layer, int m, int members);
+/* What q, k and v read: x, or its normed rows. */
+struct pl_acts pl_step_attn_input(const struct job *j, int32_t layer, int m, int members);
 /* cos and sin of the rows' positions, where the layer has others than the last; barrier. */
 void pl_step_rope_table(const struct job *j, int32_t layer, int m, int members);
 /* One row of K and V into place `at` of a head. */

@@ -45,8 +45,10 @@ enum pl_dtype pl_cpu_weight_dtype(const struct pl_weight_source *src, enum pl_dt
     return src->view ? src->view->dtype : PL_DT_F32;
 }
 
-int64_t pl_cpu_panel_bytes(size_t out, size_t in, enum pl_dtype dt)
+int64_t pl_cpu_panel_bytes(size_t out, size_t in, enum pl_dtype dt, enum pl_activations acts)
 {
+    if (acts == PL_ACTIVATIONS_INT8 && pl_q8_format(dt).block)
+        return (int64_t)((out + PL_PANEL - 1) / PL_PANEL * pl_q8_panel_bytes(dt, in));
     if (pl_quant_decodes(dt))
         return (int64_t)pl_dtype_bytes(dt, out * in);
     return (int64_t)(pl_round_up(out, PL_PANEL) * in * pl_cpu_dtype_bytes(dt));
@@ -73,15 +75,31 @@ struct pack {
     char *room;  /* 16 rows in the panels' type, then one row of floats */
 };
 
-/* Pages that were read leave the resident set: the packed copy replaces them. */
-static void drop_pages(const struct pl_tensor_view *v)
+/* The whole pages of a view. */
+static void advise(const struct pl_tensor_view *v, int advice)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t begin = ((uintptr_t)v->data + page - 1) / page * page;
     uintptr_t end = ((uintptr_t)v->data + v->bytes) / page * page;
 
     if (end > begin)
-        madvise((void *)begin, end - begin, MADV_DONTNEED);
+        (void)madvise((void *)begin, end - begin, advice);
+}
+
+/* Pages that were read leave the resident set: the packed copy replaces them. */
+static void drop_pages(const struct pl_tensor_view *v)
+{
+    advise(v, MADV_DONTNEED);
+}
+
+/* In one go instead of a fault each. */
+static void fetch_pages(const struct pl_tensor_view *v)
+{
+#ifdef MADV_POPULATE_READ
+    advise(v, MADV_POPULATE_READ);
+#else
+    advise(v, MADV_WILLNEED);
+#endif
 }
 
 static void interleave(const struct pl_panels *o, size_t panel, const void *rows)
@@ -147,20 +165,109 @@ void pl_cpu_gemm_weight(struct pl_gemm *g, const struct pl_panels *p)
 {
     g->w = p->data;
     g->dtype = p->dtype;
-    g->stride = pl_quant_decodes(p->dtype) ? pl_dtype_bytes(p->dtype, p->in) : p->in * PL_PANEL;
+    g->stride = p->repacked                  ? pl_q8_panel_bytes(p->dtype, p->in)
+                : pl_quant_decodes(p->dtype) ? pl_dtype_bytes(p->dtype, p->in)
+                                             : p->in * PL_PANEL;
     g->paired = p->paired;
     g->k = p->in;
     g->n = p->out;
 }
 
+void pl_cpu_gemm_rows(const struct pl_device *d, struct pl_gemm *g, bool repacked, int m)
+{
+    size_t rows = g->rows, chunks = pl_q8_chunks(g->k);
+    size_t each = chunks < PL_CPU_OWN_Q8 ? PL_CPU_OWN_Q8 / chunks : 1;
+    struct pl_q8 *q8;
+
+    g->scratch = pl_cpu_scratch_of(d, m);
+    if (!repacked) {
+        d->kernels->gemm(g);
+        return;
+    }
+    q8 = pl_cpu_own_q8(d, m);
+    g->q8 = q8;
+    g->ldq8 = each;
+    for (size_t r = 0; r < rows; r += each) {
+        g->rows = rows - r < each ? rows - r : each;
+        for (size_t i = 0; i < g->rows; i++)
+            d->kernels->quantize(g->x + i * g->ldx, g->k, q8 + i, each);
+        d->kernels->gemm(g);
+        g->x += each * g->ldx;
+        g->y += each * g->ldy;
+        g->add_to += g->add_to ? each * g->ld_add : 0;
+    }
+}
+
+/* For huge pages, and not cleared. */
+static void *alloc_weight(size_t n, size_t size)
+{
+    const size_t huge = (size_t)2 << 20;
+    size_t bytes;
+    void *p;
+
+    if (__builtin_mul_overflow(n, size, &bytes) || bytes > SIZE_MAX - 64)
+        return NULL;
+    p = aligned_alloc(bytes < huge ? 64 : huge, pl_round_up(bytes ? bytes : 1, 64));
+    if (p && bytes >= huge)
+        (void)madvise(p, bytes / huge * huge, MADV_HUGEPAGE);
+    return p;
+}
+
+static void repack_part(void *arg, int member, int members)
+{
+    const struct pack *p = arg;
+    const struct pl_panels *o = p->out;
+    size_t begin, end, row = pl_dtype_bytes(o->dtype, o->in), each = p->each;
+    const uint8_t *from = p->src->view->data, *rows[PL_PANEL];
+
+    from += pl_dtype_bytes(o->dtype, (size_t)p->src->skip);
+    pl_pool_share((o->out + PL_PANEL - 1) / PL_PANEL, member, members, &begin, &end);
+    for (size_t panel = begin; panel < end; panel++) {
+        for (size_t j = 0; j < PL_PANEL; j++) { /* behind the last: that one again */
+            size_t out = panel * PL_PANEL + j < o->out ? panel * PL_PANEL + j : o->out - 1;
+            rows[j] = from + pl_weight_row(p->src, out) * row;
+        }
+        pl_q8_pack_panel(o->dtype, rows, o->in, (uint8_t *)o->data + panel * each);
+    }
+}
+
+/* The pages of the file that were read are given back: the panels replace them. */
+static enum pl_status repack(struct pl_device *d, const struct pl_weight_source *src,
+                             struct pl_panels *o, struct pl_err *err)
+{
+    struct pack p = {.src = src, .out = o, .each = pl_q8_panel_bytes(o->dtype, o->in)};
+    size_t wide = pl_q8_chunks(o->in) * sizeof(struct pl_q8) / sizeof(float);
+    enum pl_status st = pl_cpu_scratch(d, PL_CPU_Q8_SCRATCH + wide, err);
+
+    if (st)
+        return st;
+    o->data = alloc_weight((o->out + PL_PANEL - 1) / PL_PANEL, p.each);
+    if (!o->data)
+        return pl_fail(err, PL_ENOMEM, "%s: no memory for %zu panels of %zu bytes", src->name,
+                       (o->out + PL_PANEL - 1) / PL_PANEL, p.each);
+    o->repacked = true;
+    fetch_pages(src->view);
+    pl_pool_run(d->pool, repack_part, &p);
+    drop_pages(src->view);
+    return PL_OK;
+}
+
 enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *src,
-                           enum pl_dtype dt, struct pl_panels *out, struct pl_err *err)
+                           enum pl_dtype dt, enum pl_activations acts, struct pl_panels *out,
+                           struct pl_err *err)
 {
     struct pl_panels o = {
         .out = (size_t)src->rows, .in = (size_t)src->cols, .dtype = pl_cpu_weight_dtype(src, dt)};
     size_t threads = (size_t)pl_pool_threads(d->pool);
     struct pack p = {.src = src, .out = &o};
 
+    if (acts == PL_ACTIVATIONS_INT8 && src->view && pl_q8_format(o.dtype).block &&
+        src->view->dtype == o.dtype) {
+        enum pl_status st = repack(d, src, &o, err);
+        if (!st)
+            *out = o;
+        return st;
+    }
     if (src->view && pl_quant_decodes(o.dtype) && src->view->dtype == o.dtype) {
         o.data = (char *)(void *)src->view->data + pl_dtype_bytes(o.dtype, (size_t)src->skip);
         o.mapped = true;
@@ -171,7 +278,7 @@ enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *s
     if (!pl_dtype_traits(o.dtype)->computes)
         return pl_fail(err, PL_EUNSUPPORTED, "%s: weights of type %s cannot be run", src->name,
                        pl_dtype_traits(o.dtype)->name);
-    o.data = pl_cpu_alloc(pl_round_up(o.out, PL_PANEL) * o.in, pl_cpu_dtype_bytes(o.dtype));
+    o.data = alloc_weight(pl_round_up(o.out, PL_PANEL) * o.in, pl_cpu_dtype_bytes(o.dtype));
     p.each = pl_round_up(PL_PANEL * o.in * pl_cpu_dtype_bytes(o.dtype), 64) +
              pl_round_up(o.in * sizeof(float), 64);
     p.room = pl_cpu_alloc(threads, p.each);
@@ -179,7 +286,7 @@ enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *s
         free(o.data);
         free(p.room);
         return pl_fail(err, PL_ENOMEM, "%s: no memory for %lld bytes", src->name,
-                       (long long)pl_cpu_panel_bytes(o.out, o.in, o.dtype));
+                       (long long)pl_cpu_panel_bytes(o.out, o.in, o.dtype, acts));
     }
     pl_pool_run(d->pool, pack_part, &p);
     free(p.room);

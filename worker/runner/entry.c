@@ -41,6 +41,22 @@ static enum pl_status read_weights(const json_t *o, struct pl_entry *e, struct p
     return pl_fail(err, PL_ESWEEP, "weights: \"%s\", expected random:SEED", w);
 }
 
+static enum pl_status read_activations(const json_t *o, enum pl_activations *out,
+                                       struct pl_err *err)
+{
+    const char *name = "int8";
+
+    if (pl_json_str(o, "activations", "int8", &name, err))
+        return pl_fail(err, PL_ESWEEP, "activations: int8 or f32 is expected");
+    if (strcmp(name, "int8") == 0)
+        *out = PL_ACTIVATIONS_INT8;
+    else if (strcmp(name, "f32") == 0)
+        *out = PL_ACTIVATIONS_F32;
+    else
+        return pl_fail(err, PL_ESWEEP, "activations: \"%s\", expected int8 or f32", name);
+    return PL_OK;
+}
+
 static enum pl_status read_device(const json_t *o, struct pl_err *err)
 {
     const char *d = "auto";
@@ -67,6 +83,8 @@ enum pl_status pl_entry_read(const json_t *entry, struct pl_entry *out, struct p
     if (!st)
         st = read_dtype(entry, "kv", &e.kv, err);
     if (!st)
+        st = read_activations(entry, &e.activations, err);
+    if (!st)
         st = read_weights(entry, &e, err);
     if (!st)
         st = read_device(entry, err);
@@ -90,6 +108,7 @@ void pl_entry_model_opts(const struct pl_entry *e, int threads, const int *cpus,
 {
     memset(out, 0, sizeof(*out));
     out->dtype = e->dtype;
+    out->activations = e->activations;
     out->random = e->random;
     out->random_seed = e->seed;
     out->warn = warn;

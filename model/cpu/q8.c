@@ -1,0 +1,511 @@
+/*
+ * Products of 8-bit activations with repacked block formats (layouts and order: q8.h), compiled
+ * once for each instruction set, and the quantisation of activations.
+ *
+ * A unit's eight vectors are unpacked into registers once and all rows of a tile pass them, so one
+ * loop serves decode, verify and prompts. With AVX2 products are pairs in 16 bits; as many are
+ * added there as cannot overflow (eight of 4 bits, four of 5; of 6 bits four, whose centred sum
+ * fits), then widened and scaled by one multiplication. 8-bit weights fill 16 bits at once.
+ */
+#include "model/cpu/q8.h"
+#include "model/cpu/vec.h"
+
+#include <string.h>
+
+#define TILE 64 /* rows whose 256 columns (24 KB) stay in L1 */
+
+#define VB (4 * WIDTH) /* bytes of a vector: 4 columns of WIDTH outputs */
+#define PARTS PER_PANEL
+
+typedef uint8_t vb __attribute__((vector_size(VB), aligned(1), may_alias));
+typedef uint16_t vs __attribute__((vector_size(VB), aligned(1), may_alias));
+
+INLINE vb load_bytes(const uint8_t *p)
+{
+    return *(const vb *)p;
+}
+
+INLINE vb low_bits(vb v, int mask)
+{
+    return v & (uint8_t)mask;
+}
+
+/* Bytes shifted within 16 bits: callers mask what comes from the neighbour. left < 0: right. */
+INLINE vb shift(vb v, int left)
+{
+    return left >= 0 ? (vb)((vs)v << left) : (vb)((vs)v >> -left);
+}
+
+INLINE vf to_float(vi v)
+{
+    return __builtin_convertvector(v, vf);
+}
+
+/* WIDTH halves. */
+INLINE vf load_halves(const uint8_t *p)
+{
+#if defined(PL_ISA_AVX512)
+    return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+#elif defined(PL_ISA_AVX2)
+    return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+#else
+    vf v;
+    for (int i = 0; i < WIDTH; i++) {
+        uint16_t h;
+        memcpy(&h, p + 2 * i, 2);
+        v[i] = pl_f16_to_f32(h);
+    }
+    return v;
+#endif
+}
+
+/*
+ * What differs between instruction sets. vacc: sums of products of one group; mac adds w (not
+ * negative, or signed in mac8) times four columns of a row; widen scales it to 32 bits; LIMIT: how
+ * many products of `bits` bits a vacc takes. vscale: a group's integer scale, as widen wants it.
+ */
+#if defined(PL_ISA_AVX512)
+
+typedef vi vacc;
+typedef vi vscale;
+#define LIMIT(bits) 8
+
+INLINE vi four(const void *a)
+{
+    int32_t v;
+
+    memcpy(&v, a, 4);
+    return (vi)_mm512_set1_epi32(v);
+}
+
+INLINE vacc mac(vacc acc, vb w, const int8_t *a)
+{
+    return (vacc)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, (__m512i)four(a));
+}
+
+/* acc − a pair of 16-bit sums times by */
+INLINE vi minus_pair(vi acc, const int16_t *pair, int16_t by)
+{
+    return (vi)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)four(pair), _mm512_set1_epi16(-by));
+}
+
+INLINE vacc centre(vacc acc, const int16_t *pair, int shift_right)
+{
+    vi p = (vi)_mm512_srai_epi16((__m512i)four(pair), (unsigned)shift_right);
+
+    return (vi)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)p, _mm512_set1_epi16(-1));
+}
+
+INLINE vi widen(vacc acc, vscale s)
+{
+    return acc * s;
+}
+
+INLINE vi widen_plain(vacc acc)
+{
+    return acc;
+}
+
+INLINE vscale load_scales(const uint8_t *p, bool is_signed)
+{
+    __m128i b = _mm_loadu_si128((const __m128i *)p);
+
+    return (vscale)(is_signed ? _mm512_cvtepi8_epi32(b) : _mm512_cvtepu8_epi32(b));
+}
+
+/* Σ of a pair's products with the scales of two groups, from vectors of 32 bits. */
+INLINE vi pair_product(vscale s0, vscale s1, const int16_t *pair)
+{
+    vi both = s0 | (vi)((vu)s1 << 16);
+
+    return (vi)_mm512_madd_epi16((__m512i)both, (__m512i)four(pair));
+}
+
+/* −128 … 127 as 0 … 255: 128 times the activations are taken off again. */
+INLINE vi dot8(const uint8_t *w, const int8_t *a, const int16_t *sum)
+{
+    vi acc = {0};
+
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; j++)
+        acc = mac(acc, load_bytes(w + 64 * j) ^ 128, a + 4 * j);
+    return minus_pair(acc, sum, 128);
+}
+
+#elif defined(PL_ISA_AVX2)
+
+typedef __m256i vacc;
+typedef __m256i vscale; /* each scale twice in 16 bits */
+#define LIMIT(bits) ((bits) <= 4 ? 8 : 4)
+
+INLINE __m256i four(const void *a)
+{
+    int32_t v;
+
+    memcpy(&v, a, 4);
+    return _mm256_set1_epi32(v);
+}
+
+INLINE vacc mac(vacc acc, vb w, const int8_t *a)
+{
+    return _mm256_add_epi16(acc, _mm256_maddubs_epi16((__m256i)w, four(a)));
+}
+
+INLINE vi minus_pair(vi acc, const int16_t *pair, int16_t by)
+{
+    return acc - (vi)_mm256_madd_epi16(four(pair), _mm256_set1_epi16(by));
+}
+
+INLINE vacc centre(vacc acc, const int16_t *pair, int shift_right)
+{
+    return _mm256_sub_epi16(acc, _mm256_srai_epi16(four(pair), shift_right));
+}
+
+INLINE vi widen(vacc acc, vscale s)
+{
+    return (vi)_mm256_madd_epi16(acc, s);
+}
+
+INLINE vi widen_plain(vacc acc)
+{
+    return (vi)_mm256_madd_epi16(acc, _mm256_set1_epi16(1));
+}
+
+INLINE vscale load_scales(const uint8_t *p, bool is_signed)
+{
+    const __m256i twice = _mm256_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13, 0, 1,
+                                           0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13);
+    __m128i b = _mm_loadl_epi64((const __m128i *)p);
+
+    return _mm256_shuffle_epi8(is_signed ? _mm256_cvtepi8_epi32(b) : _mm256_cvtepu8_epi32(b),
+                               twice);
+}
+
+INLINE vi pair_product(vscale s0, vscale s1, const int16_t *pair)
+{
+    return (vi)_mm256_madd_epi16(_mm256_blend_epi16(s0, s1, 0xaa), four(pair));
+}
+
+INLINE vi dot8(const uint8_t *w, const int8_t *a, const int16_t *sum)
+{
+    const __m256i one = _mm256_set1_epi16(1);
+    vi acc = {0};
+
+    (void)sum;
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; j++) {
+        __m256i v = (__m256i)load_bytes(w + 64 * j);
+        __m256i p = _mm256_maddubs_epi16(_mm256_abs_epi8(v), _mm256_sign_epi8(four(a + 4 * j), v));
+        acc += (vi)_mm256_madd_epi16(p, one);
+    }
+    return acc;
+}
+
+#else
+
+typedef vi vacc;
+typedef vi vscale;
+#define LIMIT(bits) 8
+
+INLINE vacc mac(vacc acc, vb w, const int8_t *a)
+{
+    for (int i = 0; i < WIDTH; i++)
+        for (int c = 0; c < 4; c++)
+            acc[i] += w[4 * i + c] * a[c];
+    return acc;
+}
+
+INLINE vi minus_pair(vi acc, const int16_t *pair, int16_t by)
+{
+    return acc - (pair[0] + pair[1]) * by;
+}
+
+INLINE vacc centre(vacc acc, const int16_t *pair, int shift_right)
+{
+    return acc - ((pair[0] >> shift_right) + (pair[1] >> shift_right));
+}
+
+INLINE vi widen(vacc acc, vscale s)
+{
+    return acc * s;
+}
+
+INLINE vi widen_plain(vacc acc)
+{
+    return acc;
+}
+
+INLINE vscale load_scales(const uint8_t *p, bool is_signed)
+{
+    vscale v;
+
+    for (int i = 0; i < WIDTH; i++)
+        v[i] = is_signed ? (int8_t)p[i] : p[i];
+    return v;
+}
+
+INLINE vi pair_product(vscale s0, vscale s1, const int16_t *pair)
+{
+    return s0 * pair[0] + s1 * pair[1];
+}
+
+INLINE vi dot8(const uint8_t *w, const int8_t *a, const int16_t *sum)
+{
+    vi acc = {0};
+
+    for (int j = 0; j < 8; j++)
+        acc = mac(acc, load_bytes(w + 64 * j) ^ 128, a + 4 * j);
+    return minus_pair(acc, sum, 128);
+}
+
+#endif
+
+/* A unit's planes → eight vectors; f is a constant where this is inlined. */
+INLINE void unpack(const struct pl_q8_format f, const uint8_t *p, vb *w)
+{
+    const uint8_t *high = p + 64 * f.low;
+
+    if (f.low == 4) {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            vb v = load_bytes(p + 64 * i);
+            w[i] = low_bits(v, 15);
+            w[i + 4] = low_bits(shift(v, -4), 15);
+        }
+    } else {
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++)
+            w[j] = low_bits(shift(load_bytes(p + 64 * (j % 2)), -(j / 2 * 2)), 3);
+    }
+    if (f.high == 1) {
+        vb h = load_bytes(high);
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++)
+            w[j] |= low_bits(shift(h, (int)f.low - j), 1 << f.low);
+    } else if (f.high == 2) {
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++)
+            w[j] |= low_bits(shift(load_bytes(high + 64 * (j % 2)), 4 - j / 2 * 2), 3 << 4);
+    }
+}
+
+/* Vectors [from, from + n) of a unit with a row's columns; scaled, or plain where s is NULL. pairs:
+ * NULL, or what the offset takes off 16 columns. */
+INLINE vi group_dot(const struct pl_q8_format f, const vb *w, int from, int n, const int8_t *a,
+                    const vscale *s, const int16_t *pairs)
+{
+    const int limit = LIMIT(f.low + f.high) < n ? LIMIT(f.low + f.high) : n;
+    vi total = {0};
+
+#pragma GCC unroll 8
+    for (int i = from; i < from + n; i += limit) {
+        vacc acc = {0};
+#pragma GCC unroll 8
+        for (int j = i; j < i + limit; j++)
+            acc = mac(acc, w[j], a + 4 * j);
+        if (pairs)
+            acc = centre(acc, pairs, f.offset == 32 ? 0 : 3);
+        total += s ? widen(acc, *s) : widen_plain(acc);
+    }
+    return total;
+}
+
+/* Scales and mins of the groups of a unit. */
+struct group_scales {
+    vscale s[2], m[2];
+};
+
+/* Unit u of a block, whose scales begin at p; twice the same where a group is as wide as a unit. */
+INLINE struct group_scales unit_scales(const struct pl_q8_format f, const uint8_t *p, size_t u)
+{
+    const size_t g = u * PL_Q8_UNIT / f.group, next = f.group == 16 ? g + 1 : g;
+    const bool is_signed = f.offset != 0;
+    struct group_scales v = {.s = {load_scales(p + g * PL_PANEL, is_signed),
+                                   load_scales(p + next * PL_PANEL, is_signed)}};
+
+    if (f.scale_bytes == 2) {
+        v.m[0] = v.m[1] = load_scales(p + (8 + g) * PL_PANEL, false);
+    } else if (f.has_m) { /* both in one byte */
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; i++) {
+            v.m[i] = (vscale)((vu)v.s[i] >> 4 & 0x000f000f);
+            v.s[i] = (vscale)((vu)v.s[i] & 0x000f000f);
+        }
+    }
+    return v;
+}
+
+/* A unit's integer products with one row. */
+INLINE vi unit_dot(const struct pl_q8_format f, const vb *w, const uint8_t *unit,
+                   const struct group_scales *g, const struct pl_q8 *a, size_t u)
+{
+    const int8_t *q = a->q + PL_Q8_UNIT * u;
+
+    if (f.low == 8)
+        return dot8(unit, q, a->sum + 2 * u);
+    if (f.group == 16)
+        return group_dot(f, w, 0, 4, q, &g->s[0], f.offset ? a->pair[2 * u] : NULL) +
+               group_dot(f, w, 4, 4, q, &g->s[1], f.offset ? a->pair[2 * u + 1] : NULL);
+    if (f.scale_bytes)
+        return group_dot(f, w, 0, 8, q, &g->s[0], NULL);
+    vi dot = group_dot(f, w, 0, 8, q, NULL, NULL);
+    return f.offset ? minus_pair(dot, a->sum + 2 * u, (int16_t)f.offset) : dot;
+}
+
+/* One block of the panel, at p, and `rows` rows of the chunk at a, whose unit `first` is the
+ * block's first: added to sum[rows], the outputs of one part. */
+INLINE void block_product(const struct pl_q8_format f, const uint8_t *p, int part,
+                          const struct pl_q8 *a, size_t first, size_t rows, vf *sum)
+{
+    const uint8_t *unit = p + pl_q8_head_bytes(&f) + part * VB;
+    vf d = load_halves(p + part * WIDTH * 2), m = splat(0);
+    struct group_scales g = {0};
+    vb w[8];
+
+    if (f.has_m)
+        m = load_halves(p + 32 + part * WIDTH * 2);
+    if (f.scale_bytes)
+        m = -m;
+    for (size_t i = 0; i < f.block / PL_Q8_UNIT; i++, unit += pl_q8_unit_bytes(&f)) {
+        const size_t u = first + i;
+        if (f.scale_bytes)
+            g = unit_scales(f, p + 32 + 32 * f.has_m + part * WIDTH, i);
+        if (f.low != 8)
+            unpack(f, unit, w);
+        for (size_t r = 0; r < rows; r++) {
+            vf t = to_float(unit_dot(f, w, unit, &g, &a[r], u)) * d;
+            if (f.has_m && f.scale_bytes)
+                t = fma_(to_float(pair_product(g.m[0], g.m[1], a[r].sum + 2 * u)), m, t);
+            else if (f.has_m)
+                t = fma_(to_float(minus_pair((vi){0}, a[r].sum + 2 * u, -1)), m, t);
+            sum[r] = fma_(t, splat(a[r].d[u]), sum[r]);
+        }
+    }
+}
+
+/* Rows [r0, r0 + rows) of one panel. */
+INLINE void panel_tile(const struct pl_q8_format f, const struct pl_gemm *g, size_t p, size_t r0,
+                       size_t rows)
+{
+    const uint8_t *w = (const uint8_t *)g->w + p * g->stride;
+    vf sum[PARTS][TILE];
+    size_t n = g->n - p * PL_PANEL < PL_PANEL ? g->n - p * PL_PANEL : PL_PANEL;
+
+    for (int part = 0; part < PARTS; part++)
+        for (size_t r = 0; r < rows; r++)
+            sum[part][r] = splat(0);
+    for (size_t k = 0; k < g->k; k += f.block, w += pl_q8_block_bytes(&f)) {
+#pragma GCC unroll 4
+        for (int part = 0; part < PARTS; part++) {
+            block_product(f, w, part, g->q8 + k / PL_Q8_CHUNK * g->ldq8 + r0,
+                          k % PL_Q8_CHUNK / PL_Q8_UNIT, rows, sum[part]);
+        }
+    }
+    for (size_t r = 0; r < rows; r++) {
+        float *y = g->y + (r0 + r) * g->ldy + p * PL_PANEL, out[PL_PANEL];
+        for (int part = 0; part < PARTS; part++)
+            store(out + part * WIDTH, sum[part][r]);
+        memcpy(y, out, n * sizeof(*y));
+    }
+}
+
+/* Formats, each its own loops; one row apart, whose sums then stay in registers. */
+#define PL_X(sym, ...)                                                                             \
+    static void one_##sym(const struct pl_gemm *g, size_t p)                                       \
+    {                                                                                              \
+        panel_tile((struct pl_q8_format){__VA_ARGS__}, g, p, 0, 1);                                \
+    }                                                                                              \
+    static void many_##sym(const struct pl_gemm *g, size_t p)                                      \
+    {                                                                                              \
+        for (size_t r = 0; r < g->rows; r += TILE)                                                 \
+            panel_tile((struct pl_q8_format){__VA_ARGS__}, g, p, r,                                \
+                       g->rows - r < TILE ? g->rows - r : TILE);                                   \
+    }
+PL_Q8_LIST(PL_X)
+#undef PL_X
+
+void PL_Q8_GEMM(const struct pl_gemm *g)
+{
+    for (size_t p = g->first; p < g->end; p++) {
+        switch (g->dtype) {
+#define PL_X(sym, ...)                                                                             \
+    case sym:                                                                                      \
+        (g->rows == 1 ? one_##sym : many_##sym)(g, p);                                             \
+        break;
+            PL_Q8_LIST(PL_X)
+#undef PL_X
+        default:
+            break;
+        }
+    }
+}
+
+/* The largest |x| of n (a multiple of 16) as its bits, so that Inf and NaN are above all. */
+INLINE uint32_t largest(const float *x, size_t n)
+{
+    uint32_t lane[WIDTH], most = 0;
+    vu m = {0};
+
+    for (size_t i = 0; i < n; i += WIDTH) {
+        vu v = (vu)load(x + i) & 0x7fffffff;
+        vu more = (vu)((vi)v > (vi)m);
+        m = (v & more) | (m & ~more);
+    }
+    memcpy(lane, &m, sizeof(m));
+    for (int i = 0; i < WIDTH; i++)
+        most = lane[i] > most ? lane[i] : most;
+    return most;
+}
+
+/* n columns (a multiple of 16) with one scale. A NaN or Inf makes the scale NaN, and so the
+ * product.
+ */
+INLINE float quantize_part(const float *x, size_t n, int8_t *q)
+{
+    uint32_t bits = largest(x, n);
+    float most, inverse;
+
+    memcpy(&most, &bits, sizeof(most));
+    if (bits >= 0x7f800000 || most < 1e-30f) {
+        memset(q, 0, n);
+        return bits >= 0x7f800000 ? __builtin_nanf("") : 0;
+    }
+    inverse = 127.0f / most;
+    for (size_t i = 0; i < n; i += 16) {
+        int32_t t[16];
+        for (size_t j = 0; j < 16; j += WIDTH) { /* to even: by the adder */
+            vi v = (vi)(load(x + i + j) * splat(inverse) + splat(12582912.0f)) - 0x4b400000;
+            memcpy(t + j, &v, sizeof(v));
+        }
+        for (size_t j = 0; j < 16; j++)
+            q[i + j] = (int8_t)t[j];
+    }
+    return most / 127.0f;
+}
+
+static void quantize_chunk(const float *x, size_t n, struct pl_q8 *out)
+{
+    for (size_t u = 0; u < PL_Q8_CHUNK / PL_Q8_UNIT; u++)
+        out->d[u] = u * PL_Q8_UNIT < n
+                        ? quantize_part(x + u * PL_Q8_UNIT, PL_Q8_UNIT, out->q + u * PL_Q8_UNIT)
+                        : 0;
+    if (n < PL_Q8_CHUNK)
+        memset(out->q + n, 0, PL_Q8_CHUNK - n);
+    for (size_t g = 0; g < PL_Q8_CHUNK / 16; g++) {
+        const int8_t *q = out->q + 16 * g;
+        int even = 0, odd = 0;
+        for (int i = 0; i < 16; i += 4) {
+            even += q[i] + q[i + 1];
+            odd += q[i + 2] + q[i + 3];
+        }
+        out->sum[g] = (int16_t)(even + odd);
+        out->pair[g][0] = (int16_t)(even * 32);
+        out->pair[g][1] = (int16_t)(odd * 32);
+    }
+}
+
+void PL_Q8_QUANTIZE(const float *x, size_t n, struct pl_q8 *out, size_t stride)
+{
+    for (size_t i = 0; i < n; i += PL_Q8_CHUNK, out += stride)
+        quantize_chunk(x + i, n - i < PL_Q8_CHUNK ? n - i : PL_Q8_CHUNK, out);
+}
