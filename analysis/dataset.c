@@ -263,7 +263,7 @@ static enum pl_status add_done(struct loader *l, struct pl_cell *c, const struct
     add_sums(l->d, c, &v->row);
     c->n++;
     c->done++;
-    return PL_OK;
+    return pl_drafts_add(l->d, v, l->err);
 }
 
 static bool take_row(void *ctx, const struct pl_row_view *v)
@@ -440,7 +440,10 @@ void pl_dataset_free(struct pl_dataset *d)
         for (uint32_t m = 0; c->quality && m < d->shape.metrics; m++)
             free(c->quality[m]);
         free(c->quality);
+        if (d->drafts)
+            free(d->drafts[i]);
     }
+    free(d->drafts);
     for (uint32_t i = 0; d->arms && i < d->shape.arms; i++)
         free(d->arms[i]);
     for (uint32_t i = 0; i < d->n_devices; i++)

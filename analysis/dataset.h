@@ -6,6 +6,7 @@
 #ifndef PL_ANALYSIS_DATASET_H
 #define PL_ANALYSIS_DATASET_H
 
+#include "analysis/drafts.h"
 #include "results/reader.h"
 
 #include <stdbool.h>
@@ -79,6 +80,7 @@ struct pl_dataset {
     uint64_t rows, done, failed, torn; /* rows: the grid's; the rest is left to do */
     struct pl_cell *cells;             /* [arms][contexts] */
     char **arms;                       /* [arms] names, clean UTF-8 */
+    struct pl_draft_cell **drafts;     /* [arms][contexts] (drafts.h); NULL: no round anywhere */
     uint32_t *baseline; /* [arms] index of its baseline; itself where it has none, or is one */
     char **devices;     /* [n_devices] "host/device", clean UTF-8 */
     uint32_t n_devices;

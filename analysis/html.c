@@ -325,6 +325,13 @@ void pl_report_html(const struct pl_report *r, const char *dir, struct pl_out *o
     figure(r, PL_FIGURE_CONTEXT_SCALING, dir, o);
     table(r, PL_TABLE_CONTEXT_SCALING, o);
     pl_out_text(o, "</section>\n");
+    if (r->tables[PL_TABLE_ACCEPTANCE].n_rows) {
+        section(o, "drafting", "Drafting");
+        table(r, PL_TABLE_ACCEPTANCE, o);
+        table(r, PL_TABLE_SPEEDUP_ANALYSIS, o);
+        table(r, PL_TABLE_ACCEPT_TO_SPEEDUP, o);
+        pl_out_text(o, "</section>\n");
+    }
     section(o, "failures", "Failures");
     figure(r, PL_FIGURE_FAILURES, dir, o);
     table(r, PL_TABLE_FAILURES, o);

@@ -16,6 +16,10 @@ static const char *const names[PL_TABLE_COUNT] = {[PL_TABLE_SPEEDUP] = "speedup"
                                                   [PL_TABLE_MEMORY] = "memory",
                                                   [PL_TABLE_KV] = "kv",
                                                   [PL_TABLE_CONTEXT_SCALING] = "context_scaling",
+                                                  [PL_TABLE_ACCEPTANCE] = "acceptance",
+                                                  [PL_TABLE_SPEEDUP_ANALYSIS] = "speedup_analysis",
+                                                  [PL_TABLE_ACCEPT_TO_SPEEDUP] =
+                                                      "accept_to_speedup",
                                                   [PL_TABLE_OUTLIERS] = "outliers",
                                                   [PL_TABLE_FAILURES] = "failures",
                                                   [PL_TABLE_WARNINGS] = "warnings",
@@ -354,6 +358,9 @@ enum pl_status pl_tables_make(const struct pl_dataset *d, const struct pl_speedu
     pl_table_speedup_devices(d, s, &tables[PL_TABLE_SPEEDUP_DEVICES]);
     pl_table_memory(d, &tables[PL_TABLE_MEMORY]);
     pl_table_kv(d, &tables[PL_TABLE_KV]);
+    pl_table_acceptance(d, &tables[PL_TABLE_ACCEPTANCE]);
+    pl_table_speedup_analysis(d, &tables[PL_TABLE_SPEEDUP_ANALYSIS]);
+    pl_table_accept_to_speedup(d, &tables[PL_TABLE_ACCEPT_TO_SPEEDUP]);
     pl_table_context_scaling(d, scaling, &tables[PL_TABLE_CONTEXT_SCALING]);
     pl_table_failures(d, &tables[PL_TABLE_FAILURES]);
     enum pl_status st =

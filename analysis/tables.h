@@ -17,6 +17,9 @@ enum pl_table_id {
     PL_TABLE_MEMORY,
     PL_TABLE_KV,
     PL_TABLE_CONTEXT_SCALING,
+    PL_TABLE_ACCEPTANCE,
+    PL_TABLE_SPEEDUP_ANALYSIS,
+    PL_TABLE_ACCEPT_TO_SPEEDUP,
     PL_TABLE_OUTLIERS,
     PL_TABLE_FAILURES,
     PL_TABLE_WARNINGS,
@@ -48,6 +51,10 @@ void pl_table_memory(const struct pl_dataset *d, struct pl_table *t);
 void pl_table_kv(const struct pl_dataset *d, struct pl_table *t);
 void pl_table_context_scaling(const struct pl_dataset *d, const struct pl_scaling *s,
                               struct pl_table *t);
+/* Of drafting arms; empty without any. */
+void pl_table_acceptance(const struct pl_dataset *d, struct pl_table *t);
+void pl_table_speedup_analysis(const struct pl_dataset *d, struct pl_table *t);
+void pl_table_accept_to_speedup(const struct pl_dataset *d, struct pl_table *t);
 void pl_table_failures(const struct pl_dataset *d, struct pl_table *t);
 PL_MUST_CHECK
 enum pl_status pl_table_provenance(const struct pl_dataset *d, struct pl_table *t,

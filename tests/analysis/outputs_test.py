@@ -21,7 +21,7 @@ COLUMNS = {
     "warnings": "kind arm context text",
     "provenance": "key value",
 }
-TABLES = {*COLUMNS, "speedup_devices", "memory", "kv", "outliers"}
+TABLES = {*COLUMNS, "speedup_devices", "memory", "kv", "outliers", "acceptance", "speedup_analysis", "accept_to_speedup"}
 VOID = {"meta", "br", "link", "img", "hr"}
 
 

@@ -1,0 +1,94 @@
+#include "analysis/drafts.h"
+
+#include "analysis/dataset.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { KIND_PREFILL = 3 }; /* of a span: the place of prefill_ms among the phases */
+
+static size_t capped(size_t n)
+{
+    return n < PL_DRAFT_POSITIONS ? n : PL_DRAFT_POSITIONS - 1;
+}
+
+static void add_round(struct pl_draft_cell *c, const struct pl_round *r)
+{
+    c->rounds++;
+    c->drafted += r->drafted;
+    c->accepted += r->accepted;
+    c->draft_us += r->draft_us;
+    c->verify_us += r->verify_us;
+    c->accepted_n[capped(r->accepted)]++;
+    for (size_t i = 0; i < r->drafted && i < PL_DRAFT_POSITIONS; i++) {
+        c->drafted_at[i]++;
+        c->accepted_at[i] += i < r->accepted;
+    }
+}
+
+/* How long the drafter's lane worked while the verifier's was in its prefill. */
+static enum pl_status add_spans(struct pl_dataset *d, struct pl_draft_cell *c, uint64_t index,
+                                struct pl_err *err)
+{
+    struct pl_lane_span s[PL_SPANS_MAX];
+    double from = 0, to = 0, both = 0;
+    uint32_t n = 0;
+    const enum pl_status st = pl_reader_spans(d->reader, index, s, &n, err);
+    if (st != PL_OK || n == 0)
+        return st;
+    for (uint32_t i = 0; i < n; i++)
+        if (s[i].lane == 0 && s[i].kind == KIND_PREFILL) {
+            from = s[i].start_ms;
+            to = s[i].end_ms;
+        }
+    for (uint32_t i = 0; i < n; i++)
+        if (s[i].lane == 1)
+            both += fmax(0, fmin(to, s[i].end_ms) - fmax(from, s[i].start_ms));
+    c->overlaps++;
+    c->overlap_ms += both;
+    return PL_OK;
+}
+
+enum pl_status pl_drafts_add(struct pl_dataset *d, const struct pl_row_view *v, struct pl_err *err)
+{
+    const struct pl_shape *s = &d->shape;
+    const uint32_t used = v->row.trial->rounds;
+    if (!s->rounds || !used)
+        return PL_OK;
+    if (!d->drafts) {
+        d->drafts = calloc((size_t)s->arms * s->contexts, sizeof(struct pl_draft_cell *));
+        if (!d->drafts)
+            return pl_fail(err, PL_ENOMEM, "the drafting arms");
+    }
+    struct pl_draft_cell **at = &d->drafts[(size_t)v->id.arm * s->contexts + v->id.context];
+    if (!*at)
+        *at = calloc(1, sizeof **at);
+    if (!*at)
+        return pl_fail(err, PL_ENOMEM, "the drafting arms");
+    (*at)->trials++;
+    (*at)->free_tokens += v->row.trial->free_tokens;
+    for (uint32_t b = 0; b < s->batch; b++)
+        for (uint32_t i = 0; i < s->rounds; i++) {
+            const struct pl_round *r = &v->row.rounds[(size_t)b * s->rounds + i];
+            if (r->drafted || r->verify_us || r->draft_us)
+                add_round(*at, r);
+        }
+    return add_spans(d, *at, v->index, err);
+}
+
+const struct pl_draft_cell *pl_drafts_cell(const struct pl_dataset *d, uint32_t arm,
+                                           uint32_t context)
+{
+    return d->drafts ? d->drafts[(size_t)arm * d->shape.contexts + context] : NULL;
+}
+
+double pl_drafts_hidden_ms(const struct pl_draft_cell *c)
+{
+    return c->overlaps ? c->overlap_ms / (double)c->overlaps : NAN;
+}
+
+double pl_drafts_model(double prefill, double step, double verify, double tokens, double accepted,
+                       double rounds)
+{
+    return (prefill + tokens * step) / (prefill + verify + (tokens - accepted - rounds) * step);
+}

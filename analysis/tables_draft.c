@@ -1,0 +1,357 @@
+/* The tables of drafting arms: how much was accepted, what that bought, and what would buy more. */
+#include "analysis/drafts.h"
+#include "analysis/tables.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define N(cols) (sizeof(cols) / sizeof(cols)[0])
+#define POSITIONS_SHOWN 32
+
+static double over(double a, double b)
+{
+    return b > 0 ? a / b : NAN;
+}
+
+/* Means of the baseline of an arm at a context. */
+struct base {
+    double ttft, e2e, step, tokens; /* ms, ms, ms a token, tokens a trial */
+};
+
+static double mean_of(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m)
+{
+    double sum = 0;
+    size_t n = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        const double v = pl_cell_value(d, c, m, i);
+        if (!isnan(v)) {
+            sum += v;
+            n++;
+        }
+    }
+    return over(sum, (double)n);
+}
+
+static struct base base_of(const struct pl_dataset *d, uint32_t arm, uint32_t context)
+{
+    const struct pl_cell *c = pl_dataset_cell(d, d->baseline[arm], context);
+    double tokens = 0;
+    struct base b = {NAN, NAN, NAN, NAN};
+    if (d->baseline[arm] == arm)
+        return b;
+    for (size_t i = 0; i < c->n; i++)
+        tokens += c->generated[i];
+    b.ttft = mean_of(d, c, PL_METRIC_TTFT);
+    b.e2e = mean_of(d, c, PL_METRIC_E2E);
+    b.tokens = over(tokens, (double)c->n);
+    b.step = over(b.e2e - b.ttft, b.tokens - d->shape.batch);
+    return b;
+}
+
+/* Trials whose ids are not the baseline's, where the two can be compared; −1: nowhere. */
+static int64_t divergent(const struct pl_dataset *d, uint32_t arm, uint32_t context)
+{
+    const struct pl_cell *c = pl_dataset_cell(d, arm, context);
+    for (uint32_t m = 0; m < d->shape.metrics; m++) {
+        int64_t n = 0;
+        if (strcmp(pl_reader_metric(d->reader, m), "agreement") != 0 || !c->quality[m])
+            continue;
+        for (size_t i = 0; i < c->n; i++)
+            n += c->quality[m][i] < 1;
+        return n;
+    }
+    return -1;
+}
+
+static void shares(const uint64_t *part, const uint64_t *of, double whole, char *out, size_t size)
+{
+    size_t at = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < POSITIONS_SHOWN && at < size; i++) {
+        if (!of[i])
+            break;
+        const int w =
+            snprintf(out + at, size - at, "%s%.4f", i ? " " : "", (double)part[i] / whole);
+        at += w > 0 ? (size_t)w : 0;
+    }
+}
+
+static void histogram(const struct pl_draft_cell *c, char *out, size_t size)
+{
+    size_t at = 0, last = 0;
+    out[0] = '\0';
+    for (size_t i = 0; i < POSITIONS_SHOWN; i++)
+        if (c->accepted_n[i])
+            last = i;
+    for (size_t i = 0; i <= last && at < size; i++) {
+        const int w = snprintf(out + at, size - at, "%s%llu", i ? " " : "",
+                               (unsigned long long)c->accepted_n[i]);
+        at += w > 0 ? (size_t)w : 0;
+    }
+}
+
+/* ---- acceptance ---- */
+
+static const struct pl_col acceptance_cols[] = {
+    {"arm", PL_COL_TEXT, NULL, 0},
+    {"context", PL_COL_INT, NULL, 0},
+    {"rounds", PL_COL_INT, NULL, 0},
+    {"drafted", PL_COL_INT, NULL, 0},
+    {"accepted", PL_COL_INT, NULL, 0},
+    {"acceptance_rate", PL_COL_SHARE, "accepted %", 0},
+    {"mean_length", PL_COL_RATIO, "mean length", 0},
+    {"per_position", PL_COL_TEXT, "by position", PL_COL_WIDE},
+    {"free_tokens", PL_COL_INT, "free tokens", 0},
+    {"hidden_prefill_ms", PL_COL_TIME, "hidden ms", 0},
+    {"verify_ratio", PL_COL_RATIO, "verify / step", 0},
+    {"divergent", PL_COL_INT, NULL, 0},
+    {"histogram", PL_COL_TEXT, NULL, PL_COL_WIDE},
+    {"drafted_tps", PL_COL_TIME, "drafted/s", PL_COL_WIDE},
+    {"accepted_tps", PL_COL_TIME, "accepted/s", PL_COL_WIDE},
+    {"n", PL_COL_INT, "trials", 0},
+    {"synthetic", PL_COL_BOOL, NULL, 0},
+};
+
+static void acceptance_row(const struct pl_dataset *d, uint32_t arm, uint32_t context,
+                           const struct pl_draft_cell *c, struct pl_table *t)
+{
+    const struct pl_cell *cell = pl_dataset_cell(d, arm, context);
+    const struct base b = base_of(d, arm, context);
+    const double rounds = (double)c->rounds, verify = over(c->verify_us / 1e3, rounds);
+    const double seconds = mean_of(d, cell, PL_METRIC_E2E) * (double)cell->n / 1e3;
+    const int64_t differ = divergent(d, arm, context);
+    char text[POSITIONS_SHOWN * 24];
+    pl_table_row(t);
+    pl_table_text(t, d->arms[arm]);
+    pl_table_context(t, pl_reader_context(d->reader, context));
+    pl_table_int(t, (int64_t)c->rounds);
+    pl_table_int(t, (int64_t)c->drafted);
+    pl_table_int(t, (int64_t)c->accepted);
+    pl_table_real(t, over((double)c->accepted, (double)c->drafted));
+    pl_table_real(t, 1 + over((double)c->accepted, rounds));
+    shares(c->accepted_at, c->drafted_at, rounds, text, sizeof text);
+    pl_table_text(t, text);
+    pl_table_int(t, (int64_t)c->free_tokens);
+    pl_table_real(t, pl_drafts_hidden_ms(c));
+    pl_table_real(t, over(verify, b.step));
+    if (differ < 0)
+        pl_table_null(t, "n/a");
+    else
+        pl_table_int(t, differ);
+    histogram(c, text, sizeof text);
+    pl_table_text(t, text);
+    pl_table_real(t, over((double)c->drafted, seconds));
+    pl_table_real(t, over((double)c->accepted, seconds));
+    pl_table_int(t, (int64_t)c->trials);
+    pl_table_bool(t, cell->synthetic > 0);
+}
+
+void pl_table_acceptance(const struct pl_dataset *d, struct pl_table *t)
+{
+    pl_table_init(t, pl_table_id_name(PL_TABLE_ACCEPTANCE), "Acceptance of drafts", acceptance_cols,
+                  N(acceptance_cols));
+    for (uint32_t c = 0; c < d->shape.contexts; c++)
+        for (uint32_t a = 0; a < d->shape.arms; a++)
+            if (pl_drafts_cell(d, a, c))
+                acceptance_row(d, a, c, pl_drafts_cell(d, a, c), t);
+    pl_table_note(t, "mean length: 1 + accepted / rounds; verify / step: a verification's time in "
+                     "the baseline's decode steps");
+    pl_table_note(t, "divergent: trials whose tokens are not the baseline's");
+    pl_tables_label(d, t);
+}
+
+/* ---- speedup_analysis ---- */
+
+static const struct pl_col analysis_cols[] = {
+    {"arm", PL_COL_TEXT, NULL, 0},
+    {"context", PL_COL_INT, NULL, 0},
+    {"drafted", PL_COL_TIME, "drafted a trial", 0},
+    {"accepted", PL_COL_TIME, "accepted", 0},
+    {"saved", PL_COL_TIME, "steps saved", 0},
+    {"step_ms", PL_COL_TIME, "step ms", 0},
+    {"saved_ms", PL_COL_TIME, "worth ms", 0},
+    {"verify_ms", PL_COL_TIME, "verify ms", 0},
+    {"verify_cost_ms", PL_COL_TIME, "beyond a step ms", 0},
+    {"draft_ms", PL_COL_TIME, "draft ms", 0},
+    {"adapter_ms", PL_COL_TIME, "adapter ms", 0},
+    {"wait_ms", PL_COL_TIME, "wait ms", 0},
+    {"net_ms", PL_COL_TIME, "net ms", 0},
+    {"measured_ms", PL_COL_TIME, "measured ms", 0},
+    {"all_accepted_ms", PL_COL_TIME, "if all accepted", 0},
+    {"cheap_verify_ms", PL_COL_TIME, "if verify = step", 0},
+    {"all_hidden_ms", PL_COL_TIME, "if drafts were hidden", 0},
+    {"lever", PL_COL_TEXT, "pays most", 0},
+    {"synthetic", PL_COL_BOOL, NULL, 0},
+};
+
+static const char *largest(double acceptance, double verify, double overlap)
+{
+    if (!(isfinite(acceptance) && isfinite(verify) && isfinite(overlap)))
+        return NULL;
+    if (acceptance >= verify && acceptance >= overlap)
+        return "acceptance";
+    return verify >= overlap ? "verify cost" : "overlap";
+}
+
+static double or_zero(double v)
+{
+    return isnan(v) ? 0 : v;
+}
+
+static void analysis_row(const struct pl_dataset *d, uint32_t arm, uint32_t context,
+                         const struct pl_draft_cell *c, struct pl_table *t)
+{
+    const struct pl_cell *cell = pl_dataset_cell(d, arm, context);
+    const struct base b = base_of(d, arm, context);
+    const double n = (double)cell->n, rounds = (double)c->rounds / n;
+    const double drafted = (double)c->drafted / n, accepted = (double)c->accepted / n;
+    const double verify = c->verify_us / 1e3 / n, beyond = verify - rounds * b.step;
+    const double draft = or_zero(mean_of(d, cell, PL_METRIC_DRAFT));
+    const double adapter = or_zero(mean_of(d, cell, PL_METRIC_ADAPTER));
+    const double wait = or_zero(mean_of(d, cell, PL_METRIC_WAIT));
+    const double all = (drafted - accepted) * b.step, hidden = draft + adapter + wait;
+    pl_table_row(t);
+    pl_table_text(t, d->arms[arm]);
+    pl_table_context(t, pl_reader_context(d->reader, context));
+    pl_table_real(t, drafted);
+    pl_table_real(t, accepted);
+    pl_table_real(t, accepted);
+    pl_table_real(t, b.step);
+    pl_table_real(t, accepted * b.step);
+    pl_table_real(t, verify);
+    pl_table_real(t, beyond);
+    pl_table_real(t, draft);
+    pl_table_real(t, adapter);
+    pl_table_real(t, wait);
+    pl_table_real(t, accepted * b.step - beyond - hidden);
+    pl_table_real(t, b.e2e - mean_of(d, cell, PL_METRIC_E2E));
+    pl_table_real(t, all);
+    pl_table_real(t, fmax(0, beyond));
+    pl_table_real(t, hidden);
+    pl_table_text(t, largest(all, beyond, hidden));
+    pl_table_bool(t, cell->synthetic > 0);
+}
+
+void pl_table_speedup_analysis(const struct pl_dataset *d, struct pl_table *t)
+{
+    pl_table_init(t, pl_table_id_name(PL_TABLE_SPEEDUP_ANALYSIS), "What drafting bought",
+                  analysis_cols, N(analysis_cols));
+    for (uint32_t c = 0; c < d->shape.contexts; c++)
+        for (uint32_t a = 0; a < d->shape.arms; a++)
+            if (pl_drafts_cell(d, a, c))
+                analysis_row(d, a, c, pl_drafts_cell(d, a, c), t);
+    pl_table_note(t, "means a trial; net = worth - verify beyond a step - draft - adapter - wait; "
+                     "measured = baseline e2e - arm e2e (prefills included)");
+    pl_table_note(t,
+                  "the three ifs: what each alone would save more; drafts that were not accepted "
+                  "could at most have saved a step each");
+    pl_tables_label(d, t);
+}
+
+/* ---- accept_to_speedup ---- */
+
+static const struct pl_col curve_cols[] = {
+    {"arm", PL_COL_TEXT, NULL, 0},
+    {"context", PL_COL_INT, NULL, 0},
+    {"source", PL_COL_TEXT, NULL, 0},
+    {"acceptance_rate", PL_COL_SHARE, "accepted %", 0},
+    {"speedup", PL_COL_RATIO, NULL, 0},
+    {"ideal_verify", PL_COL_RATIO, "if verify = step", 0},
+    {"P_ms", PL_COL_TIME, "P ms", 0},
+    {"t_ms", PL_COL_TIME, "t ms", 0},
+    {"V_ms", PL_COL_TIME, "V ms", 0},
+    {"N", PL_COL_TIME, NULL, 0},
+    {"drafted", PL_COL_TIME, NULL, 0},
+    {"rounds", PL_COL_TIME, NULL, 0},
+    {"verify_steps", PL_COL_RATIO, "verify / step", 0},
+    {"synthetic", PL_COL_BOOL, NULL, 0},
+};
+
+struct curve {
+    double P, t, V, n, drafted, rounds; /* V: all rounds of a trial */
+};
+
+static const double rates[] = {0.21, 0.50, 0.70, 1.00};
+
+static void curve_row(const struct pl_dataset *d, const char *arm, int64_t context,
+                      const char *source, double rate, double speedup, const struct curve *c,
+                      int synthetic, struct pl_table *t)
+{
+    const double a = rate * c->drafted;
+    (void)d;
+    pl_table_row(t);
+    pl_table_text(t, arm);
+    if (context >= 0)
+        pl_table_context(t, context);
+    else
+        pl_table_null(t, NULL);
+    pl_table_text(t, source);
+    pl_table_real(t, rate);
+    pl_table_real(t, speedup);
+    pl_table_real(t, pl_drafts_model(c->P, c->t, c->rounds * c->t, c->n, a, c->rounds));
+    pl_table_real(t, c->P);
+    pl_table_real(t, c->t);
+    pl_table_real(t, c->V);
+    pl_table_real(t, c->n);
+    pl_table_real(t, c->drafted);
+    pl_table_real(t, c->rounds);
+    pl_table_real(t, over(c->V, c->rounds * c->t));
+    if (synthetic < 0)
+        pl_table_null(t, NULL);
+    else
+        pl_table_bool(t, synthetic > 0);
+}
+
+static void modelled(const struct pl_dataset *d, const char *arm, int64_t context,
+                     const char *source, double rate, const struct curve *c, int synthetic,
+                     struct pl_table *t)
+{
+    curve_row(d, arm, context, source, rate,
+              pl_drafts_model(c->P, c->t, c->V, c->n, rate * c->drafted, c->rounds), c, synthetic,
+              t);
+}
+
+static void curve_of(const struct pl_dataset *d, uint32_t arm, uint32_t context,
+                     const struct pl_draft_cell *dc, struct pl_table *t)
+{
+    const struct pl_cell *cell = pl_dataset_cell(d, arm, context);
+    const struct base b = base_of(d, arm, context);
+    const int64_t length = pl_reader_context(d->reader, context);
+    const double n = (double)cell->n;
+    const struct curve c = {.P = b.ttft,
+                            .t = b.step,
+                            .V = dc->verify_us / 1e3 / n,
+                            .n = b.tokens - d->shape.batch,
+                            .drafted = (double)dc->drafted / n,
+                            .rounds = (double)dc->rounds / n};
+    const double rate = over((double)dc->accepted, (double)dc->drafted);
+    const int synthetic = cell->synthetic > 0;
+    curve_row(d, d->arms[arm], length, "measured", rate,
+              over(b.e2e, mean_of(d, cell, PL_METRIC_E2E)), &c, synthetic, t);
+    modelled(d, d->arms[arm], length, "model", rate, &c, synthetic, t);
+    for (size_t i = 0; i < N(rates); i++)
+        modelled(d, d->arms[arm], length, "model", rates[i], &c, synthetic, t);
+}
+
+void pl_table_accept_to_speedup(const struct pl_dataset *d, struct pl_table *t)
+{
+    static const struct curve published = {
+        .P = 317, .t = 14, .V = 70, .n = 30, .drafted = 20.9, .rounds = 1};
+    pl_table_init(t, pl_table_id_name(PL_TABLE_ACCEPT_TO_SPEEDUP), "What acceptance would buy",
+                  curve_cols, N(curve_cols));
+    for (uint32_t c = 0; c < d->shape.contexts; c++)
+        for (uint32_t a = 0; a < d->shape.arms; a++)
+            if (pl_drafts_cell(d, a, c))
+                curve_of(d, a, c, pl_drafts_cell(d, a, c), t);
+    for (size_t i = 0; t->n_rows > 0 && i < N(rates); i++)
+        modelled(d, "published", -1, "published model (verify = 5 decode steps)", rates[i],
+                 &published, -1, t);
+    pl_table_note(t, "model: S = (P + N t) / (P + V + (N - a - R) t); P the baseline's time to the "
+                     "first token, t its step, N its steps, V all verifications of a trial, R its "
+                     "rounds, a = accepted %% of drafted");
+    pl_table_note(t,
+                  "the published model has one round whose verification costs five decode steps; "
+                  "drafting itself is free in it");
+    pl_tables_label(d, t);
+}

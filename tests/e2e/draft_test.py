@@ -1,0 +1,93 @@
+"""Drafting from the sweep to the tables: identities on every row, output that is the baseline's, spans, the published curve to the digit."""
+import json
+import os
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+
+import tempfile
+
+PACELINE, SOURCE = sys.argv[1:3]
+
+
+def run(*argv, ok=(0,)):
+    p = subprocess.run([PACELINE, *argv], capture_output=True, text=True, timeout=500)
+    assert p.returncode in ok, (argv, p.returncode, p.stdout[-2000:], p.stderr[-2000:])
+    return p
+
+
+def rows(out, name):
+    with open(os.path.join(out, "tables", name + ".json")) as f:
+        return json.load(f)["rows"]
+
+
+def check_file(path):
+    f = h5py.File(path)
+    names = list(f["axes/arm"].asstr())
+    t, rounds, tokens, spans = f["trials"][:], f["rounds"][:], f["tokens"][:], f["spans"][:]
+    assert (f["commit"]["state"][:] == 1).all()
+    assert spans.shape[:2] == t.shape[:2] and spans.shape[3] == 256
+    base = names.index("baseline")
+    for arm, name in enumerate(names):
+        assert (tokens[arm] == tokens[base]).all(), name
+        a, r = t[arm], rounds[arm]
+        assert (a["rounds"] > 0).all() == (name != "baseline") or name.startswith(("lookup", "tiny-hidden")), name
+        assert (r["drafted"].sum(axis=(-1, -2)) == a["drafted"]).all() and (r["accepted"].sum(axis=(-1, -2)) == a["accepted"]).all()
+        plain = a["generated"].astype(int) + a["cut"] - 1 - a["accepted"] - a["rounds"]
+        assert (plain >= 0).all(), name
+        lane = sum(np.nan_to_num(a[k + "_ms"]) for k in ("tokenize", "prefill", "draft", "adapter", "verify", "decode", "wait"))
+        assert (abs(lane - a["total_ms"]) <= np.maximum(0.01 * a["total_ms"], 0.002)).all(), name
+        used = spans[arm]["end_ms"] > 0
+        assert used.any() == (name != "baseline"), name
+        assert (spans[arm]["start_ms"][used] <= spans[arm]["end_ms"][used]).all()
+        if name.startswith("tiny"):
+            assert (a["d_prefill_ms"] > 0).all() and (f["kv_len"][arm, :, :, :, 1, 0, :4] > 0).all()
+            assert set(np.unique(spans[arm]["lane"][used])) == {0, 1}
+    in_turn = t[names.index("tiny-in-turn")]
+    assert (in_turn["free_tokens"] == 0).all()
+    assert t[names.index("tiny-g4")]["free_tokens"].sum() > 0
+    return names
+
+
+def main():
+    with tempfile.TemporaryDirectory() as tmp:
+        path, out = os.path.join(tmp, "d.h5"), os.path.join(tmp, "out")
+        sweep = os.path.join(SOURCE, "examples/sweeps/drafting.yaml")
+        run("run", sweep, "--samples", "2", "--contexts", "96", "--set", "generate.tokens=24", "-o", path)
+        names = check_file(path)
+        run("verify", path)
+        run("report", path, "-o", out)
+        acceptance = rows(out, "acceptance")
+        assert [r["arm"] for r in acceptance] == [n for n in names if n != "baseline"][: len(acceptance)]
+        for r in acceptance:
+            assert r["divergent"] == 0 and abs(r["acceptance_rate"] - r["accepted"] / r["drafted"]) < 1e-12
+            assert abs(r["mean_length"] - 1 - r["accepted"] / r["rounds"]) < 1e-12
+            first = r["per_position"].split()
+            assert [float(x) for x in first] == sorted((float(x) for x in first), reverse=True)  # a prefix is accepted
+            assert sum(int(x) for x in r["histogram"].split()) == r["rounds"]
+        curve = [r for r in rows(out, "accept_to_speedup") if r["arm"] == "published"]
+        assert [f"{r['speedup']:.2f}" for r in curve] == ["1.01", "1.14", "1.25", "1.47"], curve
+        assert [r["acceptance_rate"] for r in curve] == [0.21, 0.5, 0.7, 1.0] and all("5 decode steps" in r["source"] for r in curve)
+        for r in rows(out, "speedup_analysis"):
+            assert r["lever"] in ("acceptance", "verify cost", "overlap") and r["measured_ms"] is not None
+        # one key wrong: exit 2 before anything runs, the place named
+        p = run("validate", sweep, "--set", "arms.tiny-in-turn.draft.gamma=0", ok=(2,))
+        assert "gamma" in p.stderr and "1 to 255" in p.stderr, p.stderr
+        p = run("validate", sweep, "--set", "models.tiny.path=" + os.path.join(SOURCE, "examples/models/small-gpt2"), ok=(2,))
+        assert "vocabulary" in p.stderr, p.stderr
+        # the simulated engine's drafting arms give the same tables, labelled
+        sim = os.path.join(tmp, "sim.yaml")
+        with open(sim, "w") as f:
+            f.write("data: {kind: synthetic}\nmodels: {s: {engine: sim, virtual: true}}\n"
+                    "arms: {base: {model: s}, d: {model: s, acceptance: 0.7, gamma: 4, draft_us: 30, verify_us: 350}}\n"
+                    "baseline: base\ngrid: {contexts: [128], samples: 300}\ngenerate: {tokens: 64}\n")
+        run("run", sim, "-o", os.path.join(tmp, "s.h5"))
+        run("report", os.path.join(tmp, "s.h5"), "-o", out)
+        (r,) = rows(out, "acceptance")
+        assert r["synthetic"] and abs(float(r["per_position"].split()[0]) - 0.7) < 0.05, r
+        assert abs(r["verify_ratio"] - 350 / 300) < 0.01, r
+
+
+main()
