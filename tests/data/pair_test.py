@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The tiny pair and its held-out scenes as committed: shapes, sizes, and that the labels are true
-of the files. Needs numpy alone. Usage: pair_test.py SOURCE_DIR"""
+"""The tiny pair, its adapters and its held-out scenes as committed: shapes, sizes, and that the
+labels are true of the files. Needs numpy alone. Usage: pair_test.py SOURCE_DIR"""
 import json
 import re
 import struct
@@ -246,8 +246,29 @@ def check_models():
     check(a == b, "the two tokenizer.json differ")
 
 
+def check_adapters():
+    """The published modules' names; alpha a scalar. L5, B1 and L5F know 512 places."""
+    d, total = 128, 0
+    norm, attn = "layers.0.attn_norm.weight", "layers.0.attn.in_proj_weight"
+    want = {"L1": {"layers.0.down_proj.weight": (32, d), "layers.0.alpha_param": (),
+                   "final_norm.bias": (d,)},
+            "L2": {"blocks.2.up_proj.weight": (d, 32), "final_norm.weight": (d,)},
+            "L3": {"input_norm.weight": (d,), "blocks.1.4.weight": (d, 64), "alphas.1": ()},
+            "L4": {norm: (d,), attn: (3 * d, d), "output_proj.1.weight": (d, d), "alpha": ()},
+            "L5": {"pos_embed": (1, 512, d), attn: (3 * d, d), "output_norm.bias": (d,)},
+            "L5F": {"gate.0.weight": (d, 2 * d), "fusion_proj.bias": (d,), "alpha": ()}}
+    want["B1"] = want["L5"]
+    for name, keys in want.items():
+        path = MODELS / "pair-adapters" / f"{name}.safetensors"
+        shapes, total = tensors(path), total + path.stat().st_size
+        for key, shape in keys.items():
+            check(shapes.get(key) == shape, f"{name}: {key} is {shapes.get(key)}, not {shape}")
+    check(total <= 2_000_000, f"{total} bytes of adapters, expected at most 2,000,000")
+
+
 check_scenes()
 check_models()
+check_adapters()
 for fault in faults:
     print(fault, file=sys.stderr)
 sys.exit(bool(faults))
