@@ -82,7 +82,7 @@ static enum pl_status add_place(struct loader *l, uint32_t device, uint16_t sess
     if (!more)
         return PL_ENOMEM;
     d->places = more;
-    d->places[d->n_places] = (struct pl_place){device, session};
+    d->places[d->n_places] = (struct pl_place){.device = device, .session = session};
     *out = d->n_places++;
     return PL_OK;
 }
@@ -153,6 +153,35 @@ static enum pl_status read_workers(struct loader *l)
         snprintf(name, sizeof name, "%.*s/%.*s", (int)sizeof w->host, w->host,
                  (int)sizeof w->device, w->device[0] ? w->device : "cpu");
         st = set_ref(l, w->session, w->worker, name);
+    }
+    return st;
+}
+
+/* A record of a place: its mean with those before it. */
+static void add_ceiling(struct pl_place *p, const struct pl_log_ceiling *c, double before)
+{
+    p->read_bytes_per_s = (p->read_bytes_per_s * before + c->read_bytes_per_s) / (before + 1);
+    p->flop_per_s = (p->flop_per_s * before + c->flop_per_s) / (before + 1);
+}
+
+static enum pl_status read_ceilings(struct loader *l)
+{
+    struct pl_dataset *d = l->d;
+    void *records = NULL;
+    enum pl_status st = pl_reader_log(d->reader, PL_LOG_CEILINGS, &records, &d->n_ceilings,
+                                      &d->overflow[PL_LOG_CEILINGS], l->err);
+    d->ceilings = records;
+    for (uint32_t i = 0; i < d->n_ceilings && st == PL_OK; i++) {
+        const struct pl_log_ceiling *c = &d->ceilings[i];
+        uint32_t place = 0, other = 0;
+        double before = 0;
+        st = find_place(l, c->session, c->worker, &place);
+        for (uint32_t k = 0; k < i && st == PL_OK; k++) {
+            st = find_place(l, d->ceilings[k].session, d->ceilings[k].worker, &other);
+            before += other == place;
+        }
+        if (st == PL_OK)
+            add_ceiling(&d->places[place], c, before);
     }
     return st;
 }
@@ -355,6 +384,8 @@ static enum pl_status read_logs(struct loader *l)
     uint32_t n;
     enum pl_status st = read_workers(l);
     if (st == PL_OK)
+        st = read_ceilings(l);
+    if (st == PL_OK)
         st = pl_reader_log(d->reader, PL_LOG_SESSIONS, &records, &d->n_session_events,
                            &d->overflow[PL_LOG_SESSIONS], l->err);
     if (st == PL_OK) {
@@ -456,6 +487,7 @@ void pl_dataset_free(struct pl_dataset *d)
     free(d->failures);
     free(d->sessions);
     free(d->workers);
+    free(d->ceilings);
     free(d->path);
     pl_reader_free(d->reader);
     free(d);

@@ -71,6 +71,7 @@ struct pl_cell {
 struct pl_place {
     uint32_t device; /* index into pl_dataset.devices */
     uint16_t session;
+    double read_bytes_per_s, flop_per_s; /* of /ceilings, the mean of its workers'; 0: none */
 };
 
 struct pl_dataset {
@@ -97,7 +98,8 @@ struct pl_dataset {
     struct pl_log_failure *failures;
     struct pl_log_session *sessions;
     struct pl_log_worker *workers;
-    uint32_t n_failures, n_session_events, n_workers;
+    struct pl_log_ceiling *ceilings;
+    uint32_t n_failures, n_session_events, n_workers, n_ceilings;
     uint64_t overflow[PL_LOG_KINDS];
 };
 

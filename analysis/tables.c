@@ -1,5 +1,6 @@
 /* The set of tables, and those about times. */
 #include "analysis/tables.h"
+#include "analysis/limits.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -299,7 +300,7 @@ static void latency_row(const struct pl_dataset *d, uint32_t arm, uint32_t conte
     pl_table_int(t, (int64_t)pl_percentile_floor(0.95));
     pl_table_int(t, (int64_t)pl_percentile_floor(0.99));
     pl_table_text(t, m == PL_METRIC_DECODE_TPS ? "tokens/s" : "ms");
-    pl_table_null(t, NULL);
+    pl_table_real(t, pl_limit_pct(d, arm, context, m));
     pl_table_bool(t, c->synthetic > 0);
     if (m != PL_METRIC_E2E)
         return;

@@ -305,6 +305,19 @@ static void sessions(const struct pl_dataset *d, struct pl_table *t)
     }
 }
 
+static void ceilings(const struct pl_dataset *d, struct pl_table *t)
+{
+    for (uint32_t i = 0; i < d->n_ceilings; i++) {
+        const struct pl_log_ceiling *c = &d->ceilings[i];
+        char key[64], text[160];
+        snprintf(key, sizeof key, "session.%u.worker.%" PRIu32 ".ceilings", c->session, c->worker);
+        snprintf(text, sizeof text, "%" PRIu32 " threads: read %.3g GB/s, %.3g GFLOP/s (%.*s)",
+                 c->threads, c->read_bytes_per_s / 1e9, c->flop_per_s / 1e9, (int)sizeof c->kind,
+                 c->kind);
+        fact(t, key, text);
+    }
+}
+
 static void places(const struct pl_dataset *d, struct pl_table *t)
 {
     for (uint32_t i = 0; i < d->n_devices; i++) {
@@ -343,6 +356,7 @@ enum pl_status pl_table_provenance(const struct pl_dataset *d, struct pl_table *
     fact(t, "report.paceline", PL_VERSION);
     places(d, t);
     sessions(d, t);
+    ceilings(d, t);
     enum pl_status st =
         flatten("sweep.data", json_object_get(pl_reader_sweep(d->reader), "data"), 0, t, err);
     if (st == PL_OK)

@@ -68,11 +68,17 @@ static enum pl_status check_dtype(enum pl_dtype dt, struct pl_err *err)
 static int64_t table_bytes(const struct pl_arch *a, const struct pl_model_sources *s,
                            enum pl_dtype dt)
 {
-    if (pl_weight_absent(&s->embed) || (a->head && pl_weight_absent(&s->lm_head)))
-        return 0;
-    if (dt == PL_DT_AUTO)
-        dt = s->embed.view->dtype;
-    return (int64_t)pl_dtype_bytes(dt, (size_t)(s->embed.rows * s->embed.cols));
+    const struct pl_weight_source *tables[] = {&s->embed, &s->positions};
+    int64_t bytes = 0;
+
+    for (size_t i = 0; i < 2; i++) {
+        const struct pl_weight_source *t = tables[i];
+        if (pl_weight_absent(t) || (i == 0 && a->head && pl_weight_absent(&s->lm_head)))
+            continue;
+        bytes += (int64_t)pl_dtype_bytes(dt == PL_DT_AUTO ? t->view->dtype : dt,
+                                         (size_t)(t->rows * t->cols));
+    }
+    return bytes;
 }
 
 /* On failure nothing is left to release. */

@@ -40,7 +40,8 @@ struct pl_model_info {
     int64_t params;        /* weights, towers included; a tied head once */
     int64_t file_bytes;    /* of the checkpoint, 0 when random */
     int64_t weights_bytes; /* held in memory by the engine; pl_model_describe: what it will need */
-    int64_t table_bytes;   /* of them the embedding table's, 0 when it is the head too */
+    int64_t table_bytes;   /* of them in tables of which a token reads a row: the embedding, unless
+                              it is the head too, and learned positions */
     int64_t nonfinite;     /* NaN and Inf among the weights; −1: not looked */
     int32_t tensors, extra_tensors; /* in the files; of them not used */
     char device[128];               /* "cpu (avx2, 2 threads)"; "" from pl_model_describe */

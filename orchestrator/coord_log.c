@@ -46,6 +46,7 @@ void pl_coord_log_session(struct pl_coord *c, bool end, int exit_code)
     json_t *start = c->o.provenance ? json_copy((json_t *)c->o.provenance) : NULL;
     json_object_del(start, "weights");
     json_object_del(start, "data");
+    json_object_del(start, "work");
     char *text = start ? json_dumps(start, JSON_COMPACT) : NULL;
     if (text && strlen(text) < sizeof s.provenance)
         memcpy(s.provenance, text, strlen(text));

@@ -263,6 +263,16 @@ static void load(struct pl_coord *c, uint32_t slot, const struct pl_msg_load *in
     pl_coord_send(c, slot, &ack, sizeof ack);
 }
 
+static void ceiling(struct pl_coord *c, uint32_t slot, const struct pl_msg_ceiling *in)
+{
+    struct pl_log_ceiling rec = in->record;
+    rec.used = 1;
+    rec.session = c->session.number;
+    rec.worker = c->members[slot].number;
+    rec.kind[sizeof rec.kind - 1] = '\0';
+    pl_coord_log(c, PL_LOG_CEILINGS, &rec);
+}
+
 static void failure(struct pl_coord *c, uint32_t slot, const struct pl_msg_failure *in)
 {
     struct pl_log_failure rec = in->record;
@@ -347,6 +357,9 @@ void pl_coord_hear(struct pl_coord *c, uint32_t slot, const void *buf, size_t n,
         break;
     case PL_MSG_FAILURE:
         failure(c, slot, buf);
+        break;
+    case PL_MSG_CEILING:
+        ceiling(c, slot, buf);
         break;
     case PL_MSG_DONE:
         block_done(c, slot, buf);

@@ -62,10 +62,11 @@ double pl_plan_trial_s(const struct pl_sweep *s, const struct pl_arm_info *arms,
 
 /* Asks runner children about every arm (one child for our own engine and sim, one a foreign
  * engine); adds mistakes to `problems` (missing models, contexts beyond the model, …) and warnings
- * to `warnings`, each with the arm's place in the file. Blocking. allow_exec: CONTRACTS. */
+ * to `warnings`, each with the arm's place in the file; fills s->work. Blocking. allow_exec:
+ * CONTRACTS. */
 PL_MUST_CHECK
-enum pl_status pl_plan_describe(const struct pl_sweep *s, const char *runner_program,
-                                bool allow_exec, struct pl_arm_info *arms, uint64_t *device_bytes,
+enum pl_status pl_plan_describe(struct pl_sweep *s, const char *runner_program, bool allow_exec,
+                                struct pl_arm_info *arms, uint64_t *device_bytes,
                                 struct pl_problems *problems, struct pl_problems *warnings,
                                 struct pl_err *err);
 

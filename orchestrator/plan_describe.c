@@ -19,6 +19,7 @@ struct child {
 
 struct describer {
     const struct pl_sweep *s;
+    json_t *work; /* arm → what `described` says of its work */
     const char *program;
     bool allow_exec;
     uint64_t device_bytes;
@@ -270,8 +271,12 @@ static enum pl_status describe_arm(struct describer *d, uint32_t i, const char *
         return pl_fail(err, PL_ENOMEM, "no memory to describe an arm");
     st = ask(d, c, model, arm, &answer, err);
     if (st == PL_OK) {
+        json_t *work = json_object_get(answer, "work");
         take(d, c, subject, answer, info);
-        st = ask_ids_from(d, place, engine, arm, err);
+        if (json_is_array(work) && json_object_set(d->work, pl_sweep_arm_name(d->s, i), work) != 0)
+            st = pl_fail(err, PL_ENOMEM, "no memory to describe an arm");
+        if (st == PL_OK)
+            st = ask_ids_from(d, place, engine, arm, err);
     } else if (st != PL_ENOMEM && (c->model || st == PL_EFORMAT)) {
         blame(d, c, subject, st, err);
         st = PL_OK;
@@ -281,13 +286,14 @@ static enum pl_status describe_arm(struct describer *d, uint32_t i, const char *
     return st;
 }
 
-enum pl_status pl_plan_describe(const struct pl_sweep *s, const char *runner_program,
-                                bool allow_exec, struct pl_arm_info *arms, uint64_t *device_bytes,
+enum pl_status pl_plan_describe(struct pl_sweep *s, const char *runner_program, bool allow_exec,
+                                struct pl_arm_info *arms, uint64_t *device_bytes,
                                 struct pl_problems *problems, struct pl_problems *warnings,
                                 struct pl_err *err)
 {
     struct pl_err own = {""};
     struct describer d = {.s = s,
+                          .work = json_object(),
                           .program = runner_program,
                           .allow_exec = allow_exec,
                           .problems = problems,
@@ -309,7 +315,10 @@ enum pl_status pl_plan_describe(const struct pl_sweep *s, const char *runner_pro
     if (st == PL_OK) {
         memcpy(arms, infos, s->n_arms * sizeof *infos);
         *device_bytes = d.device_bytes;
+        json_decref(s->work);
+        s->work = json_incref(d.work);
     }
+    json_decref(d.work);
     free(d.children);
     free(infos);
     return st;

@@ -138,6 +138,8 @@ enum pl_status pl_provenance(const struct pl_sweep *s, const char *mpi, unsigned
     if (st == PL_OK && json_object_set(o, "weights", weights) != 0)
         st = pl_fail(err, PL_ENOMEM, "provenance");
     json_decref(weights);
+    if (st == PL_OK && s->work && json_object_set(o, "work", s->work) != 0)
+        st = pl_fail(err, PL_ENOMEM, "provenance");
     if (st == PL_OK)
         *out = o;
     else

@@ -12,6 +12,7 @@ void pl_sweep_free(struct pl_sweep *s)
         return;
     pl_samples_free(s->list);
     json_decref(s->resolved);
+    json_decref(s->work);
     free(s->resolved_text);
     free(s->contexts);
     free(s->tokens_at);

@@ -51,6 +51,8 @@ struct pl_sweep {
     uint32_t samples;    /* 0: all (until the samples are opened) */
     int64_t *contexts;   /* [n_contexts]; [auto] is one PL_CONTEXT_AUTO */
     int (*places)[2];    /* [n_arms] line and column of each arm in the file; NULL: not from one */
+    json_t *work; /* arm → [{prefill_flop, decode_bytes} for each context], as runners described it;
+                   * NULL: none did */
     struct pl_samples *list; /* opened by pl_sweep_open_samples */
 };
 

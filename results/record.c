@@ -124,7 +124,8 @@ static const struct {
                         [PL_LOG_WORKERS] = {"workers", sizeof(struct pl_log_worker)},
                         [PL_LOG_LOADS] = {"loads", sizeof(struct pl_log_load)},
                         [PL_LOG_BLOCKS] = {"blocks", sizeof(struct pl_log_block)},
-                        [PL_LOG_FAILURES] = {"failures", sizeof(struct pl_log_failure)}};
+                        [PL_LOG_FAILURES] = {"failures", sizeof(struct pl_log_failure)},
+                        [PL_LOG_CEILINGS] = {"ceilings", sizeof(struct pl_log_ceiling)}};
 
 const char *pl_log_name(enum pl_log_kind k)
 {

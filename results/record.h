@@ -206,6 +206,14 @@ struct __attribute__((packed)) pl_log_failure {
     int64_t unix_ns;
     char detail[256], stderr_tail[2048];
 };
+struct __attribute__((packed)) pl_log_ceiling {
+    uint8_t used;
+    uint16_t session;
+    uint32_t worker, threads;
+    int64_t unix_ns;
+    double read_bytes_per_s, flop_per_s;
+    char kind[64]; /* what the second was measured with: "f32 avx2" */
+};
 
 enum pl_log_kind {
     PL_LOG_SESSIONS,
@@ -213,6 +221,7 @@ enum pl_log_kind {
     PL_LOG_LOADS,
     PL_LOG_BLOCKS,
     PL_LOG_FAILURES,
+    PL_LOG_CEILINGS,
     PL_LOG_KINDS
 };
 const char *pl_log_name(enum pl_log_kind k); /* "sessions" … */

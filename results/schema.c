@@ -167,6 +167,12 @@ static const struct field failure_fields[] = {
     FIELD(pl_log_failure, row, U64),    FIELD(pl_log_failure, unix_ns, I64),
     FIELD(pl_log_failure, detail, STR), FIELD(pl_log_failure, stderr_tail, STR)};
 
+static const struct field ceiling_fields[] = {
+    FIELD(pl_log_ceiling, used, U8),        FIELD(pl_log_ceiling, session, U16),
+    FIELD(pl_log_ceiling, worker, U32),     FIELD(pl_log_ceiling, threads, U32),
+    FIELD(pl_log_ceiling, unix_ns, I64),    FIELD(pl_log_ceiling, read_bytes_per_s, F64),
+    FIELD(pl_log_ceiling, flop_per_s, F64), FIELD(pl_log_ceiling, kind, STR)};
+
 hid_t pl_h5_log_type(enum pl_log_kind k)
 {
     static const struct {
@@ -176,7 +182,8 @@ hid_t pl_h5_log_type(enum pl_log_kind k)
                          [PL_LOG_WORKERS] = {worker_fields, COUNT(worker_fields)},
                          [PL_LOG_LOADS] = {load_fields, COUNT(load_fields)},
                          [PL_LOG_BLOCKS] = {block_fields, COUNT(block_fields)},
-                         [PL_LOG_FAILURES] = {failure_fields, COUNT(failure_fields)}};
+                         [PL_LOG_FAILURES] = {failure_fields, COUNT(failure_fields)},
+                         [PL_LOG_CEILINGS] = {ceiling_fields, COUNT(ceiling_fields)}};
     return compound(pl_log_size(k), t[k].f, t[k].n);
 }
 

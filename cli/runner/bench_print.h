@@ -2,7 +2,7 @@
 #ifndef PL_CLI_RUNNER_BENCH_PRINT_H
 #define PL_CLI_RUNNER_BENCH_PRINT_H
 
-#include "cli/runner/limits.h"
+#include "worker/runner/limits.h"
 #include "model/model.h"
 
 #include <stdbool.h>

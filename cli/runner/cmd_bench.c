@@ -4,6 +4,7 @@
 #include "cli/runner/cmds.h"
 #include "cli/runner/model_args.h"
 #include "model/session.h"
+#include "worker/runner/work.h"
 
 #include <errno.h>
 #include <math.h>
@@ -20,31 +21,9 @@ struct bench {
     int64_t depth, repeats;
 };
 
-/* Multiply-adds of n tokens after `past` ones, as operations: 2 for each weight of a block and pair
- * of attention, the head once (only the last row's logits are made). Encoders: all pairs, no head;
- * behind one, K and V of the source for each block of the decoder. */
-static double prompt_flop(const struct pl_arch *a, double n, double past)
-{
-    double q = (double)a->heads * a->head_dim, kv = (double)a->kv_heads * a->head_dim;
-    double block = a->hidden * (2 * q + 2 * kv) + (a->gated ? 3.0 : 2.0) * a->hidden * a->ffn;
-    double pairs = n * past + n * (n + 1) / 2;
-
-    if (a->causal && !a->encoder_layers)
-        return a->layers * (2 * block * n + 4 * q * pairs) + 2.0 * a->hidden * a->vocab;
-    return (a->encoder_layers ? a->encoder_layers : a->layers) * (2 * block * n + 4 * q * n * n) +
-           (a->encoder_layers ? a->layers * 4 * kv * a->hidden * n : 0);
-}
-
 static bool reads_source(const struct bench *b)
 {
     return !b->info->arch.causal || b->info->arch.encoder_layers;
-}
-
-/* Weight bytes that one decoded token reads: all, but for an embedding table that is not the head
- * too (of which it reads one row). */
-static double step_weight_bytes(const struct pl_model_info *i)
-{
-    return (double)(i->weights_bytes - i->table_bytes);
 }
 
 static enum pl_status fill_depth(struct bench *b, int64_t depth, struct pl_err *err)
@@ -131,11 +110,12 @@ static enum pl_status run_test(struct bench *b, bool prompt, int64_t n, struct p
         row->depth = b->depth;
         row->repeats = b->repeats;
         mean_sd(rate, b->repeats, &row->mean, &row->sd);
-        row->gflop_per_s = prompt ? prompt_flop(&b->info->arch, (double)n, (double)b->depth) *
-                                        row->mean / (double)n / 1e9
-                                  : NAN;
+        row->gflop_per_s = prompt
+                               ? pl_work_prompt_flop(&b->info->arch, (double)n, (double)b->depth) *
+                                     row->mean / (double)n / 1e9
+                               : NAN;
         row->gb_per_s =
-            prompt ? NAN : (step_weight_bytes(b->info) + kv / (double)n) * row->mean / 1e9;
+            prompt ? NAN : (pl_work_step_weight_bytes(b->info) + kv / (double)n) * row->mean / 1e9;
     }
     free(rate);
     return st;

@@ -1,16 +1,51 @@
 """examples_test.py PACELINE: the examples' sweeps are valid, and a small part of the scaling one runs to the table it is for."""
 import csv
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 
+try:
+    import h5py
+except ImportError:
+    print(f"SKIP: {sys.executable} has no h5py")
+    sys.exit(77)
+
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ARCHS = {"gpt2": "decoder", "t5": "encdec", "bert": "encoder"}
 SWEEPS = {"context-scaling": [], "inference-metrics": [],
           "smollm2": ["--set", "models.f32.path=examples/models/small-llama", "--set", "models.f16.path=examples/models/tiny-llama",
                       "--contexts", "128,512"]}  # the model of that sweep is brought, not kept
+
+
+def check_limits(file, out):
+    """limit_pct is what h5py and numpy make of the ceilings, the work and the times in the file."""
+    with h5py.File(file) as f:
+        c = f["ceilings"][...]
+        c = c[c["used"] == 1]
+        assert len(c) == 1 and c["read_bytes_per_s"][0] > 1e8 and c["flop_per_s"][0] > 1e8 and c["kind"][0].startswith(b"f32 "), c
+        work = json.loads(f["sweep/provenance"][()])["work"]
+        trials = f["trials"][...]
+        contexts = f["axes/context"][:].tolist()
+    with open(os.path.join(out, "tables", "latency.csv"), encoding="utf-8", newline="") as f:
+        rows = list(csv.DictReader(f))
+    for r in rows:
+        arm, k = list(ARCHS).index(r["arm"]), contexts.index(int(r["context"]))
+        w, phase, t = work[r["arm"]][k], r["phase"], trials[arm, k].ravel()
+        want = None
+        if phase == ("prefill" if r["arm"] == "gpt2" else "encode"):
+            want = 100 * w["prefill_flop"] * t.size / (t[phase + "_ms"].sum() / 1e3 * c["flop_per_s"][0])
+        elif phase in ("decode", "tpot", "decode_tps") and r["arm"] == "gpt2":
+            want = 100 * w["decode_bytes"] * t.size / (t["decode_ms"].sum() / 1e3 * c["read_bytes_per_s"][0])
+        if want is None:
+            assert r["limit_pct"] == "", r
+        else:
+            assert abs(float(r["limit_pct"]) / want - 1) < 1e-9 and want > 0, (r, want)
+    # gpt2, 128: 3 blocks of 128 wide with 512 in the middle, f32: 49 steps over 4·(3·(4·128² + 2·128·512) + 128·1024) bytes and norms, biases
+    least = 49 * (4 * (3 * (4 * 128**2 + 2 * 128 * 512) + 128 * 1024) + sum(2 * 3 * 128 * 4 * (128 + i) for i in range(1, 50)) / 49)
+    assert least < work["gpt2"][0]["decode_bytes"] < 1.02 * least, (least, work["gpt2"][0])
 
 
 def main():
@@ -37,6 +72,7 @@ def main():
             tokens = int(context) if arm == "bert" else 50
             assert r["model"].endswith("small-" + arm) and r["arch"] == ARCHS[arm] and r["synthetic"] == "false", r
             assert abs(float(r["throughput"]) * float(r["latency_ms"]) / tokens - 1e3) < 1e-6 and float(r["max_memory_gb"]) > 0.001, r
+        check_limits(file, out)
     return 0
 
 

@@ -52,7 +52,7 @@ enum pl_status fixture_create(const char *path, const struct pl_shape *shape, st
                                          .resolved = resolved,
                                          .sha256 = sha,
                                          .provenance = provenance,
-                                         .log_capacity = {4, 4, 4, 4, 4}};
+                                         .log_capacity = {4, 4, 4, 4, 4, 4}};
     const enum pl_status st = pl_results_create(path, &spec, err);
     json_decref(provenance);
     return st;
@@ -123,6 +123,8 @@ static enum pl_status fill_logs(struct pl_writer *w, struct pl_err *err)
     struct pl_log_block block = {.used = 1, .done = 4, .mhz_start = NAN, .mhz_end = NAN};
     struct pl_log_failure failure = {
         .used = 1, .reason = PL_REASON_TIMEOUT, .row = 3, .detail = "no answer in 60 s"};
+    struct pl_log_ceiling ceiling = {
+        .used = 1, .worker = 1, .threads = 2, .read_bytes_per_s = 2e10, .kind = "f32 avx2"};
     enum pl_status st = pl_writer_log(w, PL_LOG_SESSIONS, 0, &s, err);
     if (st == PL_OK)
         st = pl_writer_log(w, PL_LOG_WORKERS, 1, &worker, err);
@@ -134,6 +136,8 @@ static enum pl_status fill_logs(struct pl_writer *w, struct pl_err *err)
         st = pl_writer_log(w, PL_LOG_BLOCKS, 3, &block, err);
     if (st == PL_OK)
         st = pl_writer_log(w, PL_LOG_FAILURES, 2, &failure, err);
+    if (st == PL_OK)
+        st = pl_writer_log(w, PL_LOG_CEILINGS, 0, &ceiling, err);
     return st == PL_OK ? pl_writer_overflow(w, PL_LOG_BLOCKS, 5, err) : st;
 }
 

@@ -189,6 +189,23 @@ static void bad_requests_are_answered(void **state)
     json_decref(all);
 }
 
+static void ceilings_are_measured(void **state)
+{
+    json_t *all = converse("{\"id\":1,\"type\":\"ceilings\",\"threads\":1}\n"
+                           "{\"id\":2,\"type\":\"ceilings\",\"threads\":-1}\n",
+                           PL_OK);
+    const json_t *c = json_array_get(all, 0);
+
+    (void)state;
+    expect(all, 0, 1, "ceilings");
+    expect(all, 1, 2, "error");
+    assert_int_equal(pl_json_get_i64(c, "threads", 0), 1);
+    assert_true(pl_json_get_f64(c, "read_bytes_per_s", 0) > 1e7);
+    assert_true(pl_json_get_f64(c, "flop_per_s", 0) > 1e7);
+    assert_int_equal(strncmp(pl_json_get_str(c, "kind", ""), "f32 ", 4), 0);
+    json_decref(all);
+}
+
 #define SIM "\"sim\":{\"engine\":\"sim\",\"virtual\":true,\"noise\":0.1,\"load_s\":2,\"new key\":1"
 #define TRIAL(id, arm, more)                                                                       \
     "{\"type\":\"trial\",\"id\":" #id ",\"arm\":\"" arm                                            \
@@ -310,9 +327,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lines_are_cut_and_capped),  cmocka_unit_test(numbers_and_strings),
-        cmocka_unit_test(bad_requests_are_answered), cmocka_unit_test(a_sim_conversation),
-        cmocka_unit_test(cold_fades_by_half),        cmocka_unit_test(planted_oom_is_fatal),
-        cmocka_unit_test(describe_tells_mistakes),   cmocka_unit_test(scores_are_told),
+        cmocka_unit_test(bad_requests_are_answered), cmocka_unit_test(ceilings_are_measured),
+        cmocka_unit_test(a_sim_conversation),        cmocka_unit_test(cold_fades_by_half),
+        cmocka_unit_test(planted_oom_is_fatal),      cmocka_unit_test(describe_tells_mistakes),
+        cmocka_unit_test(scores_are_told),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);

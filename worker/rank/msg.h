@@ -6,6 +6,7 @@
  *   HELLO     who I am, what I see               WELCOME | REFUSE
  *   REQ       I can take a block                 LEASE | WAIT (a LEASE follows later) | FINISH
  *   LOAD      a load happened                    ACK with the load's number
+ *   CEILING   what my cores can do at most       –
  *   FAILURE   a trial or a load failed           ACK: its /failures entry is in the file
  *   PROGRESS  rows written; renews my leases     RENEWED with the same stamp, and REVOKED for a
  * lease not mine any more DONE      I am through with a lease          – OUT       I take no more
@@ -32,6 +33,7 @@
     X(LEASE, lease)                                                                                \
     X(WAIT, wait)                                                                                  \
     X(LOAD, load)                                                                                  \
+    X(CEILING, ceiling)                                                                            \
     X(FAILURE, failure)                                                                            \
     X(ACK, ack)                                                                                    \
     X(PROGRESS, progress)                                                                          \
@@ -101,6 +103,10 @@ struct __attribute__((packed)) pl_msg_load {
     struct pl_msg_head head;
     uint64_t seq;
     struct pl_log_load record; /* session, load, worker: filled by rank 0 */
+};
+struct __attribute__((packed)) pl_msg_ceiling {
+    struct pl_msg_head head;
+    struct pl_log_ceiling record; /* session, worker: filled by rank 0 */
 };
 struct __attribute__((packed)) pl_msg_failure {
     struct pl_msg_head head;

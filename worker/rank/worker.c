@@ -465,6 +465,8 @@ static void take_event(struct pl_worker *w, enum pl_runner_event ev, const json_
         pl_block_trial_event(w, ev, answer, reason, text);
     else if (e->state == ENGINE_IDS && w->block.msg)
         pl_trial_ids_event(w, ev, answer, text);
+    else if (e->state == ENGINE_CEILINGS)
+        pl_trial_ceilings_event(w, ev, answer);
     else
         pl_engine_event(w, e, ev, answer, reason, text);
 }

@@ -35,7 +35,8 @@ enum engine_state {
     ENGINE_LOADING,
     ENGINE_UNLOADING,
     ENGINE_TRIAL,
-    ENGINE_IDS
+    ENGINE_IDS,
+    ENGINE_CEILINGS
 };
 
 struct engine {
@@ -139,6 +140,7 @@ struct pl_worker {
     bool wait_load;         /* wait_seq is a load's */
     bool want_turn;         /* another worker of this node measures: ask again soon */
     bool measuring;
+    bool ceilings_asked; /* once, in the first turn of a real engine of our own */
     unsigned neighbours_min, neighbours_max;
     int64_t trial_began, trial_unix;
 };
@@ -196,6 +198,7 @@ void pl_block_release(struct block *b);
 enum need pl_trial_send(struct pl_worker *w, uint32_t arm, uint32_t context, uint32_t sample,
                         uint32_t repeat, uint32_t attempt, bool timed, struct pl_err *err);
 void pl_trial_over(struct pl_worker *w); /* frees the node */
+void pl_trial_ceilings_event(struct pl_worker *w, enum pl_runner_event ev, const json_t *answer);
 void pl_trial_ids_event(struct pl_worker *w, enum pl_runner_event ev, const json_t *answer,
                         const char *text);
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define CEILINGS_TIMEOUT_NS (60 * PL_NS_PER_S)
 #define TEXT_BYTES_PER_TOKEN 12 /* of the longest prompt that a foreign engine may cut */
 
 static bool exclusive(const struct pl_worker *w, uint32_t arm)
@@ -100,6 +101,50 @@ static enum pl_status add_text(struct pl_worker *w, json_t *sample, uint32_t con
     return PL_OK;
 }
 
+/* ---- the machine's ceilings ---- */
+
+/* Measured by the first runner of ours that is about to run a real model, in its turn on the node,
+ * so that neither disturbs a neighbour's trial nor is halved by one. */
+static bool ask_ceilings(struct pl_worker *w, uint32_t arm, struct engine *e)
+{
+    const struct pl_job *j = w->job;
+    struct pl_err err;
+    if (w->ceilings_asked || j->arms[arm].sim || j->engines[j->arms[arm].engine].exec)
+        return false;
+    w->ceilings_asked = true;
+    json_t *request = json_pack("{s:s,s:i}", "type", "ceilings", "threads", w->threads);
+    const bool sent =
+        request && pl_runner_send(e->runner, request, CEILINGS_TIMEOUT_NS, &err) == PL_OK;
+    json_decref(request);
+    if (!sent) /* the trial will say why */
+        return false;
+    e->state = ENGINE_CEILINGS;
+    w->waiting = e;
+    return true;
+}
+
+/* A report without ceilings has no limit_pct: nothing fails for want of them. */
+void pl_trial_ceilings_event(struct pl_worker *w, enum pl_runner_event ev, const json_t *answer)
+{
+    struct engine *e = w->waiting;
+    struct pl_msg_ceiling m = {.head = pl_msg_head(PL_MSG_CEILING)};
+    w->waiting = NULL;
+    e->state = ENGINE_READY;
+    if (w->node)
+        pl_node_end_exclusive(w->node);
+    if (ev == PL_RUNNER_FAILED) {
+        (void)pl_engine_drop(w, e);
+        return;
+    }
+    m.record.threads = (uint32_t)pl_json_get_i64(answer, "threads", 0);
+    m.record.unix_ns = pl_wall_ns();
+    m.record.read_bytes_per_s = pl_json_get_f64(answer, "read_bytes_per_s", 0);
+    m.record.flop_per_s = pl_json_get_f64(answer, "flop_per_s", 0);
+    snprintf(m.record.kind, sizeof m.record.kind, "%s", pl_json_get_str(answer, "kind", ""));
+    if (m.record.read_bytes_per_s > 0 || m.record.flop_per_s > 0)
+        pl_worker_tell(w, &m, sizeof m);
+}
+
 /* ---- the request ---- */
 
 enum need pl_trial_send(struct pl_worker *w, uint32_t arm, uint32_t context, uint32_t sample,
@@ -124,6 +169,8 @@ enum need pl_trial_send(struct pl_worker *w, uint32_t arm, uint32_t context, uin
         return NEED_WAIT;
     }
     w->want_turn = false;
+    if (ask_ceilings(w, arm, e))
+        return NEED_WAIT;
     json_t *from = pl_samples_request(w->samples, sample);
     enum pl_status st = from ? PL_OK : pl_fail(err, PL_ENOMEM, "a trial request");
     if (st == PL_OK && ids)

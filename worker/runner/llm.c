@@ -1,5 +1,6 @@
 /* The real engine, on model/: describes, loads and unloads; llm_trial.c measures. */
 #include "worker/runner/llm.h"
+#include "worker/runner/work.h"
 
 #include "base/hash.h"
 #include "base/log.h"
@@ -179,6 +180,36 @@ static json_t *tokenizer_name(const struct pl_entry *e, const struct pl_arch *a,
     return json_string("");
 }
 
+/* [{prefill_flop, decode_bytes}] for each context, of arms whose work the model's shape tells;
+ * NULL: what is drafted or pruned away is not known beforehand. */
+static json_t *work_list(const json_t *q, const struct pl_model_info *info, enum pl_dtype kv)
+{
+    static const char *const less[] = {"draft", "prune"};
+    const json_t *contexts = json_object_get(q, "contexts"), *arm = json_object_get(q, "arm");
+    const int64_t batch = pl_json_get_i64(arm, "batch", 1);
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < sizeof(less) / sizeof(less[0]); i++) {
+        const json_t *v = json_object_get(arm, less[i]);
+        if (v && !json_is_null(v))
+            goto none;
+    }
+    if (info->arch.patch || pl_json_get_i64(arm, "concurrency", 1) != 1)
+        goto none;
+    for (size_t i = 0; i < json_array_size(contexts); i++) {
+        const int64_t context = json_integer_value(json_array_get(contexts, i));
+        json_array_append_new(
+            list, json_pack("{s:f,s:f}", "prefill_flop",
+                            (double)batch * pl_work_prompt_flop(&info->arch, (double)context, 0),
+                            "decode_bytes",
+                            pl_work_decode_bytes(info, kv, context, tokens_at(q, i), batch)));
+    }
+    return list;
+none:
+    json_decref(list);
+    return NULL;
+}
+
 static enum pl_status llm_describe(void *state, const json_t *q, json_t *answer,
                                    struct pl_fault *fault)
 {
@@ -214,6 +245,9 @@ static enum pl_status llm_describe(void *state, const json_t *q, json_t *answer,
         pl_session_bytes(&info.arch, &so, &mem);
         check_contexts(q, contexts, &info.arch, errors);
         llm_prune_check(json_object_get(q, "arm"), &info.arch, errors);
+        json_t *work = json_array_size(errors) ? NULL : work_list(q, &info, so.kv_dtype);
+        if (work)
+            json_object_set_new(answer, "work", work);
         tokenizer = tokenizer_name(&e, &info.arch, data, warnings, errors);
         if (llm_draft_describe(q, &info.arch, tokens, &draft, &err))
             say(errors, err.text);

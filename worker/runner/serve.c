@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "worker/runner/engine.h"
 #include "worker/runner/host.h"
+#include "worker/runner/limits.h"
 #include "worker/runner/protocol.h"
 
 #include <stdlib.h>
@@ -99,6 +100,31 @@ static enum pl_status do_ids(struct server *s, const json_t *q, json_t *answer, 
                               s->engines[e]->name));
     json_object_set_new(answer, "type", json_string("ids"));
     return s->engines[e]->ids(s->states[e], q, answer, f);
+}
+
+/* ---- ceilings ---- */
+
+static enum pl_status do_ceilings(const json_t *q, json_t *answer, struct pl_fault *f)
+{
+    int64_t threads = 0;
+    struct pl_limits l;
+    enum pl_status st = pl_json_i64(q, "threads", 0, &threads, &f->err);
+
+    if (!st && (threads < 0 || threads > MAX_CPUS))
+        st = pl_fail(&f->err, PL_ERANGE, "ceilings: %lld threads", (long long)threads);
+    if (!st && threads == 0)
+        threads = pl_usable_cpus();
+    if (!st)
+        st = pl_limits_measure_apart((int)threads, &l, &f->err);
+    if (st)
+        return bad(f, st);
+    json_object_set_new(answer, "type", json_string("ceilings"));
+    if (json_object_update_new(answer, json_pack("{s:I,s:f,s:f,s:o}", "threads",
+                                                 (json_int_t)threads, "read_bytes_per_s",
+                                                 l.read_bytes_per_s, "flop_per_s", l.f32_flop_per_s,
+                                                 "kind", json_sprintf("f32 %s", l.vectors))))
+        return no_memory(f);
+    return PL_OK;
 }
 
 /* ---- load, unload ---- */
@@ -364,6 +390,8 @@ static enum pl_status dispatch(struct server *s, const json_t *q, uint64_t id, j
         return do_unload(s, q, *answer);
     if (strcmp(type, "ids") == 0)
         return do_ids(s, q, *answer, f);
+    if (strcmp(type, "ceilings") == 0)
+        return do_ceilings(q, *answer, f);
     return bad(f, pl_fail(&f->err, PL_EUNSUPPORTED, "unknown request type \"%.64s\"", type));
 }
 

@@ -1,4 +1,4 @@
-#include "cli/runner/limits.h"
+#include "worker/runner/limits.h"
 
 #include "base/clock.h"
 
@@ -6,8 +6,11 @@
 #include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -177,7 +180,8 @@ static void *work(void *arg)
 
 enum pl_status pl_limits_measure(int threads, struct pl_limits *out, struct pl_err *err)
 {
-    struct pl_limits got = {0, 0, NULL};
+    struct pl_limits got = {0, 0, ""};
+    const char *name;
     struct crew c = {.wanted = threads, .out = &got, .gate = PTHREAD_MUTEX_INITIALIZER};
     size_t part = BUFFER_BYTES / (size_t)threads / sizeof(vec) / 8 * 8;
     struct member *members = calloc((size_t)threads, sizeof(*members));
@@ -186,7 +190,8 @@ enum pl_status pl_limits_measure(int threads, struct pl_limits *out, struct pl_e
     enum pl_status st = PL_OK;
     int started = 0;
 
-    c.fma = best_fma(&got.vectors);
+    c.fma = best_fma(&name);
+    snprintf(got.vectors, sizeof(got.vectors), "%s", name);
     if (!members || !ids || !buffer ||
         pthread_barrier_init(&c.barrier, NULL, (unsigned)threads) != 0) {
         st = pl_fail(err, PL_ENOMEM, "limits: no memory for %zu bytes", BUFFER_BYTES);
@@ -216,4 +221,30 @@ out:
     free(ids);
     free(members);
     return st;
+}
+
+enum pl_status pl_limits_measure_apart(int threads, struct pl_limits *out, struct pl_err *err)
+{
+    struct pl_limits got;
+    int ends[2], code = 0;
+    ssize_t n = 0;
+
+    if (pipe(ends) != 0)
+        return pl_fail(err, PL_ESYS, "limits: no pipe");
+    pid_t child = fork();
+    if (child == 0) {
+        bool ok = pl_limits_measure(threads, &got, err) == PL_OK &&
+                  write(ends[1], &got, sizeof(got)) == (ssize_t)sizeof(got);
+        _exit(ok ? 0 : 1);
+    }
+    close(ends[1]);
+    if (child > 0)
+        n = read(ends[0], &got, sizeof(got));
+    close(ends[0]);
+    if (child > 0)
+        (void)waitpid(child, &code, 0);
+    if (child < 0 || n != (ssize_t)sizeof(got) || code != 0)
+        return pl_fail(err, PL_ESYS, "limits: the measuring process failed");
+    *out = got;
+    return PL_OK;
 }
