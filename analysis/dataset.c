@@ -33,7 +33,8 @@ const char *pl_metric_name(enum pl_metric m)
         PL_METRIC_COLUMNS(PL_X)
 #undef PL_X
             [PL_METRIC_TPOT] = "tpot",
-        [PL_METRIC_DECODE_TPS] = "decode_tps", [PL_METRIC_GENERATION] = "decode"};
+        [PL_METRIC_DECODE_TPS] = "decode_tps", [PL_METRIC_THROUGHPUT] = "throughput",
+        [PL_METRIC_GENERATION] = "decode"};
     return (unsigned)m < PL_METRIC_COUNT ? names[m] : "unknown";
 }
 
@@ -192,15 +193,20 @@ static bool grow(struct pl_cell *c, uint32_t metrics)
 {
     const size_t cap = c->cap ? c->cap * 2 : 64;
     void *p;
-#define GROW(field)                                                                                \
-    p = realloc(c->field, cap * sizeof *c->field);                                                 \
+#define GROW_BY(field, each)                                                                       \
+    p = realloc(c->field, cap * (each) * sizeof *c->field);                                        \
     if (!p)                                                                                        \
         return false;                                                                              \
     c->field = p
+#define GROW(field) GROW_BY(field, 1)
     GROW(slot);
     GROW(place);
     GROW(generated);
     GROW(start_ns);
+    if (c->sequences > 1) {
+        GROW_BY(seq_ttft, c->sequences);
+        GROW_BY(seq_tpot, c->sequences);
+    }
     for (int m = 0; m < PL_METRIC_COLUMN_COUNT; m++)
         if (c->column[m]) {
             GROW(column[m]);
@@ -210,6 +216,7 @@ static bool grow(struct pl_cell *c, uint32_t metrics)
             GROW(quality[m]);
         }
 #undef GROW
+#undef GROW_BY
     c->cap = cap;
     return true;
 }
@@ -244,7 +251,7 @@ static void add_kv(const struct pl_dataset *d, struct pl_cell *c, const struct p
                 c->kv[m].longest = len;
             c->kv[m].lengths += len;
             c->kv[m].layers += 1;
-            c->kv[m].full += row->trial->prompt_tokens;
+            c->kv[m].full += (double)row->trial->prompt_tokens / c->sequences;
         }
 }
 
@@ -266,6 +273,36 @@ static void add_sums(const struct pl_dataset *d, struct pl_cell *c, const struct
     c->divergent += t->divergent != 0;
     c->disturbed += t->neighbours_max > 0;
     add_kv(d, c, row);
+}
+
+/* Tokens of a sequence, and when the last came. */
+static uint32_t sequence_end(const struct pl_dataset *d, const struct pl_row *row, uint32_t b,
+                             double *last)
+{
+    const int32_t *ids = row->tokens + (size_t)b * d->shape.tokens;
+    uint32_t n = 0;
+    while (n < d->shape.tokens && ids[n] >= 0)
+        n++;
+    *last = n ? (double)row->token_ms[(size_t)b * d->shape.tokens + n - 1] : NAN;
+    return n;
+}
+
+/* Each sequence's own times, from those of its tokens. In a closed loop a sequence comes when its
+ * client was answered before; the first ones once the texts are ids. */
+static void add_sequences(const struct pl_dataset *d, struct pl_cell *c, const struct pl_row *row)
+{
+    const double begin = c->clients && row->trial->tokenize_ms > 0 ? row->trial->tokenize_ms : 0;
+    float *ttft = c->seq_ttft + c->n * c->sequences, *tpot = c->seq_tpot + c->n * c->sequences;
+
+    for (uint32_t b = 0; b < c->sequences; b++) {
+        const double first = (double)row->token_ms[(size_t)b * d->shape.tokens];
+        double last, came = begin;
+        const uint32_t n = sequence_end(d, row, b, &last);
+        if (c->clients && b >= c->clients)
+            (void)sequence_end(d, row, b - c->clients, &came);
+        ttft[b] = n ? (float)(first - came) : NAN;
+        tpot[b] = n > 1 ? (float)((last - first) / (n - 1)) : NAN;
+    }
 }
 
 static enum pl_status add_done(struct loader *l, struct pl_cell *c, const struct pl_row_view *v)
@@ -290,6 +327,8 @@ static enum pl_status add_done(struct loader *l, struct pl_cell *c, const struct
     c->generated[c->n] = t->generated;
     c->start_ns[c->n] = t->start_unix_ns;
     add_sums(l->d, c, &v->row);
+    if (c->sequences > 1)
+        add_sequences(l->d, c, &v->row);
     c->n++;
     c->done++;
     return pl_drafts_add(l->d, v, l->err);
@@ -333,6 +372,20 @@ static uint32_t find_arm(const struct pl_dataset *d, const char *name)
     return UINT32_MAX;
 }
 
+static void set_sequences(struct pl_dataset *d, uint32_t arm, const json_t *json)
+{
+    const int64_t clients = pl_json_get_i64(json, "concurrency", 1);
+    int64_t n = clients > 1 ? pl_json_get_i64(json, "requests", clients)
+                            : pl_json_get_i64(json, "batch", 1);
+
+    n = n < 1 ? 1 : n > d->shape.batch ? d->shape.batch : n;
+    for (uint32_t c = 0; c < d->shape.contexts; c++) {
+        struct pl_cell *v = &d->cells[(size_t)arm * d->shape.contexts + c];
+        v->sequences = (uint32_t)n;
+        v->clients = clients > 1 ? (uint32_t)(clients < n ? clients : n) : 0;
+    }
+}
+
 static enum pl_status read_sweep(struct pl_dataset *d, struct pl_err *err)
 {
     const json_t *sweep = pl_reader_sweep(d->reader);
@@ -357,6 +410,7 @@ static enum pl_status read_sweep(struct pl_dataset *d, struct pl_err *err)
         const uint32_t base = find_arm(d, pl_json_get_str(arm, "baseline", top));
         d->baseline[a] = base == UINT32_MAX ? a : base;
         d->prunes |= is_set(arm, "prune");
+        set_sequences(d, a, arm);
     }
     return PL_OK;
 }
@@ -466,6 +520,8 @@ void pl_dataset_free(struct pl_dataset *d)
         free(c->place);
         free(c->generated);
         free(c->start_ns);
+        free(c->seq_ttft);
+        free(c->seq_tpot);
         for (int m = 0; m < PL_METRIC_COLUMN_COUNT; m++)
             free(c->column[m]);
         for (uint32_t m = 0; c->quality && m < d->shape.metrics; m++)
@@ -513,6 +569,32 @@ static double generation(const struct pl_cell *c, size_t i)
     return sum;
 }
 
+double pl_cell_decode_ms(const struct pl_cell *c, size_t i)
+{
+    return c->sequences > 1 ? generation(c, i)
+                            : c->column[PL_METRIC_E2E][i] - c->column[PL_METRIC_TTFT][i];
+}
+
+double pl_cell_sequence(const struct pl_cell *c, enum pl_metric m, size_t i, uint32_t sequence)
+{
+    const float *of = m == PL_METRIC_TTFT ? c->seq_ttft : c->seq_tpot;
+    return of ? (double)of[i * c->sequences + sequence] : NAN;
+}
+
+static double mean_of_sequences(const struct pl_cell *c, size_t i)
+{
+    double sum = 0;
+    uint32_t n = 0;
+    for (uint32_t b = 0; b < c->sequences; b++) {
+        const double v = pl_cell_sequence(c, PL_METRIC_TPOT, i, b);
+        if (isnan(v))
+            continue;
+        sum += v;
+        n++;
+    }
+    return n ? sum / n : NAN;
+}
+
 double pl_cell_value(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m,
                      size_t i)
 {
@@ -522,11 +604,28 @@ double pl_cell_value(const struct pl_dataset *d, const struct pl_cell *c, enum p
         return d->prefill_mode ? NAN : generation(c, i);
     if (!c->column[PL_METRIC_E2E] || !c->column[PL_METRIC_TTFT])
         return NAN;
-    const double ms = c->column[PL_METRIC_E2E][i] - c->column[PL_METRIC_TTFT][i];
-    const double steps = (double)c->generated[i] / d->shape.batch - 1;
+    if (m == PL_METRIC_THROUGHPUT)
+        return c->generated[i] ? 1000 * c->generated[i] / c->column[PL_METRIC_E2E][i] : NAN;
+    if (m == PL_METRIC_TPOT && c->sequences > 1)
+        return mean_of_sequences(c, i);
+    if (m == PL_METRIC_DECODE_TPS && c->clients)
+        return NAN; /* prompts run between the steps */
+    const double ms = pl_cell_decode_ms(c, i);
+    const double steps = (double)c->generated[i] - c->sequences;
     if (!(ms > 0) || !(steps > 0))
         return NAN;
-    return m == PL_METRIC_TPOT ? ms / steps : 1000 * steps * d->shape.batch / ms;
+    return m == PL_METRIC_TPOT ? ms / steps : 1000 * steps / ms;
+}
+
+uint64_t pl_cell_group(const struct pl_cell *a, const struct pl_cell *b)
+{
+    uint64_t x = a->sequences, y = b->sequences;
+    while (y) {
+        const uint64_t rest = x % y;
+        x = y;
+        y = rest;
+    }
+    return (uint64_t)a->sequences / x * b->sequences;
 }
 
 bool pl_cell_has(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m)

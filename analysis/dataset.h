@@ -36,8 +36,9 @@ enum pl_metric {
 #undef PL_X
         PL_METRIC_COLUMN_COUNT,
     /* from several columns: docs/METRICS.md */
-    PL_METRIC_TPOT = PL_METRIC_COLUMN_COUNT, /* (e2e − ttft) / (generated / batch − 1), ms */
-    PL_METRIC_DECODE_TPS,                    /* 1000 (generated − batch) / (e2e − ttft) */
+    PL_METRIC_TPOT = PL_METRIC_COLUMN_COUNT, /* ms between a sequence's tokens */
+    PL_METRIC_DECODE_TPS,                    /* tokens/s after the first ones */
+    PL_METRIC_THROUGHPUT,                    /* tokens/s of the whole trial */
     PL_METRIC_GENERATION, /* decode + draft + adapter + verify: what follows the first token */
     PL_METRIC_COUNT
 };
@@ -49,13 +50,15 @@ const char *pl_metric_name(enum pl_metric m);
 struct pl_cell {
     uint64_t done, failed, torn;
     uint64_t synthetic, swapped, divergent,
-        disturbed;                          /* done rows; disturbed: neighbours_max > 0 */
-    uint64_t by_reason[PL_REASON_COUNT];    /* failed rows */
-    size_t n, cap;                          /* n = done */
-    uint64_t *slot;                         /* sample · repeats + repeat */
-    uint32_t *place;                        /* index into pl_dataset.places */
-    uint32_t *generated;                    /* tokens of all sequences */
-    int64_t *start_ns;                      /* wall clock */
+        disturbed;                       /* done rows; disturbed: neighbours_max > 0 */
+    uint64_t by_reason[PL_REASON_COUNT]; /* failed rows */
+    size_t n, cap;                       /* n = done */
+    uint64_t *slot;                      /* sample · repeats + repeat */
+    uint32_t *place;                     /* index into pl_dataset.places */
+    uint32_t *generated;                 /* tokens of all sequences */
+    uint32_t sequences, clients;         /* of a trial of this arm; clients 0: no closed loop */
+    float *seq_ttft, *seq_tpot;          /* [n][sequences] ms, NaN: not told; NULL: one sequence */
+    int64_t *start_ns;                   /* wall clock */
     double *column[PL_METRIC_COLUMN_COUNT]; /* ms, NaN: not measured; NULL: measured nowhere here */
     /* sums over done rows */
     double prompt_tokens, weights_bytes, kv_bytes, workspace_bytes, device_peak_bytes, other_bytes;
@@ -112,6 +115,17 @@ const struct pl_cell *pl_dataset_cell(const struct pl_dataset *d, uint32_t arm, 
 /* A metric of row i of a cell; NaN where it was not measured or cannot be formed. */
 double pl_cell_value(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m,
                      size_t i);
+/* What decode_tps divides by: the time after the first token (several sequences: after all
+ * prompts).
+ */
+double pl_cell_decode_ms(const struct pl_cell *c, size_t i);
+/* Of an arm of several sequences, ttft and tpot of one of them; NaN where its engine tells no
+ * times.
+ */
+double pl_cell_sequence(const struct pl_cell *c, enum pl_metric m, size_t i, uint32_t sequence);
+/* Samples of which all trials of an arm run the same ones: a trial's sequences (docs/METRICS.md).
+ * Of two arms: the least that is a whole number of both's. */
+uint64_t pl_cell_group(const struct pl_cell *a, const struct pl_cell *b);
 /* True when some row of the cell has it. */
 bool pl_cell_has(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m);
 /* Mean of a quality metric over the rows that have it (perplexity: the geometric one,

@@ -31,10 +31,14 @@ double pl_limit_pct(const struct pl_dataset *d, uint32_t arm, uint32_t context, 
     const enum pl_metric computes =
         pl_cell_has(d, c, PL_METRIC_ENCODE) ? PL_METRIC_ENCODE : PL_METRIC_PREFILL;
     const double work = work_of(d, arm, context, reads ? "decode_bytes" : "prefill_flop");
-    const double steps = d->shape.batch * (asked_tokens(d, context) - 1);
+    const double steps = asked_tokens(d, context) - 1;
     double done = 0, most = 0;
 
     if (!(work > 0) || (!reads && m != computes))
+        return NAN;
+    /* A step of several sequences reads the weights once for all, and in a loop prompts and steps
+     * share forwards: what is known of one sequence says nothing then. */
+    if (c->clients || (reads && c->sequences > 1))
         return NAN;
     for (size_t i = 0; i < c->n; i++) {
         const struct pl_place *p = &d->places[c->place[i]];
@@ -43,7 +47,7 @@ double pl_limit_pct(const struct pl_dataset *d, uint32_t arm, uint32_t context, 
         if (!isfinite(ms) || !(rate > 0))
             continue;
         /* fewer steps where the end of the text was reached: nearly in proportion */
-        done += reads ? work * ((double)c->generated[i] - d->shape.batch) / steps : work;
+        done += reads ? work * ((double)c->generated[i] - 1) / steps : work * c->sequences;
         most += ms / 1e3 * rate;
     }
     return most > 0 ? 100 * done / most : NAN;

@@ -67,23 +67,33 @@ static int by_device(const void *a, const void *b)
     return x->device < y->device ? -1 : x->device > y->device;
 }
 
+/* A metric for each sequence of a trial; a ttft is one already. */
+static double a_sequence(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m,
+                         size_t i)
+{
+    const double v = pl_cell_value(d, c, m, i);
+    return m == PL_METRIC_TTFT ? v : v / c->sequences;
+}
+
 static enum pl_status one_metric(struct pairing *p, struct pl_speedup *s, struct pl_err *err)
 {
     const struct pl_dataset *d = p->d;
     size_t units = 0, first = 0;
     uint64_t sample = UINT64_MAX;
     double base = 0, arm = 0;
+    /* trials of a group of samples run the same prompts: they move together */
+    const uint64_t group = pl_cell_group(p->arm, p->base);
 
     s->devices = calloc(d->n_devices ? d->n_devices : 1, sizeof *s->devices);
     if (!s->devices)
         return pl_fail(err, PL_ENOMEM, "speedups of %u devices", d->n_devices);
     for (size_t i = 0; i < p->n; i++) {
         const struct pair *q = &p->pairs[i];
-        const double vb = pl_cell_value(d, p->base, s->metric, q->base);
-        const double va = pl_cell_value(d, p->arm, s->metric, q->arm);
+        const double vb = a_sequence(d, p->base, s->metric, q->base);
+        const double va = a_sequence(d, p->arm, s->metric, q->arm);
         if (!(vb > 0) || !(va > 0))
             continue;
-        const uint64_t of = p->arm->slot[q->arm] / d->shape.repeats;
+        const uint64_t of = p->arm->slot[q->arm] / d->shape.repeats / group;
         if (of != sample)
             first = units;
         sample = of;

@@ -15,7 +15,7 @@ struct pl_speedup {
     uint32_t arm, baseline, context; /* indices */
     enum pl_metric metric;           /* PREFILL, GENERATION, TTFT or E2E */
     uint64_t n;                      /* pairs */
-    double baseline_ms, arm_ms;      /* means over the pairs; NaN: none */
+    double baseline_ms, arm_ms;      /* means over the pairs, a sequence; NaN: none */
     struct pl_ratio ratio;
     enum pl_verdict verdict;
     bool synthetic;

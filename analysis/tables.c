@@ -142,6 +142,9 @@ static void speedup_notes(const struct pl_dataset *d, const struct pl_speedups *
                   "speedup = Σ baseline time / Σ arm time over pairs of the same prompt, repeat "
                   "and device; 95 %% bootstrap interval; δ = %g; above 1 the arm is faster",
                   d->delta);
+    if (d->shape.batch > 1)
+        pl_table_note(t, "ms are for a sequence: a trial's time over its sequences, ttft their "
+                         "mean; samples whose trials run the same prompts are resampled together");
     if (fixed)
         pl_table_note(t,
                       "fewer than %d devices × sessions: they are taken as fixed, and the result "
@@ -261,15 +264,37 @@ static void percentile(struct pl_table *t, double v, double p)
 }
 
 /* A rate's mean is the ratio of totals: all tokens over all time. */
-static double mean_rate(const struct pl_dataset *d, const struct pl_cell *c)
+static double mean_rate(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m)
 {
     double tokens = 0, ms = 0;
-    for (size_t i = 0; i < c->n; i++)
-        if (!isnan(pl_cell_value(d, c, PL_METRIC_DECODE_TPS, i))) {
-            tokens += (double)c->generated[i] - d->shape.batch;
-            ms += c->column[PL_METRIC_E2E][i] - c->column[PL_METRIC_TTFT][i];
-        }
+    for (size_t i = 0; i < c->n; i++) {
+        if (isnan(pl_cell_value(d, c, m, i)))
+            continue;
+        tokens += (double)c->generated[i] - (m == PL_METRIC_DECODE_TPS ? c->sequences : 0);
+        ms += m == PL_METRIC_DECODE_TPS ? pl_cell_decode_ms(c, i) : c->column[PL_METRIC_E2E][i];
+    }
     return 1000 * tokens / ms;
+}
+
+/* A cell's values of a metric: one a trial, ttft and tpot one a sequence where its engine tells
+ * the times of tokens. Returns how many. */
+static size_t collect(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m,
+                      double *values)
+{
+    const bool each = m == PL_METRIC_TTFT || m == PL_METRIC_TPOT;
+    size_t n = 0;
+    for (size_t i = 0; each && c->seq_ttft && i < c->n; i++)
+        for (uint32_t b = 0; b < c->sequences; b++) {
+            values[n] = pl_cell_sequence(c, m, i, b);
+            n += !isnan(values[n]);
+        }
+    if (n)
+        return n;
+    for (size_t i = 0; i < c->n; i++) {
+        values[n] = pl_cell_value(d, c, m, i);
+        n += !isnan(values[n]);
+    }
+    return n;
 }
 
 static void latency_row(const struct pl_dataset *d, uint32_t arm, uint32_t context,
@@ -278,12 +303,9 @@ static void latency_row(const struct pl_dataset *d, uint32_t arm, uint32_t conte
 {
     const struct pl_cell *c = pl_dataset_cell(d, arm, context);
     struct pl_summary s;
-    size_t n = 0;
+    const bool rate = m == PL_METRIC_DECODE_TPS || m == PL_METRIC_THROUGHPUT;
+    const size_t n = collect(d, c, m, values);
 
-    for (size_t i = 0; i < c->n; i++) {
-        values[n] = pl_cell_value(d, c, m, i);
-        n += !isnan(values[n]);
-    }
     if (n == 0)
         return;
     pl_summarise(values, n, &s);
@@ -292,14 +314,14 @@ static void latency_row(const struct pl_dataset *d, uint32_t arm, uint32_t conte
     pl_table_context(t, context_of(d, context));
     pl_table_text(t, pl_metric_name(m));
     pl_table_int(t, (int64_t)n);
-    pl_table_real(t, m == PL_METRIC_DECODE_TPS ? mean_rate(d, c) : s.mean);
+    pl_table_real(t, rate ? mean_rate(d, c, m) : s.mean);
     pl_table_real(t, s.sd);
     percentile(t, s.p50, 0.50);
     percentile(t, s.p95, 0.95);
     percentile(t, s.p99, 0.99);
     pl_table_int(t, (int64_t)pl_percentile_floor(0.95));
     pl_table_int(t, (int64_t)pl_percentile_floor(0.99));
-    pl_table_text(t, m == PL_METRIC_DECODE_TPS ? "tokens/s" : "ms");
+    pl_table_text(t, rate ? "tokens/s" : "ms");
     pl_table_real(t, pl_limit_pct(d, arm, context, m));
     pl_table_bool(t, c->synthetic > 0);
     if (m != PL_METRIC_E2E)
@@ -326,7 +348,8 @@ enum pl_status pl_table_latency(const struct pl_dataset *d, struct pl_table *lat
     pl_table_init(outliers, names[PL_TABLE_OUTLIERS], "Outliers (flagged, kept)", outlier_cols,
                   N(outlier_cols));
     for (size_t i = 0; i < (size_t)d->shape.arms * d->shape.contexts; i++)
-        most = d->cells[i].n > most ? d->cells[i].n : most;
+        most = d->cells[i].n * d->cells[i].sequences > most ? d->cells[i].n * d->cells[i].sequences
+                                                            : most;
     double *values = malloc(most * sizeof *values);
     if (!values)
         return pl_fail(err, PL_ENOMEM, "the times of %zu trials", most);
@@ -334,6 +357,8 @@ enum pl_status pl_table_latency(const struct pl_dataset *d, struct pl_table *lat
         for (uint32_t a = 0; a < d->shape.arms; a++)
             for (int m = 0; m < PL_METRIC_GENERATION; m++) {
                 const bool later = m == PL_METRIC_DECODE || m >= PL_METRIC_COLUMN_COUNT;
+                if (m == PL_METRIC_THROUGHPUT && d->shape.batch == 1)
+                    continue; /* e2e says the same */
                 if (!(later && d->prefill_mode))
                     latency_row(d, a, c, (enum pl_metric)m, values, latency, outliers);
             }
@@ -341,6 +366,9 @@ enum pl_status pl_table_latency(const struct pl_dataset *d, struct pl_table *lat
     pl_table_note(latency, "percentiles need 11 (p50), 130 (p95) and 662 (p99) trials; tpot = "
                            "(e2e − ttft) / (generated − 1); the mean of decode_tps is all tokens "
                            "over all time");
+    if (d->shape.batch > 1)
+        pl_table_note(latency, "arms of several sequences: ttft and tpot are one value a sequence, "
+                               "phases and e2e the whole trial's; throughput: all tokens over e2e");
     pl_table_note(outliers,
                   "Tukey's fences on e2e times; no trial is dropped from any other table");
     pl_tables_label(d, latency);

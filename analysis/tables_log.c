@@ -88,7 +88,7 @@ void pl_table_kv(const struct pl_dataset *d, struct pl_table *t)
                 pl_table_text(t, d->arms[a]);
                 pl_table_context(t, context_of(d, c));
                 pl_table_text(t, m ? "drafter" : "main");
-                pl_table_int(t, llround(layers / ((double)v->n * d->shape.batch)));
+                pl_table_int(t, llround(layers / ((double)v->n * v->sequences)));
                 pl_table_int(t, (int64_t)v->n);
                 pl_table_real(t, v->kv[m].lengths / layers);
                 pl_table_int(t, v->kv[m].shortest);

@@ -89,16 +89,19 @@ static int64_t largest_of_model(const struct pl_cli_prepared *p, uint32_t arm)
             continue;
         if (i < arm)
             return -1;
-        if (p->arms[i].kv_bytes_per_token > p->arms[best].kv_bytes_per_token)
+        if (pl_plan_kv_bytes(p->sweep, i, &p->arms[i]) >
+            pl_plan_kv_bytes(p->sweep, (uint32_t)best, &p->arms[best]))
             best = i;
     }
     return best;
 }
 
-static bool fits(const struct pl_cli_prepared *p, const struct pl_arm_info *a)
+static bool fits(const struct pl_cli_prepared *p, uint32_t arm)
 {
+    const struct pl_arm_info *a = &p->arms[arm];
+
     return !p->plan->device_bytes ||
-           a->weights_bytes + pl_plan_kv_bytes(p->sweep, a) + a->workspace_bytes <=
+           a->weights_bytes + pl_plan_kv_bytes(p->sweep, arm, a) + a->workspace_bytes <=
                p->plan->device_bytes;
 }
 
@@ -111,10 +114,11 @@ static json_t *bytes_json(const struct pl_cli_prepared *p)
         if (at < 0)
             continue;
         a = &p->arms[at];
-        json_array_append_new(out, json_pack("{s:s,s:I,s:I,s:I,s:b}", "model", model_of(p, i),
-                                             "weights", (json_int_t)a->weights_bytes, "kv",
-                                             (json_int_t)pl_plan_kv_bytes(p->sweep, a), "workspace",
-                                             (json_int_t)a->workspace_bytes, "fits", fits(p, a)));
+        json_array_append_new(
+            out, json_pack("{s:s,s:I,s:I,s:I,s:b}", "model", model_of(p, i), "weights",
+                           (json_int_t)a->weights_bytes, "kv",
+                           (json_int_t)pl_plan_kv_bytes(p->sweep, (uint32_t)at, a), "workspace",
+                           (json_int_t)a->workspace_bytes, "fits", fits(p, (uint32_t)at)));
     }
     return out;
 }
@@ -219,10 +223,10 @@ void pl_cli_plan_print(const struct pl_cli_prepared *p, uint32_t workers)
         printf("%-24s ", model_of(p, i));
         print_size(p->arms[at].weights_bytes);
         printf(" ");
-        print_size(pl_plan_kv_bytes(s, &p->arms[at]));
+        print_size(pl_plan_kv_bytes(s, (uint32_t)at, &p->arms[at]));
         printf(" ");
         print_size(p->arms[at].workspace_bytes);
-        printf("  %s\n", fits(p, &p->arms[at]) ? "yes" : "no");
+        printf("  %s\n", fits(p, (uint32_t)at) ? "yes" : "no");
     }
     printf("\n%-24s %-24s %-24s %s\n", "arm", "model", "baseline", "expected trial");
     for (uint32_t i = 0; i < s->n_arms; i++) {

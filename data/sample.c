@@ -456,6 +456,14 @@ static json_t *scene_request(const struct pl_samples *s, uint32_t i)
                      "cache_vision", s->cache_vision);
 }
 
+uint32_t pl_samples_in_group(uint32_t n_samples, uint32_t size, uint32_t i, uint32_t j)
+{
+    uint32_t first = i / size * size;
+    uint32_t n = n_samples - first < size ? n_samples - first : size;
+
+    return first + (uint32_t)(((uint64_t)(i - first) + j) % n);
+}
+
 json_t *pl_samples_request(const struct pl_samples *s, uint32_t i)
 {
     char key[17];

@@ -54,6 +54,11 @@ void pl_samples_digest(const struct pl_samples *s, char out[PL_SAMPLES_DIGEST]);
  */
 json_t *pl_samples_request(const struct pl_samples *s, uint32_t i);
 
+/* A trial of several sequences on sample i runs the group of `size` samples that holds i, beginning
+ * with i and going round; the last group has what is left. Returns the sample of its sequence j. So
+ * every sample is in as many sequences as every other, and all trials of a group run one set. */
+uint32_t pl_samples_in_group(uint32_t n_samples, uint32_t size, uint32_t i, uint32_t j);
+
 /*
  * The runner's side: the text a request names. Files stay mapped in the cache.
  */

@@ -55,7 +55,7 @@ uint64_t pl_plan_block_of(const struct pl_plan *p, const struct pl_row_id *id)
            id->sample / p->block_samples;
 }
 
-uint64_t pl_plan_kv_bytes(const struct pl_sweep *s, const struct pl_arm_info *info)
+uint64_t pl_plan_kv_bytes(const struct pl_sweep *s, uint32_t arm, const struct pl_arm_info *info)
 {
     uint64_t longest = 0;
     for (uint32_t i = 0; i < s->n_contexts; i++)
@@ -63,7 +63,7 @@ uint64_t pl_plan_kv_bytes(const struct pl_sweep *s, const struct pl_arm_info *in
             longest = (uint64_t)s->contexts[i] + s->tokens_at[i];
     if ((uint64_t)info->prompt + s->tokens > longest)
         longest = (uint64_t)info->prompt + s->tokens;
-    return info->kv_bytes_per_token * longest * s->batch;
+    return info->kv_bytes_per_token * longest * pl_arm_slots(pl_sweep_arm(s, arm));
 }
 
 static void make_shape(const struct pl_sweep *s, const struct pl_arm_info *arms,
@@ -153,7 +153,7 @@ static void place_arm(const struct pl_sweep *s, struct pl_plan *p, struct packin
 {
     const struct pl_arm_info *a = &p->arms[arm];
     const char *model = pl_json_get_str(pl_sweep_arm(s, arm), "model", "");
-    uint64_t own = pl_plan_kv_bytes(s, a) + a->workspace_bytes, more = a->weights_bytes + own;
+    uint64_t own = pl_plan_kv_bytes(s, arm, a) + a->workspace_bytes, more = a->weights_bytes + own;
     uint32_t g = p->group_of[arm], r = 0;
     struct resident *same = NULL;
     for (; r < k->n_residences; r++) {

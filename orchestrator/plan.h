@@ -53,8 +53,9 @@ struct pl_block pl_plan_block(const struct pl_plan *p, uint64_t index);
 /* Row index of the block that a row belongs to. */
 uint64_t pl_plan_block_of(const struct pl_plan *p, const struct pl_row_id *id);
 
-/* Bytes of an arm's KV cache and workspace at the longest context. */
-uint64_t pl_plan_kv_bytes(const struct pl_sweep *s, const struct pl_arm_info *info);
+/* Bytes of an arm's KV cache at the longest context, of all sequences that are in memory at once.
+ */
+uint64_t pl_plan_kv_bytes(const struct pl_sweep *s, uint32_t arm, const struct pl_arm_info *info);
 /* Expected time of one trial, exact for the simulated engine (docs/SWEEP.md), as it reports it; 0:
  * not known. */
 double pl_plan_trial_s(const struct pl_sweep *s, const struct pl_arm_info *arms, uint32_t arm,

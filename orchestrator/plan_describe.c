@@ -198,9 +198,10 @@ static void take_answer(struct pl_arm_info *info, const json_t *answer)
     }
 }
 
-static void check_fit(struct describer *d, const char *subject, const struct pl_arm_info *info)
+static void check_fit(struct describer *d, uint32_t arm, const char *subject,
+                      const struct pl_arm_info *info)
 {
-    uint64_t need = info->weights_bytes + pl_plan_kv_bytes(d->s, info) + info->workspace_bytes;
+    uint64_t need = info->weights_bytes + pl_plan_kv_bytes(d->s, arm, info) + info->workspace_bytes;
     if (d->device_bytes && need > d->device_bytes)
         pl_problems_add(d->warnings,
                         "%s needs %.1f GiB and its device has %.1f GiB: its trials will fail "
@@ -236,7 +237,7 @@ static enum pl_status ask_ids_from(struct describer *d, const char *place, const
 }
 
 /* What an answer holds for an arm. */
-static void take(struct describer *d, const struct child *c, const char *subject,
+static void take(struct describer *d, uint32_t arm, const struct child *c, const char *subject,
                  const json_t *answer, struct pl_arm_info *info)
 {
     const json_t *devices = json_object_get(pl_runner_hello(c->runner), "devices");
@@ -247,7 +248,7 @@ static void take(struct describer *d, const struct child *c, const char *subject
         d->device_bytes = number(json_array_get(devices, 0), "bytes");
     take_texts(d->problems, answer, "errors", subject);
     take_texts(d->warnings, answer, "warnings", subject);
-    check_fit(d, subject, info);
+    check_fit(d, arm, subject, info);
 }
 
 static enum pl_status describe_arm(struct describer *d, uint32_t i, const char *place,
@@ -272,7 +273,7 @@ static enum pl_status describe_arm(struct describer *d, uint32_t i, const char *
     st = ask(d, c, model, arm, &answer, err);
     if (st == PL_OK) {
         json_t *work = json_object_get(answer, "work");
-        take(d, c, subject, answer, info);
+        take(d, i, c, subject, answer, info);
         if (json_is_array(work) && json_object_set(d->work, pl_sweep_arm_name(d->s, i), work) != 0)
             st = pl_fail(err, PL_ENOMEM, "no memory to describe an arm");
         if (st == PL_OK)

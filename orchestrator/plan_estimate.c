@@ -52,7 +52,10 @@ double pl_plan_trial_s(const struct pl_sweep *s, const struct pl_arm_info *arms,
         us += pl_plan_rounds(left, gamma, json_number_value(accept)) *
               (gamma * pl_json_get_f64(a, "draft_us", 0) + pl_json_get_f64(a, "verify_us", 0));
     } else {
-        us += left * pl_json_get_f64(m, "decode_us", 0);
+        /* a closed loop: as if its clients always asked together, which is about right */
+        uint32_t slots = pl_arm_slots(a), all = pl_arm_sequences(a);
+        us = us * all + left * pl_json_get_f64(m, "decode_us", 0) * ceil((double)all / slots) *
+                            (1 + pl_json_get_f64(m, "batch_cost", 0) * (slots - 1));
     }
     return us * 1e-6 * pl_json_get_f64(a, "scale", 1);
 }

@@ -62,6 +62,7 @@ static enum pl_status check_arms(struct pl_sweep *s, struct pl_err *err)
     if (n < 1 || n > UINT16_MAX)
         return pl_fail(err, PL_EFORMAT, "arms is not a list of 1 to 65535 arms");
     s->n_arms = (uint32_t)n;
+    s->batch = 1;
     for (uint32_t i = 0; i < n; i++) {
         const json_t *arm = json_array_get(arms, i);
         const char *name = pl_json_get_str(arm, "name", NULL);
@@ -73,6 +74,8 @@ static enum pl_status check_arms(struct pl_sweep *s, struct pl_err *err)
                            model);
         if (pl_sweep_baseline_of(s, i) < 0)
             return pl_fail(err, PL_EFORMAT, "arm %s has no baseline among the arms", name);
+        if (pl_arm_sequences(arm) > s->batch)
+            s->batch = pl_arm_sequences(arm);
     }
     return PL_OK;
 }
@@ -132,7 +135,6 @@ enum pl_status pl_sweep_from_json(const json_t *resolved, struct pl_sweep **out,
     if (!s)
         return pl_fail(err, PL_ENOMEM, "no memory for the sweep");
     s->resolved = json_deep_copy(resolved);
-    s->batch = 1;
     if (!json_is_object(s->resolved))
         st = pl_fail(err, PL_EFORMAT, "the resolved sweep is not a JSON object");
     if (st == PL_OK)
@@ -201,6 +203,24 @@ int pl_sweep_baseline_of(const struct pl_sweep *s, uint32_t arm)
 const json_t *pl_sweep_model(const struct pl_sweep *s, const char *name)
 {
     return json_object_get(json_object_get(s->resolved, "models"), name);
+}
+
+static uint32_t count_of(const json_t *arm, const char *key, uint32_t dflt)
+{
+    int64_t n = pl_json_get_i64(arm, key, dflt);
+    return n < 1 ? 1 : n > UINT16_MAX + 1 ? UINT16_MAX + 1 : (uint32_t)n;
+}
+
+uint32_t pl_arm_slots(const json_t *arm)
+{
+    uint32_t clients = count_of(arm, "concurrency", 1);
+    return clients > 1 ? clients : count_of(arm, "batch", 1);
+}
+
+uint32_t pl_arm_sequences(const json_t *arm)
+{
+    uint32_t slots = pl_arm_slots(arm);
+    return count_of(arm, "concurrency", 1) > 1 ? count_of(arm, "requests", slots) : slots;
 }
 
 double pl_sweep_measure_f64(const struct pl_sweep *s, const char *key, double dflt)

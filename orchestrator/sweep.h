@@ -45,7 +45,8 @@ struct pl_sweep {
     char sha256[65];
     /* Read off `resolved`: */
     uint64_t seed;
-    uint32_t n_arms, n_contexts, repeats, batch;
+    uint32_t n_arms, n_contexts, repeats;
+    uint32_t batch;      /* the most sequences of any arm's trial */
     uint32_t tokens;     /* the most of any context */
     uint32_t *tokens_at; /* [n_contexts] generated after each */
     uint32_t samples;    /* 0: all (until the samples are opened) */
@@ -78,6 +79,10 @@ const char *pl_sweep_arm_name(const struct pl_sweep *s, uint32_t arm);
 int pl_sweep_baseline_of(const struct pl_sweep *s,
                          uint32_t arm); /* arm index; itself for a baseline */
 const json_t *pl_sweep_model(const struct pl_sweep *s, const char *name);
+/* Sequences of an arm's trial (arm: its resolved JSON), and how many of them are in memory at once:
+ * batch and batch, or requests and concurrency. */
+uint32_t pl_arm_sequences(const json_t *arm);
+uint32_t pl_arm_slots(const json_t *arm);
 double pl_sweep_measure_f64(const struct pl_sweep *s, const char *key, double dflt);
 
 /* A readable difference of two resolved sweeps, for --resume's refusal: "- path.of.key: old" and "+

@@ -1,5 +1,6 @@
 /* A sweep file → the resolved sweep. Every step records its mistakes and goes on, so that all come
  * in one go. */
+#include "orchestrator/sweep_batch.h"
 #include "orchestrator/sweep_data.h"
 #include "orchestrator/sweep_draft.h"
 #include "orchestrator/sweep_paths.h"
@@ -323,6 +324,7 @@ static void read_arm(struct loader *l, size_t i)
         read_fail(l, arm->map, j, label);
         resolve_drafting(l, m, arm, j, label);
     }
+    pl_batch_check(t, arm->map, j, label);
     l->arm_json[i] = j;
 }
 
@@ -522,6 +524,22 @@ static json_t *assemble(struct loader *l, const bool *chosen)
     return out;
 }
 
+/* A batch of more sequences than there are samples, or than the last group has, holds some twice.
+ */
+static void note_short_groups(struct loader *l, const bool *chosen, struct pl_problems *notes)
+{
+    uint64_t samples = (uint64_t)pl_json_get_i64(l->grid, "samples", 0);
+    for (size_t i = 0; i < l->n_arms && l->t.n_mistakes == 0 && samples; i++) {
+        uint64_t n = pl_arm_sequences(l->arm_json[i]);
+        if (chosen[i] && samples % n)
+            pl_problems_add(notes,
+                            "arms.%s runs %" PRIu64 " sequences a trial and %" PRIu64
+                            " samples are no multiple of that: the last trials hold a sample more "
+                            "than once",
+                            l->arms[i].name, n, samples);
+    }
+}
+
 static json_t *read_all(struct loader *l, const struct pl_select *sel, struct pl_problems *notes)
 {
     struct pl_tree *t = &l->t;
@@ -557,6 +575,7 @@ static json_t *read_all(struct loader *l, const struct pl_select *sel, struct pl
     for (size_t i = 0; i < l->n_models && t->n_mistakes == 0; i++)
         if (!l->models[i].used && !(sel && sel->arms))
             pl_problems_add(notes, "models.%s is used by no arm", l->models[i].name);
+    note_short_groups(l, chosen, notes);
     return t->n_mistakes || t->no_memory ? NULL : assemble(l, chosen);
 }
 

@@ -12,6 +12,7 @@ struct checker {
     const struct pl_shape *shape;
     const struct pl_row *row;
     struct pl_trial t;
+    uint32_t sequences; /* that have a token; 1 where no ids are told */
     char *buf;
     size_t size;
 };
@@ -78,10 +79,11 @@ static const char *check_times(const struct checker *k)
 
 /* Generated ids stand first in each sequence, all ≥ 0; their times never go back and end within the
  * trial. */
-static const char *check_tokens(const struct checker *k)
+static const char *check_tokens(struct checker *k)
 {
     const uint32_t n = k->shape->tokens;
     uint64_t found = 0;
+    uint32_t sequences = 0;
     for (uint32_t b = 0; b < k->shape->batch; b++) {
         const int32_t *id = k->row->tokens + (size_t)b * n;
         const float *ms = k->row->token_ms + (size_t)b * n;
@@ -89,6 +91,7 @@ static const char *check_tokens(const struct checker *k)
         while (len < n && id[len] >= 0)
             len++;
         found += len;
+        sequences += len > 0;
         for (uint32_t i = len; i < n; i++)
             if (id[i] != -1) {
                 snprintf(k->buf, k->size, "sequence %u: token %u is %d after the end at %u", b, i,
@@ -105,6 +108,8 @@ static const char *check_tokens(const struct checker *k)
             return k->buf;
         }
     }
+    if (found)
+        k->sequences = sequences;
     if (found == k->t.generated || found == 0) /* an engine need not tell its ids either */
         return NULL;
     snprintf(k->buf, k->size, "generated = %u, but %llu token ids", k->t.generated,
@@ -155,7 +160,7 @@ static struct round_sums sum_rounds(const struct checker *k)
         }
         /* one sequence: its last round is known. More: only their total is, so the longest round of
          * each bounds it */
-        if (k->shape->batch == 1 && k->t.rounds && k->t.rounds <= k->shape->rounds)
+        if (k->sequences == 1 && b == 0 && k->t.rounds && k->t.rounds <= k->shape->rounds)
             most = k->row->rounds[k->t.rounds - 1].accepted;
         s.most_cut += most;
     }
@@ -180,11 +185,11 @@ static const char *check_rounds(const struct checker *k)
     else if (t->cut > s.most_cut)
         snprintf(k->buf, k->size, "cut = %u, but the last round accepted %llu", t->cut,
                  (unsigned long long)s.most_cut);
-    else if ((uint64_t)t->generated + t->cut < (uint64_t)k->shape->batch + s.accepted + t->rounds)
+    else if ((uint64_t)t->generated + t->cut < (uint64_t)k->sequences + s.accepted + t->rounds)
         snprintf(k->buf, k->size,
                  "generated %u + cut %u < %u + accepted %u + rounds %u: plain steps would be "
                  "negative",
-                 t->generated, t->cut, k->shape->batch, t->accepted, t->rounds);
+                 t->generated, t->cut, k->sequences, t->accepted, t->rounds);
     else
         return NULL;
     return k->buf;
@@ -193,8 +198,12 @@ static const char *check_rounds(const struct checker *k)
 const char *pl_row_check(const struct pl_shape *shape, const struct pl_row *row, char *buf,
                          size_t size)
 {
-    const struct checker k = {
-        .shape = shape, .row = row, .t = *row->trial, .buf = buf, .size = size};
+    struct checker k = {.shape = shape,
+                        .row = row,
+                        .t = *row->trial,
+                        .sequences = 1,
+                        .buf = buf,
+                        .size = size};
     if (k.t.reason != PL_REASON_NONE) {
         snprintf(buf, size, "done, but with reason %u (%s)", k.t.reason,
                  pl_reason_name((enum pl_reason)k.t.reason));

@@ -43,7 +43,9 @@ def trial(q):
 
 def answer(q):
     if q["type"] == "describe":
-        return dict(type="described", layers=1, vocab=0, max_rounds=0, warnings=[], errors=[])
+        several = max(q["arm"].get("batch", 1), q["arm"].get("concurrency", 1)) > 1
+        return dict(type="described", layers=1, vocab=0, max_rounds=0, warnings=[],
+                    errors=["batch, concurrency: this runner runs one sequence"] if several else [])
     if q["type"] == "load":
         arms.update(q["arms"])
         want.update(tokens=q["generate"]["tokens"], prefill=q["measure"].get("mode") == "prefill")

@@ -15,7 +15,7 @@ except ImportError:
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 ARCHS = {"gpt2": "decoder", "t5": "encdec", "bert": "encoder"}
-SWEEPS = {"context-scaling": [], "inference-metrics": [],
+SWEEPS = {"context-scaling": [], "inference-metrics": [], "batching": [],
           "smollm2": ["--set", "models.f32.path=examples/models/small-llama", "--set", "models.f16.path=examples/models/tiny-llama",
                       "--contexts", "128,512"]}  # the model of that sweep is brought, not kept
 

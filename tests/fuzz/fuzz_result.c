@@ -13,7 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (pl_json_parse("line", (const char *)data, size, &line, &err) != PL_OK)
         return 0;
     if (pl_row_init(&row, &shape, &err) == PL_OK &&
-        pl_row_from_result(line, &shape, &row, &err) == PL_OK)
+        pl_row_from_result(line, &shape, 2, &row, &err) == PL_OK)
         (void)pl_row_check(&shape, &row, why, sizeof why);
     pl_row_release(&row);
     json_decref(line);

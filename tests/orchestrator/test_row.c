@@ -28,7 +28,7 @@ static enum pl_status parse(const char *text, struct pl_row *row, struct pl_err 
 {
     json_t *j = json_loads(text, 0, NULL);
     assert_non_null(j);
-    const enum pl_status st = pl_row_from_result(j, &shape, row, err);
+    const enum pl_status st = pl_row_from_result(j, &shape, 1, row, err);
     json_decref(j);
     return st;
 }

@@ -16,7 +16,8 @@ static int32_t tokens[MAX_TOKENS];
 static int64_t token_ns[MAX_TOKENS];
 static struct pl_trial_round rounds[MAX_TOKENS];
 static uint32_t kv_len[1];
-static const struct pl_sim_room room = {tokens, token_ns, rounds, kv_len};
+static const struct pl_sim_room room = {
+    .tokens = tokens, .token_ns = token_ns, .rounds = rounds, .kv_len = kv_len};
 
 static struct pl_sim_params params(const char *model, const char *arm)
 {

@@ -19,8 +19,9 @@ static const struct {
     /* unknown keys, and typos of known ones */
     {HEAD "arms: {a: {model: sim, scael: 2}}\nbaselin: a\nbaseline: a\n"
           "grid: {context: [64], contexts: [64], samples: 2, repeat: 2}\nzebra: 1\n",
-     "s.yaml:3:24: unknown key \"scael\" in arms.a, expected model, baseline, matrix, scale, fail, "
-     "acceptance, gamma, draft_us or verify_us, did you mean scale\n"
+     "s.yaml:3:24: unknown key \"scael\" in arms.a, expected model, baseline, matrix, batch, "
+     "concurrency, requests, scale, fail, acceptance, gamma, draft_us or verify_us, did you mean "
+     "scale\n"
      "s.yaml:4:1: unknown key \"baselin\", expected name, seed, data, models, arms, baseline, "
      "adapter_dir, grid, generate or measure, did you mean baseline\n"
      "s.yaml:6:8: unknown key \"context\" in grid, expected contexts, samples or repeats, did you "
@@ -150,6 +151,18 @@ static const struct {
      "arms: {a: {model: sim}, b: {model: sim, gamma: 4}, c: {model: sim, acceptance: 1.5}}\n" TAIL,
      "s.yaml:3:48: arms.b.gamma is given without acceptance, expected both or none\n"
      "s.yaml:3:80: arms.c.acceptance is \"1.5\", expected a number from 0 to 1\n"},
+    /* batches and closed loops */
+    {HEAD "arms: {a: {model: sim}, b: {model: sim, batch: 2, concurrency: 3}, c: {model: sim, "
+          "requests: 4}, d: {model: sim, concurrency: 4, requests: 3}, e: {model: sim, batch: 2, "
+          "acceptance: 0.5}, f: {model: sim, batch: 0}, g: {model: sim, concurrency: 2000}}\n" TAIL,
+     "s.yaml:3:48: arms.b.batch is 2 beside concurrency 3, expected one of them: a batch is fixed, "
+     "a loop makes its own\n"
+     "s.yaml:3:94: arms.c.requests is given without concurrency, expected both or none\n"
+     "s.yaml:3:140: arms.d.requests is 3, expected at least concurrency, 4: each client asks once\n"
+     "s.yaml:3:167: arms.e drafts (acceptance) in a batch, expected one sequence: simulated "
+     "drafting has no batches\n"
+     "s.yaml:3:211: arms.f.batch is \"0\", expected a whole number from 1 to 1024\n"
+     "s.yaml:3:244: arms.g.concurrency is \"2000\", expected a whole number from 1 to 1024\n"},
     /* programs and files that are not there */
     {"data: {kind: text, path: corpus.txt}\n"
      "models: {m: {engine: {exec: [no-such-program-here]}}, n: {engine: {exec: [./gone.py]}}, "
@@ -215,7 +228,6 @@ static void test_later_keys(void **state)
 {
     static const char *const texts[] = {
         HEAD "stage: {}\narms: {a: {model: sim}}\n" TAIL,
-        HEAD "arms: {a: {model: sim, prune: {}, batch: 2, concurrency: 2}}\n" TAIL,
         HEAD "arms: {a: {model: sim}}\nmeasure: {energy: true, kernels: true}\n" TAIL,
     };
     (void)state;

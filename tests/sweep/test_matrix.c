@@ -98,9 +98,8 @@ static void test_mistakes(void **state)
          "s.yaml:5:3: arms.x{scale} has braces in its name, expected a matrix in the arm\n"},
         {"  base: {model: sim}\n  x{scael}: {model: sim, matrix: {scael: [1, 2]}}\n",
          "s.yaml:5:35: unknown key \"scael\" in arms.x{scael}.matrix, expected model, baseline, "
-         "matrix, draft, prune, scale, fail, acceptance, gamma, draft_us or verify_us, did you "
-         "mean "
-         "scale\n"},
+         "matrix, draft, prune, batch, concurrency, requests, scale, fail, acceptance, gamma, "
+         "draft_us or verify_us, did you mean scale\n"},
         {"  base: {model: sim}\n  x{scale}: {model: sim, matrix: {scale: 1}}\n",
          "s.yaml:5:42: arms.x{scale}.matrix.scale is \"1\", expected a list of values\n"},
         {"  base: {model: sim}\n  x{scale}: {model: sim, matrix: {scale: []}}\n",

@@ -168,7 +168,7 @@ static void test_residences(void **state)
     infos[2].workspace_bytes = 90;
     infos[1].weights_bytes = 3000;
     infos[3].weights_bytes = 1000;
-    assert_int_equal(pl_plan_kv_bytes(s, &infos[0]), 1010);
+    assert_int_equal(pl_plan_kv_bytes(s, 0, &infos[0]), 1010);
 
     p = make(s, infos, 5000 + 1010 + 90 + 3000 + 1010 + 1000 + 1010, 1);
     assert_int_equal(p->n_residences[0], 1);
@@ -274,7 +274,7 @@ static void test_tokens_by_context(void **state)
     assert_int_equal(p->shape.tokens, 201);
     assert_true(near(pl_plan_trial_s(s, infos, 0, 0), (2000 + 200 * 300) * 1e-6));
     assert_true(near(pl_plan_trial_s(s, infos, 0, 1), (2200 + 40 * 300) * 1e-6));
-    assert_int_equal(pl_plan_kv_bytes(s, &infos[0]), 12010); /* 1000 + 201, not 1100 + 201 */
+    assert_int_equal(pl_plan_kv_bytes(s, 0, &infos[0]), 12010); /* 1000 + 201, not 1100 + 201 */
     assert_non_null(strstr(s->resolved_text, "\"tokens\":[201,41]"));
     pl_plan_free(p);
     pl_sweep_free(s);

@@ -106,6 +106,12 @@ static enum pl_status parse_arm(struct pl_job *j, uint32_t i, struct pl_err *err
         !get_u32(plan, "residence", &a->residence) || a->group >= j->n_groups)
         return bad(err, "an arm");
     a->sim = json_is_true(json_object_get(plan, "sim"));
+    const int64_t clients = pl_json_get_i64(a->json, "concurrency", 1);
+    const int64_t n = clients > 1 ? pl_json_get_i64(a->json, "requests", clients)
+                                  : pl_json_get_i64(a->json, "batch", 1);
+    if (n < 1 || n > j->shape.batch)
+        return bad(err, "an arm's batch");
+    a->sequences = (uint32_t)n;
     return find_engine(j, model, &a->engine, err);
 }
 

@@ -24,6 +24,7 @@ struct pl_job_arm {
     const char *model, *draft_model; /* draft_model: NULL where nothing drafts */
     uint32_t group, residence, engine;
     bool sim;
+    uint32_t sequences; /* of a trial, ≤ shape.batch */
 };
 
 struct pl_job {

@@ -118,7 +118,7 @@ static enum pl_status sequence_times(const json_t *list, uint32_t cap, float *ou
 }
 
 static enum pl_status get_sequences(const json_t *result, const struct pl_shape *shape,
-                                    struct pl_row *row, struct pl_err *err)
+                                    uint32_t sequences, struct pl_row *row, struct pl_err *err)
 {
     const json_t *generated, *tokens, *times;
     enum pl_status st = member(result, "generated", true, &generated, err);
@@ -128,9 +128,12 @@ static enum pl_status get_sequences(const json_t *result, const struct pl_shape 
         st = member(result, "token_ns", true, &times, err);
     if (st != PL_OK)
         return st;
-    if (!generated || json_array_size(generated) == 0 || json_array_size(generated) > shape->batch)
-        return bad(err, "generated", "a list with one count a sequence");
-    if (json_array_size(tokens) > shape->batch || json_array_size(times) > shape->batch)
+    if (!generated || json_array_size(generated) != sequences)
+        return pl_fail(
+            err, PL_EPROTO,
+            "result: \"generated\" has %zu counts, expected one for each of %u sequences",
+            json_array_size(generated), sequences);
+    if (json_array_size(tokens) > sequences || json_array_size(times) > sequences)
         return bad(err, "tokens", "one list a sequence");
     uint64_t sum = 0;
     for (size_t b = 0; b < json_array_size(generated); b++) {
@@ -316,7 +319,7 @@ static enum pl_status get_quality(const json_t *result, const struct pl_shape *s
 }
 
 enum pl_status pl_row_from_result(const json_t *result, const struct pl_shape *shape,
-                                  struct pl_row *row, struct pl_err *err)
+                                  uint32_t sequences, struct pl_row *row, struct pl_err *err)
 {
     const json_t *synthetic = json_object_get(result, "synthetic");
     pl_row_clear(row, shape);
@@ -332,7 +335,7 @@ enum pl_status pl_row_from_result(const json_t *result, const struct pl_shape *s
     if (st == PL_OK)
         st = get_counts(result, t, err);
     if (st == PL_OK)
-        st = get_sequences(result, shape, row, err);
+        st = get_sequences(result, shape, sequences, row, err);
     if (st == PL_OK)
         st = get_kv(result, shape, row, err);
     if (st == PL_OK)

@@ -181,10 +181,11 @@ static void release_run(struct pl_worker *w)
     pl_samples_free(w->samples);
     pl_text_cache_free(w->texts);
     pl_node_close(w->node);
-    for (int i = 0; i < INPUTS; i++) {
+    for (uint32_t i = 0; i < w->n_inputs; i++)
         json_decref(w->inputs[i].ids);
-        w->inputs[i].ids = NULL;
-    }
+    free(w->inputs);
+    w->inputs = NULL;
+    w->n_inputs = 0;
     pl_job_free(w->job);
     free(w->cpu_list);
     w->job = NULL;

@@ -309,7 +309,8 @@ static void take_result(struct pl_worker *w, const json_t *answer)
     const struct engine *e = &w->engines[w->job->arms[it->arm].engine];
     struct pl_err err = {""};
     char why[256];
-    if (pl_row_from_result(answer, &w->job->shape, &w->row, &err) != PL_OK ||
+    if (pl_row_from_result(answer, &w->job->shape, w->job->arms[it->arm].sequences, &w->row,
+                           &err) != PL_OK ||
         pl_spans_from_result(answer, w->spans, &w->n_spans, &err) != PL_OK) {
         pl_block_fail(w, PL_REASON_GARBAGE, err.text, pl_runner_stderr_tail(e->runner), true);
         return;

@@ -58,6 +58,8 @@ enum pl_status pl_engines_init(struct pl_worker *w, struct pl_err *err)
     w->warm = calloc(cells, sizeof *w->warm);
     w->warm_fails = calloc(j->shape.arms, sizeof *w->warm_fails);
     w->history = calloc(cells, sizeof *w->history);
+    w->inputs = calloc((size_t)j->shape.batch + INPUTS, sizeof *w->inputs);
+    w->n_inputs = w->inputs ? j->shape.batch + INPUTS : 0;
     if (!w->models || !w->engines || !w->warm || !w->warm_fails || !w->history)
         return pl_fail(err, PL_ENOMEM, "worker");
     json_object_foreach ((json_t *)j->models, name, value) {

@@ -16,7 +16,7 @@
 #include <limits.h>
 
 #define HISTORY 8
-#define INPUTS 16
+#define INPUTS 16 /* kept beside those of the trial in hand */
 #define NEIGHBOURS_UNKNOWN 65535
 
 struct model {
@@ -117,8 +117,8 @@ struct pl_worker {
     uint16_t *warm_fails;    /* [arms] in a row */
     struct history *history; /* [arms][contexts] */
     struct history load_history;
-    struct input inputs[INPUTS];
-    uint32_t next_input;
+    struct input *inputs; /* [n_inputs] */
+    uint32_t n_inputs, next_input;
 
     /* leases */
     int64_t lease_ns, lease_until, last_heard, last_sent;

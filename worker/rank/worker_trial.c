@@ -20,7 +20,7 @@ static bool exclusive(const struct pl_worker *w, uint32_t arm)
 
 static json_t *cached_ids(struct pl_worker *w, uint32_t model, uint32_t sample, uint32_t context)
 {
-    for (uint32_t i = 0; i < INPUTS; i++) {
+    for (uint32_t i = 0; i < w->n_inputs; i++) {
         const struct input *in = &w->inputs[i];
         if (in->ids && in->model == model && in->sample == sample && in->context == context)
             return in->ids;
@@ -68,7 +68,7 @@ void pl_trial_ids_event(struct pl_worker *w, enum pl_runner_event ev, const json
     e->state = ENGINE_READY;
     if (ev == PL_RUNNER_ANSWER && json_is_array(ids)) {
         w->inputs[w->next_input].ids = json_incref(ids);
-        w->next_input = (w->next_input + 1) % INPUTS;
+        w->next_input = (w->next_input + 1) % w->n_inputs;
         return;
     }
     char why[512];
@@ -147,23 +147,82 @@ void pl_trial_ceilings_event(struct pl_worker *w, enum pl_runner_event ev, const
 
 /* ---- the request ---- */
 
+/* The `sample` of one sequence, with what a foreign engine cannot look up. */
+static enum pl_status one_sample(struct pl_worker *w, const struct pl_job_engine *def,
+                                 uint32_t model, uint32_t context, uint32_t sample, json_t **out,
+                                 struct pl_err *err)
+{
+    json_t *o = pl_samples_request(w->samples, sample);
+    enum pl_status st = o ? PL_OK : pl_fail(err, PL_ENOMEM, "a trial request");
+    if (st == PL_OK && model != UINT32_MAX)
+        json_object_set(o, "ids", cached_ids(w, model, sample, context));
+    else if (st == PL_OK && def->exec && strcmp(pl_json_get_str(o, "kind", ""), "text") == 0)
+        st = add_text(w, o, context, err);
+    if (st == PL_OK)
+        *out = o;
+    else
+        json_decref(o);
+    return st;
+}
+
+/* `sample`, and with several sequences `samples`, into the request. */
+static enum pl_status add_samples(struct pl_worker *w, json_t *request, uint32_t arm,
+                                  uint32_t model, uint32_t context, uint32_t sample,
+                                  struct pl_err *err)
+{
+    const struct pl_job *j = w->job;
+    const struct pl_job_engine *def = &j->engines[j->arms[arm].engine];
+    const uint32_t n = j->arms[arm].sequences;
+    json_t *list = n > 1 ? json_array() : NULL;
+    enum pl_status st = PL_OK;
+    for (uint32_t b = 0; b < n && st == PL_OK; b++) {
+        json_t *o = NULL;
+        const uint32_t of = pl_samples_in_group(j->shape.samples, n, sample, b);
+        st = one_sample(w, def, model, context, of, &o, err);
+        if (st == PL_OK && ((b == 0 && json_object_set(request, "sample", o) != 0) ||
+                            (n > 1 && json_array_append(list, o) != 0)))
+            st = pl_fail(err, PL_ENOMEM, "a trial request");
+        json_decref(o);
+    }
+    if (st == PL_OK && list && json_object_set(request, "samples", list) != 0)
+        st = pl_fail(err, PL_ENOMEM, "a trial request");
+    json_decref(list);
+    return st;
+}
+
+/* The model whose tokenizer makes the ids of an arm's samples (UINT32_MAX: none does), once all ids
+ * are there. NEED_WAIT and NEED_NOW as pl_trial_send has them. */
+static enum need ids_ready(struct pl_worker *w, uint32_t arm, uint32_t context, uint32_t sample,
+                           uint32_t *model, struct pl_err *err)
+{
+    const struct pl_job *j = w->job;
+    const struct pl_job_engine *def = &j->engines[j->arms[arm].engine];
+    const uint32_t n = j->arms[arm].sequences;
+    *model = UINT32_MAX;
+    if (!def->exec || !def->ids_from)
+        return NEED_READY;
+    *model = pl_engine_model(w, def->ids_from);
+    if (*model == UINT32_MAX) {
+        pl_fail(err, PL_EPROTO, "ids_from: no model %s", def->ids_from);
+        return NEED_NOW;
+    }
+    for (uint32_t b = 0; b < n; b++) {
+        const uint32_t of = pl_samples_in_group(j->shape.samples, n, sample, b);
+        if (!cached_ids(w, *model, of, context))
+            return ask_ids(w, *model, of, context, err);
+    }
+    return NEED_READY;
+}
+
 enum need pl_trial_send(struct pl_worker *w, uint32_t arm, uint32_t context, uint32_t sample,
                         uint32_t repeat, uint32_t attempt, bool timed, struct pl_err *err)
 {
     const struct pl_job *j = w->job;
-    const struct pl_job_engine *def = &j->engines[j->arms[arm].engine];
     struct engine *e = &w->engines[j->arms[arm].engine];
-    json_t *ids = NULL;
-    if (def->exec && def->ids_from) {
-        const uint32_t model = pl_engine_model(w, def->ids_from);
-        if (model == UINT32_MAX) {
-            pl_fail(err, PL_EPROTO, "ids_from: no model %s", def->ids_from);
-            return NEED_NOW;
-        }
-        ids = cached_ids(w, model, sample, context);
-        if (!ids)
-            return ask_ids(w, model, sample, context, err);
-    }
+    uint32_t model;
+    const enum need need = ids_ready(w, arm, context, sample, &model, err);
+    if (need != NEED_READY)
+        return need;
     if (w->node && exclusive(w, arm) && !pl_node_try_exclusive(w->node)) {
         w->want_turn = true;
         return NEED_WAIT;
@@ -171,19 +230,13 @@ enum need pl_trial_send(struct pl_worker *w, uint32_t arm, uint32_t context, uin
     w->want_turn = false;
     if (ask_ceilings(w, arm, e))
         return NEED_WAIT;
-    json_t *from = pl_samples_request(w->samples, sample);
-    enum pl_status st = from ? PL_OK : pl_fail(err, PL_ENOMEM, "a trial request");
-    if (st == PL_OK && ids)
-        json_object_set(from, "ids", ids);
-    else if (st == PL_OK && def->exec && strcmp(pl_json_get_str(from, "kind", ""), "text") == 0)
-        st = add_text(w, from, context, err);
     json_t *request =
-        st != PL_OK ? NULL
-                    : json_pack("{s:s,s:s,s:I,s:I,s:O,s:i,s:i,s:b}", "type", "trial", "arm",
-                                j->arms[arm].name, "context", (json_int_t)j->contexts[context],
-                                "tokens", (json_int_t)j->tokens[context], "sample", from, "repeat",
-                                (int)repeat, "attempt", (int)attempt, "timed", timed);
-    json_decref(from);
+        json_pack("{s:s,s:s,s:I,s:I,s:i,s:i,s:b}", "type", "trial", "arm", j->arms[arm].name,
+                  "context", (json_int_t)j->contexts[context], "tokens",
+                  (json_int_t)j->tokens[context], "repeat", (int)repeat, "attempt", (int)attempt,
+                  "timed", timed);
+    enum pl_status st = request ? add_samples(w, request, arm, model, context, sample, err)
+                                : pl_fail(err, PL_ENOMEM, "a trial request");
     w->neighbours_min = UINT16_MAX;
     w->neighbours_max = 0;
     if (w->node)
@@ -193,13 +246,10 @@ enum need pl_trial_send(struct pl_worker *w, uint32_t arm, uint32_t context, uin
     w->trial_unix = pl_wall_ns();
     w->trial_began = pl_now_ns();
     if (st == PL_OK)
-        st =
-            request
-                ? pl_runner_send(e->runner, request,
-                                 pl_history_deadline(&w->history[arm * j->shape.contexts + context],
-                                                     j->timeout_ns, j->arms[arm].sim),
-                                 err)
-                : pl_fail(err, PL_ENOMEM, "a trial request");
+        st = pl_runner_send(e->runner, request,
+                            pl_history_deadline(&w->history[arm * j->shape.contexts + context],
+                                                j->timeout_ns, j->arms[arm].sim),
+                            err);
     json_decref(request);
     if (st != PL_OK) {
         pl_trial_over(w);

@@ -41,6 +41,7 @@ void pl_trial_result_quality(struct pl_trial_result *r, const char *name, double
 void pl_trial_result_init(struct pl_trial_result *r)
 {
     memset(r, 0, sizeof(*r));
+    r->sequences = 1;
     for (int i = 0; i < PL_PHASE_COUNT; i++)
         r->phase_ns[i] = -1;
     r->weights_bytes = r->kv_bytes = r->workspace_bytes = -1;

@@ -86,8 +86,9 @@ struct pl_trial_request {
     uint64_t id;
     const char *arm;
     int64_t context;
-    int64_t tokens; /* at most the load's; 0: the load's */
-    const json_t *sample;
+    int64_t tokens;        /* at most the load's; 0: the load's */
+    const json_t *sample;  /* of the first sequence */
+    const json_t *samples; /* of every sequence; NULL: there is one */
     int64_t repeat, attempt;
     bool timed; /* false: a warm-up */
 };
@@ -111,15 +112,18 @@ struct pl_trial_quality {
 };
 #define PL_TRIAL_QUALITIES 8
 
-/* One sequence's outcome. Pointers are the engine's, valid until its next call. A phase of −1 was
- * not measured. */
+/* A trial's outcome: one sequence, or `sequences` of them. Pointers are the engine's, valid until
+ * its next call. A phase of −1 was not measured. */
 struct pl_trial_result {
-    uint32_t prompt_tokens, generated;
-    const int32_t *tokens;   /* [generated] */
-    const int64_t *token_ns; /* [generated] since the trial's start */
+    uint32_t prompt_tokens, generated; /* over all sequences */
+    uint32_t sequences;                /* ≥ 1 */
+    const uint32_t *lengths;           /* [sequences] tokens of each; NULL: one of `generated` */
+    uint32_t stride; /* sequence b's tokens and their times begin at b · stride */
+    const int32_t *tokens;
+    const int64_t *token_ns; /* since the trial's start */
     int64_t phase_ns[PL_PHASE_COUNT];
     int64_t ttft_ns, total_ns;
-    const uint32_t *kv_len; /* [layers] after prefill */
+    const uint32_t *kv_len; /* [sequences][layers] after prefill */
     uint32_t layers;
     const uint32_t *kv_len_draft; /* [layers_draft] the drafter's; NULL: there is none */
     uint32_t layers_draft;

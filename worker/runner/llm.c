@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "worker/runner/host.h"
+#include "worker/runner/llm_batch.h"
 #include "worker/runner/llm_prune.h"
 
 #include <stdlib.h>
@@ -29,6 +30,7 @@ static enum pl_status llm_open(void **state, struct pl_err *err)
 
 static void free_model(struct llm_model *m)
 {
+    llm_batch_free(&m->batch);
     pl_session_free(m->session);
     pl_model_free(m->model);
     pl_tokenizer_free(m->tokenizer);
@@ -103,6 +105,7 @@ static void llm_close(void *state)
     free(s->out_tokens);
     free(s->out_ns);
     free(s->rounds);
+    llm_batch_buffers_free(&s->buffers);
     free(s);
 }
 
@@ -120,8 +123,10 @@ static void check_arm(const json_t *arm, json_t *errors)
 
     if (json_is_object(prune) && json_is_object(draft))
         say(errors, "prune and draft: this runner's engine does one of them in an arm");
-    if (pl_json_get_i64(arm, "batch", 1) != 1 || pl_json_get_i64(arm, "concurrency", 1) != 1)
-        say(errors, "batch, concurrency: this runner's engine runs one sequence");
+    struct llm_sequences q;
+    struct pl_err err = {""};
+    if (llm_sequences_read(arm, &q, &err))
+        say(errors, err.text);
 }
 
 static int64_t largest(const json_t *contexts)
@@ -223,6 +228,7 @@ static enum pl_status llm_describe(void *state, const json_t *q, json_t *answer,
     struct pl_entry e;
     struct pl_err err = {""};
     struct llm_draft_info draft = {.max_rounds = 0};
+    struct llm_sequences sequences = {1, 1, 0};
     int64_t kv = 0;
     enum pl_status st = pl_entry_read(json_object_get(q, "model"), &e, &err);
 
@@ -242,7 +248,11 @@ static enum pl_status llm_describe(void *state, const json_t *q, json_t *answer,
         so.max_tokens = (size_t)positions;
         so.max_source = (size_t)source;
         kv = pl_arch_kv_bytes_per_token(&info.arch, so.kv_dtype);
-        pl_session_bytes(&info.arch, &so, &mem);
+        if (llm_sequences_read(json_object_get(q, "arm"), &sequences, &err))
+            sequences.slots = 1; /* check_arm has said it */
+        else if (sequences.all > 1 && data && strcmp(data, "text") && strcmp(data, "synthetic"))
+            say(errors, "batch, concurrency: this runner's engine runs scenes one at a time");
+        pl_sessions_bytes(&info.arch, &so, sequences.slots, &mem);
         check_contexts(q, contexts, &info.arch, errors);
         llm_prune_check(json_object_get(q, "arm"), &info.arch, errors);
         json_t *work = json_array_size(errors) ? NULL : work_list(q, &info, so.kv_dtype);
@@ -332,8 +342,9 @@ static enum pl_status add_model(struct llm_state *s, const char *name, json_t *e
 }
 
 static enum pl_status add_arm(struct llm_state *s, const char *name, const json_t *arm,
-                              struct pl_err *err)
+                              const struct pl_load *l, struct pl_err *err)
 {
+    struct llm_sequences sequences = {1, 1, 0};
     struct llm_model *m = find_model(s, pl_json_get_str(arm, "model", ""));
     json_t *errors = json_array();
     enum pl_status st = PL_OK;
@@ -346,6 +357,11 @@ static enum pl_status add_arm(struct llm_state *s, const char *name, const json_
         st = pl_fail(err, PL_EUNSUPPORTED, "arm %s: %s", name,
                      json_string_value(json_array_get(errors, 0)));
     json_decref(errors);
+    if (st)
+        return st;
+    st = llm_sequences_read(arm, &sequences, err);
+    if (!st && sequences.all > 1 && l->max_context)
+        st = llm_batch_room(s, m, &sequences, l->max_context, l->prefill_only ? 1 : l->tokens, err);
     if (st)
         return st;
     for (a = s->arms; a; a = a->next) {
@@ -364,6 +380,7 @@ static enum pl_status add_arm(struct llm_state *s, const char *name, const json_
         s->arms = a;
     }
     a->model = m;
+    a->sequences = sequences;
     llm_prune_set(&a->pruned, arm);
     st = llm_draft_arm(s, a, arm, err);
     return st ? pl_err_prefix(err, st, "arm %s", name) : PL_OK;
@@ -463,7 +480,7 @@ static enum pl_status llm_load(void *state, const struct pl_load *l, json_t *mod
         st = load_models(s, l, models_out, &fault->err);
     json_object_foreach ((json_t *)l->arms, name, arm) {
         if (!st)
-            st = add_arm(s, name, arm, &fault->err);
+            st = add_arm(s, name, arm, l, &fault->err);
     }
     for (struct llm_arm *a = s->arms; !st && a; a = a->next)
         st = ready_arm(s, a, l, &fault->err);

@@ -13,6 +13,34 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* How many sequences a trial runs. */
+struct llm_sequences {
+    uint32_t all;     /* of a trial */
+    uint32_t slots;   /* of them in memory at once */
+    uint32_t clients; /* of a closed loop; 0: a fixed batch */
+};
+
+/* A model's further sequences, beside llm_model.session. */
+struct llm_batch {
+    struct pl_session **more; /* [n] */
+    float **states;           /* [n] encoders: as llm_model.states */
+    size_t n;
+    size_t max_source;
+    float *logits; /* [n_logits, vocab] of a step */
+    size_t n_logits;
+};
+
+/* What trials of several sequences are made of; grown, never shrunk. */
+struct llm_buffers {
+    int32_t *ids;                                /* [sequences, context] */
+    int32_t *tokens;                             /* [sequences, tokens] */
+    int64_t *ns;                                 /* [sequences, tokens] */
+    uint32_t *kv_len;                            /* [sequences, layers] */
+    uint32_t *lengths, *queue, *running;         /* [sequences] */
+    int64_t *answered;                           /* [sequences] */
+    size_t n_ids, n_tokens, n_kv_len, n_lengths; /* elements */
+};
+
 struct llm_model {
     char *name;
     json_t *json;          /* its entry */
@@ -27,6 +55,7 @@ struct llm_model {
     uint32_t *kv_len;           /* [layers] */
     int32_t eos[PL_MAX_EOS];
     size_t n_eos;
+    struct llm_batch batch;
     size_t quality; /* ids of the text behind a prompt that are scored after a trial */
     float *verify;  /* logits [LLM_QUALITY_ROWS, vocab] of them; NULL without */
     bool fresh;     /* of the load in hand */
@@ -47,6 +76,7 @@ struct llm_pruned {
 struct llm_arm {
     char *name;
     struct llm_model *model;
+    struct llm_sequences sequences;
     json_t *draft;                   /* its key, or NULL: it does not draft */
     struct pl_draft_opts draft_opts; /* borrows from draft */
     struct llm_model *drafter;       /* NULL: drafts without a model */
@@ -71,6 +101,7 @@ struct llm_state {
     int64_t *out_ns;               /* [tokens] */
     struct pl_trial_round *rounds; /* [tokens] */
     struct pl_trial_span spans[PL_SPEC_MAX_SPANS];
+    struct llm_buffers buffers;
 };
 
 /* Positions and rows of a source that `context` ids and `tokens` generated ones need. */
@@ -94,6 +125,15 @@ enum pl_status llm_sample_ids(struct llm_state *s, const struct pl_tokenizer *to
                               const struct pl_err *no_tokenizer, int32_t vocab,
                               const json_t *sample, int64_t context, int64_t *tokenize_ns,
                               struct pl_fault *fault);
+bool llm_is_eos(const struct llm_model *m, int32_t id);
+/* The fault of logits that are no numbers, of a sequence's token. */
+enum pl_status llm_numeric(struct pl_fault *f, int64_t token);
+bool llm_all_finite(const float *v, size_t n);
+/* Bytes of a trial on these sessions. KV: what the sequences' tokens take at its end; what the
+ * sessions hold besides is workspace (drafted: they are known already). Other: resident at the peak
+ * and none of ours. */
+void llm_measure_bytes(const struct llm_model *m, struct pl_session *const *sessions, size_t n,
+                       bool drafted, struct pl_trial_result *out);
 /* --- llm_draft.c: arms that draft --- */
 struct llm_draft_info {
     int64_t max_rounds, weights_bytes, kv_bytes_per_token; /* of the drafter; 0: none */

@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "pruning/pruner.h"
 #include "worker/runner/host.h"
+#include "worker/runner/llm_batch.h"
 #include "worker/runner/llm_prune.h"
 
 #include <math.h>
@@ -158,7 +159,7 @@ enum pl_status llm_session(struct llm_model *m, int64_t context, int64_t tokens,
     return pl_session_create(m->model, &o, &m->session, err);
 }
 
-static enum pl_status numeric(struct pl_fault *f, int64_t token)
+enum pl_status llm_numeric(struct pl_fault *f, int64_t token)
 {
     return fault(f,
                  pl_fail(&f->err, PL_EFORMAT, "the logits of token %lld are NaN or infinite",
@@ -171,7 +172,7 @@ struct times {
     uint32_t generated;
 };
 
-static bool is_eos(const struct llm_model *m, int32_t id)
+bool llm_is_eos(const struct llm_model *m, int32_t id)
 {
     for (size_t i = 0; i < m->n_eos; i++)
         if (m->eos[i] == id)
@@ -209,20 +210,20 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
     int32_t id = pl_pick(m->first, vocab, m->eos, masked);
     t->first = t->last = pl_now_ns();
     if (id < 0)
-        return numeric(f, 0);
+        return llm_numeric(f, 0);
     s->out_tokens[0] = id;
     s->out_ns[0] = t->first - t->start;
     for (int32_t l = 0; l < a->layers; l++) /* of the prompt: behind an encoder, of the source */
         m->kv_len[l] =
             a->encoder_layers ? (uint32_t)s->ids.n : (uint32_t)pl_session_kv_len(m->session, l);
-    while (n < tokens && !(s->stop_at_eos && is_eos(m, id))) {
+    while (n < tokens && !(s->stop_at_eos && llm_is_eos(m, id))) {
         st = pl_session_decode(m->session, id, m->step, &f->err);
         if (st)
             return fault(f, st, PL_FAULT_RUNNER);
         id = pl_pick(m->step, vocab, m->eos, masked);
         t->last = pl_now_ns();
         if (id < 0)
-            return numeric(f, n);
+            return llm_numeric(f, n);
         s->out_tokens[n] = id;
         s->out_ns[n++] = t->last - t->start;
     }
@@ -230,7 +231,7 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
     return PL_OK;
 }
 
-static bool all_finite(const float *v, size_t n)
+bool llm_all_finite(const float *v, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         if (!isfinite(v[i]))
@@ -238,15 +239,14 @@ static bool all_finite(const float *v, size_t n)
     return true;
 }
 
-/* Bytes of this trial. KV: what the sequence's tokens take at its end; what the session holds
- * besides is workspace. Other: resident at the peak and none of ours. */
-static void measure_bytes(const struct llm_model *m, bool drafted, struct pl_trial_result *out)
+void llm_measure_bytes(const struct llm_model *m, struct pl_session *const *sessions, size_t n,
+                       bool drafted, struct pl_trial_result *out)
 {
     struct pl_session_memory mem;
     struct pl_resident r;
 
     pl_host_resident(&r);
-    pl_session_memory(m->session, &mem);
+    pl_sessions_memory(sessions, n, &mem);
     if (!drafted) {
         out->weights_bytes = pl_model_info(m->model)->weights_bytes;
         out->kv_bytes = mem.kv_bytes_used;
@@ -276,13 +276,13 @@ static enum pl_status check_numbers(const struct llm_state *s, const struct llm_
     out->hashed = true;
     out->ids_hash = pl_hash64(0, s->ids.ids, s->ids.n * sizeof(s->ids.ids[0]));
     out->logits_hash = pl_hash64(0, last, n * sizeof(float));
-    if (!all_finite(last, n) && !a->causal)
+    if (!llm_all_finite(last, n) && !a->causal)
         return fault(f, pl_fail(&f->err, PL_EFORMAT, "the hidden states are NaN or infinite"),
                      PL_FAULT_NUMERIC);
-    if (!all_finite(last, n))
-        return numeric(f, 0);
-    if (out->generated > 1 && !all_finite(m->step, n))
-        return numeric(f, out->generated - 1);
+    if (!llm_all_finite(last, n))
+        return llm_numeric(f, 0);
+    if (out->generated > 1 && !llm_all_finite(m->step, n))
+        return llm_numeric(f, out->generated - 1);
     return PL_OK;
 }
 
@@ -375,7 +375,7 @@ static enum pl_status run_trial(struct llm_state *s, struct llm_arm *arm, int64_
                 : plain_trial(s, arm, tokens, &t, out, f);
     if (st)
         return st;
-    measure_bytes(m, drafts, out);
+    llm_measure_bytes(m, &m->session, 1, drafts, out);
     st = check_numbers(s, m, out, f);
     if (!st && !drafts)
         llm_quality(s, m, q, out);
@@ -393,6 +393,8 @@ enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct p
     if (!arm || s->tokens < 1)
         return fault(f, pl_fail(&f->err, PL_EUSAGE, "arm %s is not loaded", q->arm),
                      PL_FAULT_RUNNER);
+    if (arm->sequences.all > 1)
+        return llm_batch_trial(s, arm, q, out, f);
     st = prepare(s, arm, q->context, tokens, f);
     if (st)
         return st;

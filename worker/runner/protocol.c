@@ -264,6 +264,36 @@ static void put_quality(struct pl_jsonout *o, const struct pl_trial_result *r)
     pl_jsonout_lit(o, "}");
 }
 
+static uint32_t length_of(const struct pl_trial_result *r, uint32_t sequence)
+{
+    return r->lengths ? r->lengths[sequence] : r->generated;
+}
+
+static void next_item(struct pl_jsonout *o, uint32_t i)
+{
+    pl_jsonout_raw(o, ",", i ? 1 : 0);
+}
+
+static void put_sequences(struct pl_jsonout *o, const struct pl_trial_result *r)
+{
+    pl_jsonout_lit(o, ",\"generated\":[");
+    for (uint32_t b = 0; b < r->sequences; b++) {
+        next_item(o, b);
+        pl_jsonout_u64(o, length_of(r, b));
+    }
+    pl_jsonout_lit(o, "],\"tokens\":[");
+    for (uint32_t b = 0; b < r->sequences; b++) {
+        next_item(o, b);
+        pl_jsonout_i32s(o, r->tokens + (size_t)b * r->stride, length_of(r, b));
+    }
+    pl_jsonout_lit(o, "],\"token_ns\":[");
+    for (uint32_t b = 0; b < r->sequences; b++) {
+        next_item(o, b);
+        pl_jsonout_i64s(o, r->token_ns + (size_t)b * r->stride, length_of(r, b));
+    }
+    pl_jsonout_lit(o, "]");
+}
+
 enum pl_status pl_protocol_put_result(struct pl_protocol *p, uint64_t id,
                                       const struct pl_trial_result *r, struct pl_err *err)
 {
@@ -274,13 +304,7 @@ enum pl_status pl_protocol_put_result(struct pl_protocol *p, uint64_t id,
     pl_jsonout_u64(o, id);
     pl_jsonout_lit(o, ",\"prompt_tokens\":");
     pl_jsonout_u64(o, r->prompt_tokens);
-    pl_jsonout_lit(o, ",\"generated\":[");
-    pl_jsonout_u64(o, r->generated);
-    pl_jsonout_lit(o, "],\"tokens\":[");
-    pl_jsonout_i32s(o, r->tokens, r->generated);
-    pl_jsonout_lit(o, "],\"token_ns\":[");
-    pl_jsonout_i64s(o, r->token_ns, r->generated);
-    pl_jsonout_lit(o, "]");
+    put_sequences(o, r);
     put_phases(o, r->phase_ns);
     pl_jsonout_lit(o, ",\"ttft_ns\":");
     pl_jsonout_i64(o, r->ttft_ns);
@@ -288,7 +312,10 @@ enum pl_status pl_protocol_put_result(struct pl_protocol *p, uint64_t id,
     pl_jsonout_i64(o, r->total_ns);
     if (r->layers) {
         pl_jsonout_lit(o, ",\"kv_len\":[[");
-        pl_jsonout_u32s(o, r->kv_len, r->layers);
+        for (uint32_t b = 0; b < r->sequences; b++) {
+            next_item(o, b);
+            pl_jsonout_u32s(o, r->kv_len + (size_t)b * r->layers, r->layers);
+        }
         pl_jsonout_lit(o, "]");
         if (r->layers_draft) {
             pl_jsonout_lit(o, ",[");

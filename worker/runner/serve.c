@@ -324,6 +324,7 @@ static enum pl_status read_trial(const json_t *q, struct pl_trial_request *t, st
     enum pl_status st = pl_json_str(q, "arm", NULL, &t->arm, &f->err);
 
     t->sample = json_object_get(q, "sample");
+    t->samples = json_object_get(q, "samples");
     if (!st)
         st = pl_json_i64(q, "context", 0, &t->context, &f->err);
     if (!st)
@@ -340,6 +341,9 @@ static enum pl_status read_trial(const json_t *q, struct pl_trial_request *t, st
         st = pl_fail(
             &f->err, PL_EPROTO,
             "a trial needs \"arm\", \"context\" ≥ 1, \"sample\", and \"tokens\" ≥ 1 or none");
+    if (!st && t->samples && !json_array_size(t->samples))
+        st = pl_fail(&f->err, PL_EPROTO,
+                     "\"samples\": a list of each sequence's sample is expected");
     return st ? bad(f, st) : PL_OK;
 }
 

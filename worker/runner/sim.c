@@ -34,8 +34,9 @@ struct sim_state {
     uint32_t tokens;
     bool prefill_only;
     int64_t started_ns, virtual_ns; /* the clocks that drift goes by */
+    uint64_t *samples;              /* [room_sequences] of the trial in hand */
     struct pl_sim_room room;
-    uint32_t kv_len[1];
+    size_t room_sequences;
 };
 
 struct range {
@@ -52,6 +53,7 @@ static const struct range model_keys[] = {
     {"sample_effect", 0, 0, 10, AT(sample_effect)},
     {"device_effect", 0, 0, 10, AT(device_effect)},
     {"drift_per_hour", 0, -1, 1000, AT(drift_per_hour)},
+    {"batch_cost", 0, 0, 1, AT(batch_cost)},
     {"load_s", 0, 0, 1e6, AT(load_s)},
     {"cold", 1, 1, 1e6, AT(cold)},
 };
@@ -113,6 +115,25 @@ static enum pl_status read_draft(const json_t *o, struct pl_sim_params *p, bool 
     return PL_OK;
 }
 
+static enum pl_status read_sequences(const json_t *arm, struct pl_sim_params *p, struct pl_err *err)
+{
+    int64_t batch = pl_json_get_i64(arm, "batch", 1), n = pl_json_get_i64(arm, "concurrency", 1);
+    int64_t requests = pl_json_get_i64(arm, "requests", n);
+
+    if (batch < 1 || n < 1 || batch > PL_SIM_MAX_SEQUENCES || requests > PL_SIM_MAX_SEQUENCES ||
+        requests < n || (batch > 1 && n > 1))
+        return pl_fail(err, PL_ESWEEP,
+                       "batch %lld, concurrency %lld, requests %lld: the simulated engine runs one "
+                       "of batch and concurrency, up to %d sequences",
+                       (long long)batch, (long long)n, (long long)requests, PL_SIM_MAX_SEQUENCES);
+    p->sequences = (uint32_t)(n > 1 ? requests : batch);
+    p->clients = n > 1 ? (uint32_t)n : 0;
+    if (p->sequences > 1 && p->drafts)
+        return pl_fail(err, PL_ESWEEP, "simulated drafting runs one sequence, not %u",
+                       p->sequences);
+    return PL_OK;
+}
+
 enum pl_status pl_sim_params_read(const json_t *model, const json_t *arm, struct pl_sim_params *out,
                                   struct pl_err *err)
 {
@@ -145,8 +166,10 @@ enum pl_status pl_sim_params_read(const json_t *model, const json_t *arm, struct
     if (st)
         return st;
     p.drafts = in_model || in_arm || json_is_object(draft);
-    *out = p;
-    return PL_OK;
+    st = read_sequences(arm, &p, err);
+    if (!st)
+        *out = p;
+    return st;
 }
 
 static enum pl_status sim_open(void **state, struct pl_err *err)
@@ -156,7 +179,6 @@ static enum pl_status sim_open(void **state, struct pl_err *err)
     if (!s)
         return pl_fail(err, PL_ENOMEM, "simulated engine: no memory");
     s->started_ns = pl_now_ns();
-    s->room.kv_len = s->kv_len;
     *state = s;
     return PL_OK;
 }
@@ -198,6 +220,21 @@ static void sim_unload(void *state, const char *model)
     }
 }
 
+static void free_room(struct sim_state *s)
+{
+    free(s->room.tokens);
+    free(s->room.token_ns);
+    free(s->room.rounds);
+    free(s->room.kv_len);
+    free(s->room.lengths);
+    free(s->room.queue);
+    free(s->room.running);
+    free(s->room.answered);
+    free(s->samples);
+    s->samples = NULL;
+    memset(&s->room, 0, sizeof(s->room));
+}
+
 static void sim_close(void *state)
 {
     struct sim_state *s = state;
@@ -205,9 +242,7 @@ static void sim_close(void *state)
     if (!s)
         return;
     sim_unload(s, NULL);
-    free(s->room.tokens);
-    free(s->room.token_ns);
-    free(s->room.rounds);
+    free_room(s);
     free(s);
 }
 
@@ -228,8 +263,6 @@ static enum pl_status sim_describe(void *state, const json_t *request, json_t *a
         json_array_append_new(errors,
                               json_sprintf("tokens: %lld, the simulated engine makes 1 to %d",
                                            (long long)tokens, PL_SIM_MAX_TOKENS));
-    if (pl_json_get_i64(arm, "batch", 1) != 1)
-        json_array_append_new(errors, json_string("batch: the simulated engine runs one sequence"));
     int64_t rounds = !st && p.drafts ? (tokens > 1 ? tokens - 1 : 1) : 0;
     if (json_object_update_new(
             answer,
@@ -317,25 +350,43 @@ static enum pl_status add_arm(struct sim_state *s, const char *name, const json_
     return PL_OK;
 }
 
+/* For `tokens` of the arm with the most sequences. */
 static enum pl_status make_room(struct sim_state *s, int64_t tokens, struct pl_err *err)
 {
     struct pl_sim_room *r = &s->room;
-    size_t n = (size_t)tokens;
+    size_t n = 1, all;
 
-    if (tokens < 1 || tokens > PL_SIM_MAX_TOKENS)
-        return pl_fail(err, PL_ERANGE, "tokens: %lld, the simulated engine makes 1 to %d",
-                       (long long)tokens, PL_SIM_MAX_TOKENS);
-    free(r->tokens);
-    free(r->token_ns);
-    free(r->rounds);
-    r->tokens = malloc(n * sizeof(*r->tokens));
-    r->token_ns = malloc(n * sizeof(*r->token_ns));
-    r->rounds = malloc(n * sizeof(*r->rounds));
     s->tokens = 0;
-    if (!r->tokens || !r->token_ns || !r->rounds)
+    for (const struct sim_arm *a = s->arms; a; a = a->next)
+        n = a->params.sequences > n ? a->params.sequences : n;
+    all = n * (size_t)tokens;
+    if (all > PL_SIM_MAX_TOKENS * (size_t)16)
+        return pl_fail(err, PL_ERANGE, "%zu sequences of %lld tokens are too many", n,
+                       (long long)tokens);
+    free_room(s);
+    r->tokens = malloc(all * sizeof(*r->tokens));
+    r->token_ns = malloc(all * sizeof(*r->token_ns));
+    r->rounds = malloc((size_t)tokens * sizeof(*r->rounds));
+    r->kv_len = malloc(n * sizeof(*r->kv_len));
+    r->lengths = malloc(n * sizeof(*r->lengths));
+    r->queue = malloc(n * sizeof(*r->queue));
+    r->running = malloc(n * sizeof(*r->running));
+    r->answered = malloc(n * sizeof(*r->answered));
+    s->samples = malloc(n * sizeof(*s->samples));
+    if (!r->tokens || !r->token_ns || !r->rounds || !r->kv_len || !r->lengths || !r->queue ||
+        !r->running || !r->answered || !s->samples)
         return no_memory(err);
     s->tokens = (uint32_t)tokens;
+    s->room_sequences = n;
     return PL_OK;
+}
+
+static enum pl_status check_tokens(int64_t tokens, struct pl_err *err)
+{
+    if (tokens >= 1 && tokens <= PL_SIM_MAX_TOKENS)
+        return PL_OK;
+    return pl_fail(err, PL_ERANGE, "tokens: %lld, the simulated engine makes 1 to %d",
+                   (long long)tokens, PL_SIM_MAX_TOKENS);
 }
 
 /* Two runners on one machine have one device unless they say otherwise. */
@@ -353,7 +404,7 @@ static enum pl_status sim_load(void *state, const struct pl_load *l, json_t *mod
                                int64_t *load_ns, struct pl_fault *fault)
 {
     struct sim_state *s = state;
-    enum pl_status st = make_room(s, l->tokens, &fault->err);
+    enum pl_status st = check_tokens(l->tokens, &fault->err);
     double seconds = 0;
     bool really = false;
     const char *name;
@@ -374,6 +425,8 @@ static enum pl_status sim_load(void *state, const struct pl_load *l, json_t *mod
         if (!st)
             st = add_arm(s, name, entry, &fault->err);
     }
+    if (!st)
+        st = make_room(s, l->tokens, &fault->err);
     if (st)
         return pl_fault_set(fault, st, PL_FAULT_LOAD);
     *load_ns = (int64_t)(seconds * 1e9);
@@ -420,6 +473,25 @@ static enum pl_status plant(enum pl_sim_fail f, const struct pl_sim_key *k,
     }
 }
 
+/* The samples of every sequence into the key. */
+static enum pl_status take_samples(struct sim_state *s, const struct sim_arm *a,
+                                   const struct pl_trial_request *q, struct pl_sim_key *k,
+                                   struct pl_fault *fault)
+{
+    size_t n = q->samples ? json_array_size(q->samples) : 1;
+
+    if (n != a->params.sequences || n > s->room_sequences)
+        return pl_fault_set(fault,
+                            pl_fail(&fault->err, PL_EPROTO,
+                                    "%zu samples for an arm of %u sequences", n,
+                                    a->params.sequences),
+                            PL_FAULT_DATA);
+    for (size_t b = 0; q->samples && b < n; b++)
+        s->samples[b] = (uint64_t)pl_json_get_i64(json_array_get(q->samples, b), "index", 0);
+    k->samples = n > 1 ? s->samples : NULL;
+    return PL_OK;
+}
+
 static enum pl_status sim_run(void *state, const struct pl_trial_request *q,
                               struct pl_trial_result *out, struct pl_fault *fault)
 {
@@ -449,6 +521,9 @@ static enum pl_status sim_run(void *state, const struct pl_trial_request *q,
                            .sample = (uint64_t)pl_json_get_i64(q->sample, "index", 0),
                            .repeat = (uint64_t)q->repeat,
                            .attempt = (uint64_t)q->attempt};
+    enum pl_status st = take_samples(s, a, q, &k, fault);
+    if (st)
+        return st;
     if (q->timed) { /* a warm-up has the key of a trial that is yet to come */
         enum pl_sim_fail f = pl_sim_draw_fail(&a->params, &k);
         pl_trial_result_init(out);

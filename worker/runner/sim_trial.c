@@ -32,10 +32,21 @@ static uint64_t trial_key(const struct pl_sim_key *k, uint64_t tag)
     return pl_keyv(k->seed, tag, k->arm, k->context, k->sample, k->repeat, k->attempt);
 }
 
+/* Of the trial's samples, the mean. */
+static double sample_effect(const struct pl_sim_params *p, const struct pl_sim_key *k)
+{
+    double sum = 0;
+
+    if (!k->samples)
+        return log_normal(p->sample_effect, pl_keyv(k->seed, TAG_SAMPLE, k->sample));
+    for (uint32_t b = 0; b < p->sequences; b++)
+        sum += log_normal(p->sample_effect, pl_keyv(k->seed, TAG_SAMPLE, k->samples[b]));
+    return sum / p->sequences;
+}
+
 double pl_sim_factor(const struct pl_sim_params *p, const struct pl_sim_key *k)
 {
-    return p->scale * log_normal(p->noise, trial_key(k, TAG_NOISE)) *
-           log_normal(p->sample_effect, pl_keyv(k->seed, TAG_SAMPLE, k->sample)) *
+    return p->scale * log_normal(p->noise, trial_key(k, TAG_NOISE)) * sample_effect(p, k) *
            log_normal(p->device_effect, pl_keyv(k->seed, TAG_DEVICE, k->device));
 }
 
@@ -51,7 +62,7 @@ enum pl_sim_fail pl_sim_draw_fail(const struct pl_sim_params *p, const struct pl
     return PL_SIM_FAILS;
 }
 
-static int64_t ns_of(double us, double factor)
+int64_t pl_sim_ns(double us, double factor)
 {
     double ns = us * 1e3 * factor;
 
@@ -64,7 +75,7 @@ static void plain(const struct pl_sim_params *p, double factor, uint32_t tokens,
                   const struct pl_sim_room *room, struct pl_trial_result *out)
 {
     for (uint32_t i = 1; i < tokens; i++)
-        room->token_ns[i] = out->ttft_ns + ns_of(p->decode_us * i, factor);
+        room->token_ns[i] = out->ttft_ns + pl_sim_ns(p->decode_us * i, factor);
     out->generated = tokens;
     out->phase_ns[PL_PHASE_DECODE] = room->token_ns[tokens - 1] - out->ttft_ns;
 }
@@ -72,7 +83,8 @@ static void plain(const struct pl_sim_params *p, double factor, uint32_t tokens,
 static void drafted(const struct pl_sim_params *p, const struct pl_sim_key *k, double factor,
                     uint32_t tokens, const struct pl_sim_room *room, struct pl_trial_result *out)
 {
-    int64_t draft = ns_of(p->draft_us * p->gamma, factor), verify = ns_of(p->verify_us, factor);
+    int64_t draft = pl_sim_ns(p->draft_us * p->gamma, factor),
+            verify = pl_sim_ns(p->verify_us, factor);
     int64_t now = out->ttft_ns;
     uint32_t n = 1, gamma = (uint32_t)p->gamma;
     struct pl_rng r;
@@ -100,41 +112,57 @@ static void drafted(const struct pl_sim_params *p, const struct pl_sim_key *k, d
     out->phase_ns[PL_PHASE_VERIFY] = verify * out->n_rounds;
 }
 
-void pl_sim_trial(const struct pl_sim_params *p, const struct pl_sim_key *k, double factor,
-                  uint32_t tokens, bool prefill_only, const struct pl_sim_room *room,
-                  struct pl_trial_result *out)
+/* A greedy engine says the same whatever arm, repeat or attempt: lossless by construction. */
+static uint64_t say(const struct pl_sim_key *k, uint64_t sample, int32_t *tokens, uint32_t n)
 {
+    uint64_t text = pl_keyv(k->seed, TAG_TOKENS, k->context, sample);
     struct pl_rng r;
 
-    pl_trial_result_init(out);
-    if (prefill_only)
-        tokens = 1;
-    out->prompt_tokens = (uint32_t)k->context;
-    out->ttft_ns = ns_of(p->prefill_us_per_token * (double)k->context, factor);
+    pl_rng_init(&r, text);
+    for (uint32_t i = 0; i < n; i++)
+        tokens[i] = (int32_t)pl_rng_below(&r, PL_SIM_VOCAB);
+    return text;
+}
+
+static void one(const struct pl_sim_params *p, const struct pl_sim_key *k, double factor,
+                uint32_t tokens, bool prefill_only, const struct pl_sim_room *room,
+                struct pl_trial_result *out)
+{
+    out->ttft_ns = pl_sim_ns(p->prefill_us_per_token * (double)k->context, factor);
     if (out->ttft_ns < 1)
         out->ttft_ns = 1; /* ratios of times are taken */
     room->token_ns[0] = out->ttft_ns;
-    out->tokens = room->tokens;
-    out->token_ns = room->token_ns;
     out->rounds = room->rounds;
     room->kv_len[0] = out->prompt_tokens;
-    out->kv_len = room->kv_len;
-    out->layers = 1;
     out->phase_ns[PL_PHASE_PREFILL] = out->ttft_ns;
-    out->phase_ns[PL_PHASE_WAIT] = 0;
     if (p->drafts && !prefill_only)
         drafted(p, k, factor, tokens, room, out);
     else
         plain(p, factor, tokens, room, out);
     out->total_ns = room->token_ns[tokens - 1];
+}
 
-    /* A greedy engine says the same whatever arm, repeat or attempt: lossless by construction. */
-    uint64_t text = pl_keyv(k->seed, TAG_TOKENS, k->context, k->sample);
-    pl_rng_init(&r, text);
-    for (uint32_t i = 0; i < tokens; i++)
-        room->tokens[i] = (int32_t)pl_rng_below(&r, PL_SIM_VOCAB);
+void pl_sim_trial(const struct pl_sim_params *p, const struct pl_sim_key *k, double factor,
+                  uint32_t tokens, bool prefill_only, const struct pl_sim_room *room,
+                  struct pl_trial_result *out)
+{
+    pl_trial_result_init(out);
+    if (prefill_only)
+        tokens = 1;
+    out->prompt_tokens = (uint32_t)k->context;
+    out->tokens = room->tokens;
+    out->token_ns = room->token_ns;
+    out->kv_len = room->kv_len;
+    out->layers = 1;
+    out->phase_ns[PL_PHASE_WAIT] = 0;
+    if (k->samples && p->sequences > 1)
+        pl_sim_batch(p, k, factor, tokens, prefill_only, room, out);
+    else
+        one(p, k, factor, tokens, prefill_only, room, out);
+    for (uint32_t b = 1; b < out->sequences; b++)
+        (void)say(k, k->samples[b], room->tokens + (size_t)b * tokens, tokens);
     out->hashed = true;
-    out->ids_hash = text;
-    out->logits_hash = pl_hash64(text, room->tokens, sizeof(room->tokens[0]));
+    out->ids_hash = say(k, k->sample, room->tokens, tokens);
+    out->logits_hash = pl_hash64(out->ids_hash, room->tokens, sizeof(room->tokens[0]));
     out->synthetic = true;
 }
