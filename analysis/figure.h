@@ -16,7 +16,9 @@
 enum pl_figure_id {
     PL_FIGURE_SPEEDUP,         /* intervals per arm and context */
     PL_FIGURE_LATENCY,         /* mean phases, stacked, per context and arm */
+    PL_FIGURE_PERFORMANCE,     /* tokens/s with intervals, per context and arm */
     PL_FIGURE_CONTEXT_SCALING, /* latency and memory; where an arm has three contexts */
+    PL_FIGURE_MEMORY_LATENCY,  /* memory against latency, a curve an arm */
     PL_FIGURE_FAILURES,        /* failed trials per arm and reason; only where there are any */
     PL_FIGURE_COUNT
 };
@@ -45,6 +47,10 @@ enum pl_status pl_figure_draw(const struct pl_figure *f, const char *dir, struct
 void pl_figure_speedup(const struct pl_dataset *d, const struct pl_speedups *s,
                        struct pl_figure *f);
 void pl_figure_latency(const struct pl_dataset *d, struct pl_figure *f);
+void pl_figure_performance(const struct pl_dataset *d, const struct pl_scaling *s,
+                           struct pl_figure *f);
+void pl_figure_memory_latency(const struct pl_dataset *d, const struct pl_scaling *s,
+                              struct pl_figure *f);
 void pl_figure_context_scaling(const struct pl_dataset *d, const struct pl_scaling *s,
                                struct pl_figure *f);
 void pl_figure_failures(const struct pl_dataset *d, struct pl_figure *f);

@@ -1,4 +1,4 @@
-/* Stacked horizontal bars: phases of a trial, failures by reason. */
+/* Horizontal bars: phases of a trial and failures by reason, stacked; tokens/s with intervals. */
 #include "analysis/figure.h"
 #include "analysis/table.h"
 
@@ -19,6 +19,7 @@ struct panel {
     char title[64];
     const char *const *names; /* [bars] */
     double *values;
+    const double *low, *high; /* [bars] ends of a whisker, low 0: none; NULL: no bar has one */
     size_t bars;
 };
 
@@ -44,7 +45,8 @@ static double most_of(const struct chart *c, const struct panel *panels, size_t 
     double most = 0;
     for (size_t i = 0; i < n; i++)
         for (size_t b = 0; b < panels[i].bars; b++)
-            most = fmax(most, total(c, &panels[i], b));
+            most =
+                fmax(most, fmax(total(c, &panels[i], b), panels[i].high ? panels[i].high[b] : 0));
     return most;
 }
 
@@ -61,6 +63,15 @@ static void data(const struct chart *c, const struct panel *p)
         }
         pl_out_text(c->o, "EOD\n");
     }
+    if (!p->low)
+        return;
+    pl_out_text(c->o, "$w << EOD\n");
+    for (size_t b = 0; b < p->bars; b++)
+        if (p->low[b] > 0)
+            pl_out_f(c->o, "%.9g %zu %.9g %.9g\n", total(c, p, b), b, p->low[b], p->high[b]);
+        else
+            pl_out_text(c->o, "NaN NaN NaN NaN\n");
+    pl_out_text(c->o, "EOD\n");
 }
 
 static void draw_panel(const struct chart *c, const struct panel *p, int top, bool last)
@@ -91,7 +102,7 @@ static void draw_panel(const struct chart *c, const struct panel *p, int top, bo
             else
                 pl_format_sig(sum, number, sizeof number);
             pl_out_f(c->o, "set label %zu '%s' at %.9g, %zu left offset 0.6,0\n", b + 2, number,
-                     sum, b);
+                     fmax(sum, p->high ? p->high[b] : 0), b);
         }
     }
     pl_out_text(c->o, "plot ");
@@ -100,6 +111,10 @@ static void draw_panel(const struct chart *c, const struct panel *p, int top, bo
                  "%s$p%zu using 1:2:3:4:($2-0.34):($2+0.34) with boxxyerror fillstyle solid 1 "
                  "noborder lc rgb '%s' notitle",
                  i ? ", \\\n  " : "", i, c->parts[i].colour);
+    if (p->low)
+        pl_out_text(c->o,
+                    ", \\\n  $w using 1:2:3:4 with xerrorbars pt 7 ps 0 lw 1.4 lc rgb '#555555' "
+                    "notitle");
     pl_out_text(c->o, "\nunset label\n");
 }
 
@@ -107,6 +122,7 @@ static void draw_panel(const struct chart *c, const struct panel *p, int top, bo
 static void draw(const struct pl_dataset *d, struct chart *c, const struct panel *panels, size_t n,
                  struct pl_figure *f)
 {
+    const size_t named = c->parts[0].text[0] ? c->n_parts : 0; /* a nameless part has no legend */
     int names = 0, top;
 
     for (size_t i = 0; i < n; i++)
@@ -116,7 +132,7 @@ static void draw(const struct pl_dataset *d, struct chart *c, const struct panel
         }
     c->left = names + 30;
     c->width = c->left + PLOT_PX + 24;
-    top = TOP_PX + PL_LEGEND_ROW_PX * pl_figure_legend_rows(c->parts, c->n_parts, c->width);
+    top = TOP_PX + PL_LEGEND_ROW_PX * pl_figure_legend_rows(c->parts, named, c->width);
     c->height = top + LAST_PX;
     for (size_t i = 0; i < n; i++)
         c->height += PANEL_TOP_PX + (int)panels[i].bars * BAR_PX + PANEL_BOTTOM_PX;
@@ -132,7 +148,7 @@ static void draw(const struct pl_dataset *d, struct chart *c, const struct panel
     if (c->counts && most_of(c, panels, n) < 10)
         pl_out_text(c->o, "set xtics 1\n");
     pl_figure_title(d, c->title, c->height, c->o);
-    pl_figure_legend(c->parts, c->n_parts, 5, 42, c->width, c->height, c->o);
+    pl_figure_legend(c->parts, named, 5, 42, c->width, c->height, c->o);
     for (size_t i = 0; i < n; i++) {
         top += PANEL_TOP_PX;
         draw_panel(c, &panels[i], top, i + 1 == n);
@@ -236,6 +252,51 @@ out:
     free(panels);
     free(all);
     free(used);
+}
+
+/* ---- performance ---- */
+
+/* The time's interval, turned over: tokens over its ends. */
+void pl_figure_performance(const struct pl_dataset *d, const struct pl_scaling *s,
+                           struct pl_figure *f)
+{
+    const size_t arms = d->shape.arms, contexts = d->shape.contexts;
+    struct panel *panels = calloc(contexts, sizeof *panels);
+    double *all = calloc(3 * arms * contexts, sizeof *all);
+    const struct pl_legend part = {.text = "", .colour = "#56B4E9"};
+    struct chart chart = {.o = &f->body,
+                          .title = "Tokens/s over a whole trial, with 95 % intervals",
+                          .xlabel = "tokens/s",
+                          .parts = &part,
+                          .n_parts = 1};
+
+    if (!panels || !all) {
+        f->body.st = pl_fail(&f->body.err, PL_ENOMEM, "the figure of tokens/s");
+        goto out;
+    }
+    for (size_t c = 0; c < contexts; c++) {
+        double *at = all + 3 * c * arms;
+        panels[c] = (struct panel){.names = (const char *const *)d->arms,
+                                   .values = at,
+                                   .low = at + arms,
+                                   .high = at + 2 * arms,
+                                   .bars = arms};
+        context_title(d, (uint32_t)c, &panels[c]);
+    }
+    for (size_t i = 0; i < s->n; i++) {
+        const struct pl_scaling_point *p = &s->points[i];
+        double *at = all + 3 * p->context * arms + p->arm;
+        at[0] = p->throughput;
+        if (p->ci_low > 0) {
+            at[arms] = p->throughput * p->mean / p->ci_high;
+            at[2 * arms] = p->throughput * p->mean / p->ci_low;
+        }
+    }
+    if (s->n)
+        draw(d, &chart, panels, contexts, f);
+out:
+    free(panels);
+    free(all);
 }
 
 /* ---- failures ---- */

@@ -1,4 +1,5 @@
-/* Curves over context: latency and memory side by side, a curve an arm, bands for the spread. */
+/* Curves over context: latency and memory side by side, a curve an arm, bands for the spread; and
+ * the one against the other. */
 #include "analysis/figure.h"
 
 #include <inttypes.h>
@@ -193,4 +194,105 @@ void pl_figure_context_scaling(const struct pl_dataset *d, const struct pl_scali
     if (memory)
         draw_panel(&p, MEMORY, LEFT_PX + px + BETWEEN_PX, px);
     pl_out_text(p.o, "unset multiplot\n");
+}
+
+/* ---- memory against latency ---- */
+
+/* What the engine itself holds, MB; where no runner tells that, the device's peak. */
+static double megabytes(const struct pl_dataset *d, const struct pl_scaling_point *v, bool own)
+{
+    const struct pl_cell *c = pl_dataset_cell(d, v->arm, v->context);
+    return (own ? (c->weights_bytes + c->kv_bytes + c->workspace_bytes) / (double)c->done
+                : v->memory_max) /
+           1e6;
+}
+
+static size_t with_memory(const struct picture *p, bool own)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < p->s->n; i++)
+        n += megabytes(p->d, &p->s->points[i], own) > 0;
+    return n;
+}
+
+/* Both axes hold all points; logarithmic where they span much. */
+static void square_axes(const struct picture *p, bool own)
+{
+    double least[2] = {INFINITY, INFINITY}, most[2] = {0, 0};
+    for (size_t i = 0; i < p->s->n; i++) {
+        const struct pl_scaling_point *v = &p->s->points[i];
+        const double at[2] = {v->mean, megabytes(p->d, v, own)};
+        for (int k = 0; k < 2 && at[1] > 0; k++) {
+            least[k] = fmin(least[k], at[k]);
+            most[k] = fmax(most[k], k == 0 && v->ci_high > at[k] ? v->ci_high : at[k]);
+        }
+    }
+    for (int k = 0; k < 2; k++)
+        if (most[k] / least[k] > LOG_FROM)
+            pl_out_f(p->o, "set logscale %c 10\nset %crange [%.9g:%.9g]\n", "xy"[k], "xy"[k],
+                     least[k] / 1.5, most[k] * 1.5);
+        else
+            pl_out_f(p->o, "set %crange [0:%.9g]\n", "xy"[k], most[k] * 1.12);
+}
+
+static void scatter(const struct picture *p, bool own)
+{
+    const char *comma = "plot ";
+    for (size_t i = 0; i < p->s->n; i++) {
+        const struct pl_scaling_point *v = &p->s->points[i];
+        const double mb = megabytes(p->d, v, own);
+        if (i == 0 || v->arm != v[-1].arm)
+            pl_out_f(p->o, "$a%" PRIu32 " << EOD\n", v->arm);
+        if (mb > 0)
+            pl_out_f(p->o, "%.9g %.9g %.9g %.9g\n", v->mean, mb,
+                     isnan(v->ci_low) ? v->mean : v->ci_low,
+                     isnan(v->ci_high) ? v->mean : v->ci_high);
+        else
+            pl_out_text(p->o, "NaN NaN NaN NaN\n");
+        if (i + 1 == p->s->n || v->arm != v[1].arm)
+            pl_out_text(p->o, "EOD\n");
+    }
+    for (size_t i = 0; i < p->s->n; i++) {
+        const uint32_t arm = p->s->points[i].arm;
+        if (i && arm == p->s->points[i - 1].arm)
+            continue;
+        pl_out_f(p->o,
+                 "%s$a%" PRIu32
+                 " using 1:2 with lines lw 0.8 dt 3 lc rgb '%s' notitle, \\\n  $a%" PRIu32
+                 " using 1:2:3:4 with xerrorbars pt 7 ps 0.7 lw 1.4 lc rgb '%s' notitle",
+                 comma, arm, pl_figure_colour(arm), arm, pl_figure_colour(arm));
+        comma = ", \\\n  ";
+    }
+    pl_out_text(p->o, "\n");
+}
+
+void pl_figure_memory_latency(const struct pl_dataset *d, const struct pl_scaling *s,
+                              struct pl_figure *f)
+{
+    struct picture p = {.d = d, .s = s, .o = &f->body};
+    struct pl_legend legend[LEGEND_MAX];
+    const bool own = with_memory(&p, true) > 1;
+
+    if (!own && with_memory(&p, false) < 2)
+        return;
+    const size_t n = legend_of(&p, legend);
+    p.width = LEFT_PX + 2 * PANEL_PX + RIGHT_PX;
+    p.top = TOP_PX - 14 + PL_LEGEND_ROW_PX * pl_figure_legend_rows(legend, n, p.width);
+    p.height = p.top + PANEL_HEIGHT_PX + BOTTOM_PX;
+    f->width = p.width;
+    f->height = p.height;
+    pl_out_f(p.o,
+             "set border 3 lc rgb '#555555'\nset tics nomirror textcolor rgb 'black'\nunset key\n"
+             "set format '%%g'\nset grid lc rgb '#C8C8C8' lw 0.6 lt 1\nset tmargin at screen %.6f\n"
+             "set bmargin at screen %.6f\nset lmargin at screen %.6f\nset rmargin at screen %.6f\n"
+             "set xlabel 'latency, ms (95 %% interval of the mean)' offset 0,0.4\n"
+             "set ylabel '%s' offset -0.6,0\n",
+             1 - (double)p.top / p.height, (double)BOTTOM_PX / p.height, (double)LEFT_PX / p.width,
+             (double)(p.width - RIGHT_PX) / p.width,
+             own ? "MB: weights + KV + workspace" : "MB: device peak");
+    pl_figure_title(d, "Memory against latency, from the shortest context to the longest", p.height,
+                    p.o);
+    pl_figure_legend(legend, n, 7, 42, p.width, p.height, p.o);
+    square_axes(&p, own);
+    scatter(&p, own);
 }

@@ -318,10 +318,12 @@ void pl_report_html(const struct pl_report *r, const char *dir, struct pl_out *o
     pl_out_text(o, "</section>\n");
     section(o, "latency", "Latency and memory");
     figure(r, PL_FIGURE_LATENCY, dir, o);
+    figure(r, PL_FIGURE_PERFORMANCE, dir, o);
     table(r, PL_TABLE_LATENCY, o);
     table(r, PL_TABLE_OUTLIERS, o);
     table(r, PL_TABLE_MEMORY, o);
     table(r, PL_TABLE_KV, o);
+    figure(r, PL_FIGURE_MEMORY_LATENCY, dir, o);
     figure(r, PL_FIGURE_CONTEXT_SCALING, dir, o);
     table(r, PL_TABLE_CONTEXT_SCALING, o);
     pl_out_text(o, "</section>\n");

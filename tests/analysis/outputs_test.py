@@ -125,9 +125,10 @@ def read_page(path):
 
 def main():
     scenario, gnuplot = sys.argv[1], shutil.which("gnuplot")
-    want = {"plain": {"speedup", "latency", "context_scaling"}, "scaling": {"speedup", "latency", "context_scaling"}, "hostile": {"speedup", "latency", "failures"}, "empty": set(), "partial": {"speedup", "latency"},
-            "failed": {"failures"}, "one": {"latency"}, "single": {"speedup", "latency"}, "foreign": {"speedup", "latency"},
-            "prefill": {"speedup", "latency"}, "drafts": {"speedup", "latency"}}
+    bars, both = {"latency", "performance"}, {"speedup", "latency", "performance"}
+    want = {"plain": both | {"context_scaling"}, "scaling": both | {"context_scaling", "memory_latency"}, "hostile": both | {"failures"},
+            "empty": set(), "partial": both, "failed": {"failures"}, "one": bars, "single": both, "foreign": both, "prefill": both,
+            "drafts": both | {"memory_latency"}}
     with tempfile.TemporaryDirectory(prefix="paceline-report-") as top:
         for name, figures in want.items():
             out = os.path.join(top, "with space and 'quote'", name)
