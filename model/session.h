@@ -157,9 +157,9 @@ struct pl_part {
     size_t n;
     bool prompt; /* rows of a prompt, or a piece of one: nothing before them is rolled back */
 };
-/* One forward of n different sessions of one model, without hooks, together: pieces of prompts
- * beside decode steps. At most PL_STEP_ROWS rows in all. logits [n − silent, vocab]: after each
- * part's last row; the last `silent` parts give none. The same bits as part by part. */
+/* One forward of n different sessions of one model together: pieces of prompts (of sessions without
+ * hooks) beside decode steps. At most PL_STEP_ROWS rows in all. logits [n − silent, vocab]: after
+ * each part's last row; the last `silent` parts give none. The same bits as part by part. */
 #define PL_STEP_ROWS 256
 PL_MUST_CHECK
 enum pl_status pl_sessions_step(const struct pl_part *parts, size_t n, size_t silent, float *logits,

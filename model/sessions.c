@@ -24,8 +24,9 @@ static enum pl_status check_part(const struct pl_part *p, size_t i, size_t *rows
         return pl_fail(err, PL_ERANGE,
                        "sequence %zu adds %zu rows to a step of %zu: 1 to %d in all", i, p->n,
                        *rows, PL_STEP_ROWS);
-    if (p->session->n_hooks)
-        return pl_fail(err, PL_EUSAGE, "sequence %zu has stage hooks: it steps alone", i);
+    if (p->session->n_hooks && p->prompt)
+        return pl_fail(err, PL_EUSAGE,
+                       "sequence %zu has stage hooks: they see its whole prompt, alone", i);
     if (!p->prompt && !p->session->len)
         return pl_fail(err, PL_EUSAGE, "sequence %zu has no prompt yet", i);
     st = pl_session_check_decoder(p->session, err);
