@@ -149,7 +149,7 @@ KINDS = dict(L1=L1, L2=lambda: L1("blocks", 3), L3=L3, L4=L4, L5=L5, B1=L5, L5F=
 TYPES = dict(L1="L1_Bottleneck", L2="L2_MultiLayerBottleneck", L3="L3_WideBottleneck",
              L4="L4_Attention", L5="L5_EAGLE", B1="B1_VLM_Only", L5F="L5F_FusedEAGLE")
 AHEAD = ("B1", "L5F")  # these say the next state from the verifier's
-STEPS = dict(L1=800, L2=800, L3=800, L4=800, L5=800, B1=800, L5F=800)
+STEPS = dict(L1=800, L2=800, L3=800, L4=800, L5=800, B1=2400, L5F=2400)
 
 
 # ---- what the pair says --------------------------------------------------------------------
