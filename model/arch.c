@@ -1,12 +1,9 @@
 #include "model/arch.h"
 
+#include "model/config_get.h"
 #include "model/gguf_arch.h"
 
-#include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-
-#define CONFIG_MAX (8u << 20)
 
 static const char *const act_names[] = {"silu", "gelu", "gelu_tanh", "quick_gelu", "relu"};
 static const char *const norm_names[] = {"rms", "layer"};
@@ -35,9 +32,7 @@ const char *pl_pos_name(enum pl_pos_kind k)
 
 enum pl_status pl_arch_read(const char *path, struct pl_arch *out, struct pl_err *err)
 {
-    char file[4096];
     enum pl_status st;
-    struct stat sb;
     json_t *j = NULL;
 
     if (pl_checkpoint_is_gguf(path)) {
@@ -48,11 +43,7 @@ enum pl_status pl_arch_read(const char *path, struct pl_arch *out, struct pl_err
         pl_checkpoint_free(c);
         return st;
     }
-    int n = snprintf(file, sizeof(file), "%s%s", path,
-                     !stat(path, &sb) && S_ISDIR(sb.st_mode) ? "/config.json" : "");
-    if (n < 0 || (size_t)n >= sizeof(file))
-        return pl_fail(err, PL_ERANGE, "the path %.100s… is too long", path);
-    st = pl_json_read_file(file, CONFIG_MAX, &j, err);
+    st = pl_config_read(path, "config.json", &j, err);
     if (st)
         return st;
     st = pl_arch_parse(j, out, err);

@@ -206,7 +206,7 @@ struct pl_backend {
     /* y = act(x); y may be x */
     enum pl_status (*activate)(enum pl_act_kind act, struct pl_tensor *y, const struct pl_tensor *x,
                                struct pl_err *err);
-    /* y = a·x + b·y */
+    /* y = a·x + b·y; b 0: y is not read */
     enum pl_status (*axpby)(float a, const struct pl_tensor *x, float b, struct pl_tensor *y,
                             struct pl_err *err);
     /* Softmax attention, `heads` heads side by side: q, y [n, heads·d], k, v [m, heads·d], scale

@@ -92,8 +92,8 @@ static enum pl_status parse_qwen_window(const json_t *c, struct pl_arch *a, stru
 static enum pl_status parse_llama(const json_t *c, struct pl_arch *a, struct pl_err *err)
 {
     int64_t head_dim = 0;
-    bool llama = !strncmp(a->name, "Llama", 5), mistral = !strncmp(a->name, "Mistral", 7);
     bool qwen3 = !strncmp(a->name, "Qwen3", 5), qwen2 = !strncmp(a->name, "Qwen2", 5);
+    bool window = qwen2 || qwen3 || !strncmp(a->name, "Mistral", 7);
     const struct dim dims[] = {{"num_hidden_layers", 0, MAX_LAYERS, &a->layers},
                                {"hidden_size", 0, MAX_DIM, &a->hidden},
                                {"num_attention_heads", 0, MAX_DIM, &a->heads},
@@ -125,9 +125,9 @@ static enum pl_status parse_llama(const json_t *c, struct pl_arch *a, struct pl_
         st = pl_config_act(c, "hidden_act", "silu", a, err);
     if (!st)
         st = pl_config_rope(c, a, err);
-    if (!st && !llama)
+    if (!st && window)
         st = pl_config_int(c, "sliding_window", 0, 0, INT64_MAX, &a->window, err);
-    if (!st && !llama && !mistral)
+    if (!st && (qwen2 || qwen3))
         st = parse_qwen_window(c, a, err);
     if (st)
         return st;
@@ -156,6 +156,39 @@ static enum pl_status parse_llama(const json_t *c, struct pl_arch *a, struct pl_
     if (a->window >= a->max_positions)
         a->window = 0;
     return PL_OK;
+}
+
+/* Video-LLaVA's language model stands under text_config, less what LlamaConfig's defaults say. */
+static enum pl_status parse_video_llava(const json_t *config, struct pl_arch *a, struct pl_err *err)
+{
+    const json_t *text = pl_config_member(config, "text_config");
+    const json_t *tied = pl_config_member(config, "tie_word_embeddings");
+    const char *model = json_string_value(pl_config_member(text, "model_type"));
+    json_t *c, *defaults;
+    enum pl_status st;
+
+    if (text && !json_is_object(text))
+        return pl_fail(err, PL_EFORMAT, "config.json: text_config is not an object");
+    if (model && strcmp(model, "llama") != 0)
+        return pl_fail(
+            err, PL_EUNSUPPORTED,
+            "config.json: text_config's model_type \"%.40s\" is not supported (llama is)", model);
+    c = text ? json_copy((json_t *)(uintptr_t)text) : json_object();
+    defaults = json_pack("{s:i,s:i,s:i,s:i,s:i,s:i,s:i}", "hidden_size", 4096, "intermediate_size",
+                         11008, "num_hidden_layers", 32, "num_attention_heads", 32, "vocab_size",
+                         32000, "bos_token_id", 1, "eos_token_id", 2);
+    if (!c || !defaults || json_object_update_missing(c, defaults) ||
+        (tied && json_object_set(c, "tie_word_embeddings", (json_t *)(uintptr_t)tied)))
+        st = pl_fail(err, PL_ENOMEM, "no memory for config.json");
+    else
+        st = parse_llama(c, a, err);
+    if (!st)
+        st = pl_config_tokens(c, a, err);
+    if (!st)
+        pl_config_dtype(c, a);
+    json_decref(defaults);
+    json_decref(c);
+    return st;
 }
 
 static enum pl_status parse_gpt2(const json_t *c, struct pl_arch *a, struct pl_err *err)
@@ -397,6 +430,9 @@ static const struct family {
     {"T5WithLMHeadModel", NULL, "t5", parse_t5},
     {"MT5ForConditionalGeneration", "mt5", "t5", parse_t5},
     {"T5EncoderModel", NULL, "t5", parse_t5},
+    {"VideoLlavaForConditionalGeneration", "video_llava", "llama", parse_video_llava},
+    {"EventChat.", "EventChat_llama", "llama", parse_llama}, /* EventGPT's own name */
+    {"EventGPT.", NULL, "llama", parse_llama},
     {"CLIPVisionModel", "clip_vision_model", "clip", parse_clip},
     {"CLIPVisionModelWithProjection", NULL, "clip", parse_clip},
     {"CLIPModel", "clip", "clip", parse_clip},
@@ -420,7 +456,8 @@ enum pl_status pl_arch_parse(const json_t *config, struct pl_arch *out, struct p
     const char *name =
         json_string_value(json_array_get(pl_config_member(config, "architectures"), 0));
     const char *model = json_string_value(pl_config_member(config, "model_type"));
-    struct pl_arch a = {.bos = -1, .pad = -1, .decoder_start = -1, .logit_scale = 1};
+    struct pl_arch a = {
+        .bos = -1, .pad = -1, .decoder_start = -1, .logit_scale = 1, .stored = PL_DT_AUTO};
     const struct family *f;
     enum pl_status st;
 
@@ -436,12 +473,13 @@ enum pl_status pl_arch_parse(const json_t *config, struct pl_arch *out, struct p
     if (!f)
         return pl_fail(err, PL_EUNSUPPORTED,
                        "architecture %.80s is not supported (Llama, Mistral, Qwen2, Qwen3 and GPT2 "
-                       "language models, Bert, Roberta, DistilBert, T5 and CLIP's image tower are)",
+                       "language models, EventGPT, Video-LLaVA, Bert, Roberta, DistilBert, T5 and "
+                       "CLIP's image tower are)",
                        name ? name : model);
     snprintf(a.name, sizeof(a.name), "%s", name ? name : f->name);
     snprintf(a.family, sizeof(a.family), "%s", f->weights);
     st = f->parse(config, &a, err);
-    if (!st)
+    if (!st && !a.n_eos)
         st = pl_config_tokens(config, &a, err);
     if (st)
         return st;

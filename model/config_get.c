@@ -4,6 +4,21 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+
+#define CONFIG_MAX (8u << 20)
+
+enum pl_status pl_config_read(const char *path, const char *file, json_t **out, struct pl_err *err)
+{
+    char full[4096];
+    struct stat sb;
+    bool dir = !stat(path, &sb) && S_ISDIR(sb.st_mode);
+    int n = snprintf(full, sizeof(full), "%s%s%s", path, dir ? "/" : "", dir ? file : "");
+
+    if (n < 0 || (size_t)n >= sizeof(full))
+        return pl_fail(err, PL_ERANGE, "the path %.100s… is too long", path);
+    return pl_json_read_file(full, CONFIG_MAX, out, err);
+}
 
 const json_t *pl_config_member(const json_t *o, const char *key)
 {
@@ -223,7 +238,6 @@ void pl_config_dtype(const json_t *c, struct pl_arch *a)
                                                    : pl_config_member(c, "torch_dtype");
     const char *name = v ? json_string_value(v) : NULL;
 
-    a->stored = PL_DT_AUTO;
     for (size_t i = 0; name && i < sizeof(table) / sizeof(table[0]); i++)
         if (!strcmp(name, table[i].name))
             a->stored = table[i].dt;

@@ -12,6 +12,9 @@
 #define MAX_POSITIONS (INT64_C(1) << 31)
 #define ENDLESS (INT64_C(1) << 20) /* positions of models that have no table of them */
 
+/* DIR/file, or path itself where it is a file. New reference. */
+PL_MUST_CHECK
+enum pl_status pl_config_read(const char *path, const char *file, json_t **out, struct pl_err *err);
 /* NULL when it is absent or null: transformers writes null where it means "not set". */
 const json_t *pl_config_member(const json_t *o, const char *key);
 /* dflt below min: the key must be there. */
@@ -40,7 +43,7 @@ enum pl_status pl_config_rope(const json_t *c, struct pl_arch *a, struct pl_err 
 /* bos_token_id and eos_token_id, one or a list; ids outside the vocabulary are passed over. */
 PL_MUST_CHECK
 enum pl_status pl_config_tokens(const json_t *c, struct pl_arch *a, struct pl_err *err);
-/* dtype | torch_dtype */
+/* dtype | torch_dtype; without either, as it is */
 void pl_config_dtype(const json_t *c, struct pl_arch *a);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include "base/arena.h"
 #include "model/checkpoint.h"
+#include "model/vision_impl.h"
 #include "model/weights.h"
 
 #include <inttypes.h>
@@ -14,6 +15,7 @@ struct pl_model {
     const struct pl_backend *backend;
     struct pl_device *device;
     struct pl_network *network;
+    struct pl_vision *vision;         /* NULL: it reads text alone */
     struct pl_checkpoint *checkpoint; /* NULL unless the network reads from it */
 };
 
@@ -22,6 +24,7 @@ struct plan {
     struct pl_arena arena;
     struct pl_checkpoint *checkpoint;
     struct pl_model_sources sources;
+    struct pl_vision_sources vision;
     struct pl_model_info info;
     enum pl_dtype dtype;
     bool mapped; /* the network will read from the checkpoint */
@@ -81,6 +84,33 @@ static int64_t table_bytes(const struct pl_arch *a, const struct pl_model_source
     return bytes;
 }
 
+/* The language model and what stands before it. */
+static enum pl_status find_weights(struct plan *p, const struct pl_model_opts *o,
+                                   struct pl_weights_report *report, struct pl_err *err)
+{
+    const struct pl_arch *a = &p->info.arch;
+    const struct pl_vision_config *v = &p->info.vision;
+    struct pl_finder f = {.c = p->checkpoint, .seed = o->random_seed, .arena = &p->arena};
+    char text[sizeof(struct pl_err) + 80];
+    struct pl_err names;
+    size_t n;
+    enum pl_status st = pl_finder_network(&f, a, NULL, &p->sources, err);
+
+    if (!st && v->kind != PL_VISION_NONE)
+        st = pl_vision_find(&f, v, a->init_std, &p->vision, err);
+    if (!st)
+        st = pl_finder_finish(&f, report, err);
+    if (st || v->kind == PL_VISION_NONE)
+        return st;
+    n = pl_finder_unused(&f, pl_vision_known_extra, &names);
+    if (n) {
+        snprintf(text, sizeof(text), "the checkpoint has %zu tensors that are not used: %s", n,
+                 names.text);
+        warn(o, text);
+    }
+    return PL_OK;
+}
+
 /* On failure nothing is left to release. */
 static enum pl_status plan_make(struct plan *p, const char *path, const struct pl_model_opts *o,
                                 const struct pl_backend *backend, struct pl_err *err)
@@ -94,17 +124,18 @@ static enum pl_status plan_make(struct plan *p, const char *path, const struct p
     st = check_dtype(o->dtype, err);
     if (!st)
         st = pl_arch_read(path, &info->arch, err);
+    if (!st)
+        st = pl_vision_config_read(path, &info->vision, err);
     if (!st && !o->random)
         st = pl_checkpoint_open(path, &p->checkpoint, err);
     if (!st)
-        st = pl_weights_resolve(&info->arch, p->checkpoint, o->random_seed, &p->arena, &p->sources,
-                                &report, err);
+        st = find_weights(p, o, &report, err);
     if (st) {
         plan_release(p);
         return st;
     }
     p->dtype = o->dtype;
-    info->arch.tied = report.tied;
+    info->arch.tied = info->arch.head && pl_weight_absent(&p->sources.lm_head);
     if (o->random && p->dtype == PL_DT_AUTO)
         p->dtype = info->arch.stored != PL_DT_AUTO ? info->arch.stored : PL_DT_F32;
     p->mapped = report.blocks && p->dtype == PL_DT_AUTO;
@@ -116,8 +147,10 @@ static enum pl_status plan_make(struct plan *p, const char *path, const struct p
     if (p->sources.encoder)
         p->sources.encoder->activations = info->activations;
     info->dtype = p->dtype == PL_DT_AUTO ? info->stored : p->dtype;
-    info->params = pl_arch_params(&info->arch);
+    info->params = pl_arch_params(&info->arch) + pl_vision_params(&info->vision);
     info->weights_bytes = backend->network_need(&info->arch, &p->sources, p->dtype);
+    if (info->vision.kind != PL_VISION_NONE)
+        info->weights_bytes += pl_vision_need(backend, &info->vision, &p->vision, p->dtype);
     info->table_bytes = table_bytes(&info->arch, &p->sources, p->dtype);
     info->nonfinite = -1;
     if (p->checkpoint) {
@@ -186,6 +219,9 @@ enum pl_status pl_model_load(const char *path, const struct pl_model_opts *opts,
     if (!st)
         st = m->backend->network_create(m->device, &p.info.arch, &p.sources, p.dtype, &m->network,
                                         err);
+    if (!st && p.info.vision.kind != PL_VISION_NONE)
+        st = pl_vision_create(m->backend, m->device, &p.info.vision, &p.vision, p.dtype, &m->vision,
+                              err);
     m->info = p.info;
     if (p.mapped && !st) {
         m->checkpoint = p.checkpoint;
@@ -197,6 +233,8 @@ enum pl_status pl_model_load(const char *path, const struct pl_model_opts *opts,
         return pl_err_prefix(err, st, "%s", path);
     }
     m->info.weights_bytes = m->backend->network_bytes(m->network);
+    if (m->vision)
+        m->info.weights_bytes += pl_vision_weights_bytes(m->vision);
     m->backend->describe(m->device, what, sizeof(what));
     snprintf(m->info.device, sizeof(m->info.device), "%s (%s%s)", m->backend->name, what,
              m->info.activations == PL_ACTIVATIONS_INT8 ? ", int8 activations" : "");
@@ -208,6 +246,7 @@ void pl_model_free(struct pl_model *m)
 {
     if (!m)
         return;
+    pl_vision_free(m->vision);
     if (m->network)
         m->backend->network_free(m->network);
     m->backend->close(m->device);
@@ -233,6 +272,11 @@ struct pl_device *pl_model_device(const struct pl_model *m)
 struct pl_network *pl_model_network(const struct pl_model *m)
 {
     return m->network;
+}
+
+struct pl_vision *pl_model_vision(const struct pl_model *m)
+{
+    return m->vision;
 }
 
 const struct pl_tensor *pl_model_head(const struct pl_model *m)

@@ -47,7 +47,60 @@ static void take_id(const struct pl_tokenizer *t, const json_t *config, const ch
         *out = id;
 }
 
-static enum pl_status config_spm(struct pl_tokenizer *t, const char *dir, const json_t *config)
+/* One added token as a piece behind the file's own, which no text becomes by itself. */
+static enum pl_status add_spm_piece(struct pl_tokenizer *t, const char *text, json_int_t id,
+                                    bool special, struct pl_err *err)
+{
+    struct pl_spm *s = &t->spm;
+    size_t n = (size_t)id + 1;
+    struct pl_spm_piece *grown;
+
+    if (!text || id < 0 || id < t->info.vocab)
+        return PL_OK; /* the file's own, under whatever name */
+    if (id >= t->info.vocab + PL_TOK_MAX_ADDED_SPM)
+        return pl_fail(err, PL_ERANGE,
+                       "%s: added token \"%.40s\" has id %lld, far behind %d pieces", t->info.file,
+                       text, (long long)id, t->info.vocab);
+    if (n > s->n) {
+        grown = pl_arena_calloc(&t->arena, n, sizeof(*grown));
+        if (!grown)
+            return pl_fail(err, PL_ENOMEM, "%s: no memory", t->info.file);
+        memcpy(grown, s->pieces, s->n * sizeof(*grown));
+        for (size_t i = s->n; i < n; i++)
+            grown[i] = (struct pl_spm_piece){.text = "", .type = PL_SPM_CONTROL};
+        s->pieces = grown;
+        s->n = n;
+    }
+    s->pieces[id].text = pl_arena_strdup(&t->arena, text);
+    s->pieces[id].len = (uint32_t)strlen(text);
+    s->pieces[id].type = special ? PL_SPM_CONTROL : PL_SPM_USER;
+    return s->pieces[id].text ? PL_OK : pl_fail(err, PL_ENOMEM, "%s: no memory", t->info.file);
+}
+
+/* added_tokens_decoder {"32000": {"content": …}} and added_tokens.json {text: 32000}. */
+static enum pl_status add_spm_tokens(struct pl_tokenizer *t, const char *dir, const json_t *config,
+                                     struct pl_err *err)
+{
+    const json_t *more = json_object_get(config, "added_tokens_decoder");
+    json_t *file = NULL, *v;
+    const char *key;
+    enum pl_status st = read_beside(t, dir, "added_tokens.json", &file, err);
+
+    json_object_foreach ((json_t *)(uintptr_t)more, key, v)
+        if (!st)
+            st = add_spm_piece(t, pl_json_get_str(v, "content", NULL), strtoll(key, NULL, 10),
+                               !json_is_false(json_object_get(v, "special")), err);
+    json_object_foreach (file, key, v)
+        if (!st && json_is_integer(v))
+            st = add_spm_piece(t, key, json_integer_value(v), true, err);
+    json_decref(file);
+    if (!st)
+        t->info.vocab = (int32_t)t->spm.n;
+    return st;
+}
+
+static enum pl_status config_spm(struct pl_tokenizer *t, const char *dir, const json_t *config,
+                                 struct pl_err *err)
 {
     const json_t *b = json_object_get(config, "add_bos_token"),
                  *e = json_object_get(config, "add_eos_token");
@@ -63,7 +116,8 @@ static enum pl_status config_spm(struct pl_tokenizer *t, const char *dir, const 
         t->prefix[t->n_prefix++] = t->info.bos;
     if (eos && t->info.eos >= 0)
         t->suffix[t->n_suffix++] = t->info.eos;
-    return PL_OK;
+    t->legacy = !json_is_false(json_object_get(config, "legacy"));
+    return add_spm_tokens(t, dir, config, err);
 }
 
 enum pl_status pl_tok_read_config(struct pl_tokenizer *t, const char *dir, struct pl_err *err)
@@ -75,7 +129,7 @@ enum pl_status pl_tok_read_config(struct pl_tokenizer *t, const char *dir, struc
     if (t->family == &pl_tok_spm_family) {
         st = read_beside(t, dir, files[0], &j, err);
         if (!st)
-            st = config_spm(t, dir, j);
+            st = config_spm(t, dir, j, err);
         json_decref(j);
         return st;
     }

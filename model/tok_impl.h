@@ -241,6 +241,7 @@ struct pl_tokenizer {
     struct pl_spm spm;
     struct pl_vocab spm_vocab;
     struct pl_tok_charsmap charsmap;
+    bool legacy; /* a text behind an added token gets the dummy prefix, too */
     /* pipeline */
     const struct pl_tok_model *model;
     struct pl_tok_vocab vocab;
@@ -266,6 +267,7 @@ struct pl_tok_run {
     const struct pl_tokenizer *t;
     struct pl_ids *out;
     size_t stop; /* enough ids */
+    bool inside; /* the text goes on behind an added token: sentencepiece puts no prefix */
     bool was_unk;
     double carry;
     struct pl_bpe spm_bpe;
@@ -317,6 +319,7 @@ enum pl_status pl_tok_add_token(struct pl_tokenizer *t, const struct pl_tok_adde
 /* After everything is there: tries, flags, info. */
 PL_MUST_CHECK
 enum pl_status pl_tok_pipe_finish(struct pl_tokenizer *t, struct pl_err *err);
+#define PL_TOK_MAX_ADDED_SPM 65536
 /* The id that a name stands for, added tokens first; −1: none. */
 int32_t pl_tok_id_of(const struct pl_tokenizer *t, const char *s, size_t len);
 /* The added token of this text, NULL: none. */

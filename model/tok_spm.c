@@ -161,6 +161,7 @@ static enum pl_status encode(struct pl_tok_run *r, const char *text, size_t len,
 {
     const struct pl_spm *spm = &r->t->spm;
     struct encoder e = {.r = r, .batch = BATCH};
+    bool prefix = spm->dummy_prefix && (!r->inside || r->t->legacy);
     bool squeeze = spm->remove_extra_whitespace, after_space = squeeze, begun = false;
     enum pl_status st = PL_OK;
 
@@ -170,9 +171,9 @@ static enum pl_status encode(struct pl_tok_run *r, const char *text, size_t len,
         at += normal_prefix(r->t, text + at, len - at, &s, &n);
         if (squeeze && !begun && n == 1 && s[0] == ' ')
             continue;
-        if (!begun && spm->dummy_prefix && squeeze)
+        if (!begun && prefix && squeeze)
             e.held++; /* squeezed whitespace at the end takes the prefix with it */
-        else if (!begun && spm->dummy_prefix)
+        else if (!begun && prefix)
             st = put(&e, PL_TOK_SPACE, 3, true, err);
         begun = true;
         for (; after_space && n && s[0] == ' '; n--)

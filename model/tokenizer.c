@@ -263,7 +263,7 @@ const char *pl_tokenizer_piece(const struct pl_tokenizer *t, int32_t id)
 }
 
 static enum pl_status encode(const struct pl_tokenizer *t, const char *text, size_t len,
-                             size_t stop, struct pl_ids *out, struct pl_err *err)
+                             bool inside, size_t stop, struct pl_ids *out, struct pl_err *err)
 {
     struct pl_tok_run r;
     enum pl_status st;
@@ -272,6 +272,7 @@ static enum pl_status encode(const struct pl_tokenizer *t, const char *text, siz
         return pl_fail(err, PL_ERANGE, "a text of %zu bytes: at most %u", len,
                        PL_TOKENIZER_MAX_TEXT);
     pl_tok_run_init(&r, t, len, stop, out);
+    r.inside = inside;
     st = t->family->encode(&r, text, len, err);
     pl_tok_run_release(&r);
     return st;
@@ -293,12 +294,34 @@ enum pl_status pl_tokenizer_encode(const struct pl_tokenizer *t, const char *tex
     enum pl_status st = add_all(out, t->prefix, add_special ? t->n_prefix : 0, err);
 
     if (!st)
-        st = encode(t, text, len, SIZE_MAX, out, err);
+        st = encode(t, text, len, false, SIZE_MAX, out, err);
     if (!st)
         st = add_all(out, t->suffix, add_special ? t->n_suffix : 0, err);
     if (st)
         out->n = before;
     return st;
+}
+
+enum pl_status pl_tokenizer_encode_inside(const struct pl_tokenizer *t, const char *text,
+                                          size_t len, struct pl_ids *out, struct pl_err *err)
+{
+    size_t before = out->n;
+    enum pl_status st = len ? encode(t, text, len, true, SIZE_MAX, out, err) : PL_OK;
+
+    if (st)
+        out->n = before;
+    return st;
+}
+
+int32_t pl_tokenizer_special(const struct pl_tokenizer *t, const char *name)
+{
+    if (t->family != &pl_tok_spm_family)
+        return pl_tok_id_of(t, name, strlen(name));
+    for (size_t i = 0; i < t->spm.n; i++)
+        if ((t->spm.pieces[i].type == PL_SPM_CONTROL || t->spm.pieces[i].type == PL_SPM_USER) &&
+            !strcmp(t->spm.pieces[i].text, name))
+            return (int32_t)i;
+    return -1;
 }
 
 enum pl_status pl_tokenizer_encode_prefix(const struct pl_tokenizer *t, const char *text,
@@ -309,7 +332,7 @@ enum pl_status pl_tokenizer_encode_prefix(const struct pl_tokenizer *t, const ch
     enum pl_status st = add_all(out, t->prefix, t->n_prefix, err);
 
     if (!st && out->n < before + want)
-        st = encode(t, text, len, before + want, out, err);
+        st = encode(t, text, len, false, before + want, out, err);
     if (!st && out->n < before + want)
         st = pl_fail(err, PL_ERANGE, "the text has %zu tokens, %zu are wanted", out->n - before,
                      want);

@@ -44,8 +44,8 @@ struct pl_tokenizer_info {
 
 struct pl_tokenizer;
 
-/* dir: a model directory, or the tokenizer file itself, or a GGUF file. PL_ENOENT names the files looked for;
- * PL_EUNSUPPORTED names the part that is not known; PL_EFORMAT a broken file. */
+/* dir: a model directory, or the tokenizer file itself, or a GGUF file. PL_ENOENT names the files
+ * looked for; PL_EUNSUPPORTED names the part that is not known; PL_EFORMAT a broken file. */
 PL_MUST_CHECK
 enum pl_status pl_tokenizer_load(const char *dir, struct pl_tokenizer **out, struct pl_err *err);
 
@@ -103,6 +103,16 @@ const struct pl_tokenizer_info *pl_tokenizer_info(const struct pl_tokenizer *t);
 PL_MUST_CHECK
 enum pl_status pl_tokenizer_encode(const struct pl_tokenizer *t, const char *text, size_t len,
                                    bool add_special, struct pl_ids *out, struct pl_err *err);
+/* The same without them, for a text that goes on behind a special token that the caller has put:
+ * sentencepiece then puts its dummy prefix only where tokenizer_config.json says legacy, or
+ * nothing.
+ */
+PL_MUST_CHECK
+enum pl_status pl_tokenizer_encode_inside(const struct pl_tokenizer *t, const char *text,
+                                          size_t len, struct pl_ids *out, struct pl_err *err);
+/* The id of an added or special token (sentencepiece: of the file, or of tokenizer_config.json's
+ * added_tokens_decoder and added_tokens.json beside it); −1: there is none of that name. */
+int32_t pl_tokenizer_special(const struct pl_tokenizer *t, const char *name);
 /* Appends exactly `want` ids: the first ones that encode would give for the whole text (BOS
  * and the like included; never EOS), reading no more of the text than it needs. PL_ERANGE
  * when the text has fewer: the message says how many. */

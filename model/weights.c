@@ -12,14 +12,14 @@
 struct resolver {
     const struct pl_arch *arch;
     const struct pl_weight_names *names;
+    const char *const *prefixes;
+    struct pl_finder *f;
     const struct pl_checkpoint *c; /* NULL: random */
-    uint64_t seed;
     struct pl_arena *arena;
     const struct pl_gguf *gguf; /* NULL: c is none */
     const char *prefix;
     int32_t paired; /* of q and k: see backend.h */
-    int32_t used;
-    int64_t elements[PL_DT_COUNT]; /* of matrices, by type */
+    float std;      /* of random matrices */
     struct pl_err *err;
 };
 
@@ -52,6 +52,32 @@ static enum pl_status check_view(struct resolver *r, const struct pl_tensor_view
     return PL_OK;
 }
 
+/* Appends name to a list, which ends with … when it is full. */
+static void list_name(struct pl_err *list, const char *name)
+{
+    char *text = list->text;
+    size_t at = strlen(text), room = sizeof(list->text) - 256;
+
+    if (at + strlen(name) + 2 < room)
+        snprintf(text + at, room - at, "%s%s", at ? ", " : "", name);
+    else if (at < 3 || strcmp(text + at - 3, "…") != 0)
+        snprintf(text + at, sizeof(list->text) - at, "%s…", at ? ", " : "");
+}
+
+static void note_missing(struct pl_finder *f, const char *name, const char *shape)
+{
+    if (f->missing++)
+        list_name(&f->more_missing, name);
+    else
+        snprintf(f->first_missing.text, sizeof(f->first_missing.text), "%.150s (expected shape %s)",
+                 name, shape);
+}
+
+static void note_used(struct resolver *r, const struct pl_tensor_view *t)
+{
+    r->f->used[t - pl_checkpoint_tensor(r->c, 0)] = true;
+}
+
 /* Fills one source. rows 0: a vector. fill: what random vectors hold. */
 static enum pl_status resolve(struct resolver *r, struct pl_weight_source *s, const char *name,
                               int64_t rows, int64_t cols, float fill)
@@ -63,22 +89,22 @@ static enum pl_status resolve(struct resolver *r, struct pl_weight_source *s, co
         return pl_fail(r->err, PL_ENOMEM, "no memory for weight names");
     *s = (struct pl_weight_source){.name = name, .rows = rows ? rows : 1, .cols = cols};
     if (!r->c) {
-        s->key = pl_keyv(r->seed, pl_hash_str(name));
-        s->std = rows ? r->arch->init_std : 0;
+        s->key = pl_keyv(r->f->seed, pl_hash_str(name));
+        s->std = rows ? r->std : 0;
         s->fill = fill;
         return PL_OK;
     }
     s->view = pl_checkpoint_find(r->c, name);
     if (!s->view) {
         expected_text(rows, cols, !rows, want, sizeof(want));
-        return pl_fail(r->err, PL_EFORMAT, "the checkpoint has no tensor %s (expected shape %s)",
-                       name, want);
+        note_missing(r->f, name, want);
+        return PL_OK;
     }
     st = check_view(r, s->view, rows, cols, !rows);
     if (st)
         return st;
-    r->used++;
-    r->elements[s->view->dtype] += rows ? s->view->elements : 0;
+    note_used(r, s->view);
+    r->f->elements[s->view->dtype] += rows ? s->view->elements : 0;
     return PL_OK;
 }
 
@@ -132,7 +158,6 @@ static enum pl_status fused_qkv(struct resolver *r, struct pl_layer_sources *s, 
                                                                               &s->v_bias};
     const char *name = block_name(r, l, r->names->q, ".weight");
     const char *bias = block_name(r, l, r->names->q, ".bias");
-    int32_t used = r->used;
     enum pl_status st = PL_OK;
 
     for (int i = 0; i < 3 && !st; i++) {
@@ -145,7 +170,6 @@ static enum pl_status fused_qkv(struct resolver *r, struct pl_layer_sources *s, 
         }
         at += rows;
     }
-    r->used = used + 1 + a->qkv_bias;
     return st;
 }
 
@@ -244,16 +268,16 @@ static const char *find_prefix(struct resolver *r)
     const struct pl_weight_names *n = r->names;
     char name[128];
 
-    for (size_t i = 0; r->c && n->prefixes[i]; i++) {
+    for (size_t i = 0; r->c && r->prefixes[i]; i++) {
         for (size_t j = 0; n->embed[j]; j++) {
-            snprintf(name, sizeof(name), "%s%s", n->prefixes[i], n->embed[j]);
+            snprintf(name, sizeof(name), "%s%s", r->prefixes[i], n->embed[j]);
             if (pl_checkpoint_find(r->c, name)) {
-                r->prefix = n->prefixes[i];
+                r->prefix = r->prefixes[i];
                 return n->embed[j];
             }
         }
     }
-    r->prefix = n->prefixes[0];
+    r->prefix = r->prefixes[0];
     return n->embed[0];
 }
 
@@ -288,7 +312,7 @@ static enum pl_status patches(struct resolver *r, struct pl_model_sources *s)
     flat->shape[1] = each;
     s->patch =
         (struct pl_weight_source){.name = name, .view = flat, .rows = a->hidden, .cols = each};
-    r->used++;
+    note_used(r, t);
     return check_view(r, flat, a->hidden, each, false);
 }
 
@@ -359,51 +383,114 @@ static enum pl_status stack(struct resolver *r, struct pl_model_sources *s)
     return st;
 }
 
-enum pl_status pl_weights_resolve(const struct pl_arch *a, const struct pl_checkpoint *c,
-                                  uint64_t seed, struct pl_arena *arena,
-                                  struct pl_model_sources *out, struct pl_weights_report *report,
-                                  struct pl_err *err)
+/* Room for what is used of the checkpoint. */
+static enum pl_status begin(struct pl_finder *f, struct pl_err *err)
+{
+    if (!f->c || f->used)
+        return PL_OK;
+    f->used = pl_arena_calloc(f->arena, pl_checkpoint_count(f->c) + 1, sizeof(*f->used));
+    f->passed = pl_arena_calloc(f->arena, pl_checkpoint_count(f->c) + 1, sizeof(*f->passed));
+    return f->used && f->passed ? PL_OK : pl_fail(err, PL_ENOMEM, "no memory for weight names");
+}
+
+enum pl_status pl_finder_network(struct pl_finder *f, const struct pl_arch *a,
+                                 const char *const *prefixes, struct pl_model_sources *out,
+                                 struct pl_err *err)
 {
     bool t5_encoder = !strcmp(a->family, "t5") && !a->causal;
     struct resolver r = {.arch = a,
-                         .gguf = c ? pl_checkpoint_gguf(c) : NULL,
-                         .c = c,
-                         .seed = seed,
-                         .arena = arena,
+                         .f = f,
+                         .gguf = f->c ? pl_checkpoint_gguf(f->c) : NULL,
+                         .c = f->c,
+                         .arena = f->arena,
+                         .std = a->init_std,
                          .err = err};
     struct pl_model_sources s = {0};
-    enum pl_status st;
+    enum pl_status st = begin(f, err);
 
     r.names = pl_weight_names(t5_encoder ? "t5 encoder" : a->family, r.gguf != NULL);
-    if (!r.names)
-        return pl_fail(err, PL_EUNSUPPORTED, "%s cannot be read from this kind of file", a->name);
+    if (!st && !r.names)
+        st = pl_fail(err, PL_EUNSUPPORTED, "%s cannot be read from this kind of file", a->name);
+    if (st)
+        return st;
+    r.prefixes = prefixes ? prefixes : r.names->prefixes;
     r.paired = r.gguf && pl_gguf_paired_rows(r.gguf) ? a->head_dim : 0;
     st = stack(&r, &s);
-    if (!st && r.gguf && pl_checkpoint_find(c, "rope_freqs.weight")) /* llama3's, as factors */
+    if (!st && r.gguf && pl_checkpoint_find(r.c, "rope_freqs.weight")) /* llama3's, as factors */
         st = resolve(&r, &s.rope_factors, "rope_freqs.weight", 0, a->head_dim / 2, 1);
     if (!st && a->head)
         st = head(&r, &s.lm_head);
     if (!st && a->encoder_layers) {
         struct pl_arch below = pl_arch_encoder(a);
         below.vocab = 0; /* the decoder's table serves both */
-        s.encoder = pl_arena_calloc(arena, 1, sizeof(*s.encoder));
+        s.encoder = pl_arena_calloc(f->arena, 1, sizeof(*s.encoder));
         if (!s.encoder)
             return pl_fail(err, PL_ENOMEM, "no memory for weight names");
         r.arch = &below;
         r.names = pl_weight_names("t5 encoder", false);
+        r.prefixes = r.names->prefixes;
         st = stack(&r, s.encoder);
     }
-    if (st)
-        return st;
-    report->used = r.used;
-    report->tied = a->head && pl_weight_absent(&s.lm_head);
-    report->stored = PL_DT_F32;
-    for (int dt = 0; dt < PL_DT_COUNT; dt++)
-        if (r.elements[dt] > r.elements[report->stored])
+    if (!st)
+        *out = s;
+    return st;
+}
+
+enum pl_status pl_finder_tensor(struct pl_finder *f, const char *const *prefixes, const char *name,
+                                int64_t rows, int64_t cols, float std, struct pl_weight_source *out,
+                                struct pl_err *err)
+{
+    struct resolver r = {.f = f,
+                         .gguf = f->c ? pl_checkpoint_gguf(f->c) : NULL,
+                         .c = f->c,
+                         .arena = f->arena,
+                         .std = std,
+                         .err = err};
+    const char *full = NULL;
+    enum pl_status st = begin(f, err);
+
+    for (size_t i = 0; f->c && prefixes[i] && !st; i++) {
+        full = pl_arena_printf(f->arena, "%s%s", prefixes[i], name);
+        if (full && pl_checkpoint_find(f->c, full))
+            return resolve(&r, out, full, rows, cols, 0);
+    }
+    return st ? st
+              : resolve(&r, out, pl_arena_printf(f->arena, "%s%s", prefixes[0], name), rows, cols,
+                        0);
+}
+
+enum pl_status pl_finder_finish(const struct pl_finder *f, struct pl_weights_report *report,
+                                struct pl_err *err)
+{
+    if (f->missing == 1)
+        return pl_fail(err, PL_EFORMAT, "the checkpoint has no tensor %s", f->first_missing.text);
+    if (f->missing)
+        return pl_fail(err, PL_EFORMAT, "the checkpoint has no tensor %s; %d more are missing: %s",
+                       f->first_missing.text, f->missing - 1, f->more_missing.text);
+    *report = (struct pl_weights_report){.stored = PL_DT_F32};
+    for (size_t i = 0; f->c && i < pl_checkpoint_count(f->c); i++)
+        report->used += f->used[i];
+    for (int dt = 0; dt < PL_DT_COUNT; dt++) {
+        if (f->elements[dt] > f->elements[report->stored])
             report->stored = (enum pl_dtype)dt;
-    report->blocks = false;
-    for (int dt = 0; dt < PL_DT_COUNT; dt++)
-        report->blocks = report->blocks || (r.elements[dt] && pl_quant_decodes((enum pl_dtype)dt));
-    *out = s;
+        if (f->elements[dt] && pl_quant_decodes((enum pl_dtype)dt))
+            report->blocks = true;
+    }
     return PL_OK;
+}
+
+size_t pl_finder_unused(const struct pl_finder *f, bool (*known)(const char *name),
+                        struct pl_err *text)
+{
+    size_t n = 0;
+
+    text->text[0] = '\0';
+    for (size_t i = 0; f->c && i < pl_checkpoint_count(f->c); i++) {
+        const char *name = pl_checkpoint_tensor(f->c, i)->name;
+        if (f->used[i] || f->passed[i] || known(name))
+            continue;
+        list_name(text, name);
+        n++;
+    }
+    return n;
 }

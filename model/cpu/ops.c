@@ -216,7 +216,7 @@ enum pl_status pl_cpu_axpby(float a, const struct pl_tensor *x, float b, struct 
     if (!takes(y, x, x->cols))
         return misfit(err, "axpby", "y and x", y, x);
     for (size_t i = 0; i < x->rows * x->cols; i++)
-        y->data[i] = a * x->data[i] + b * y->data[i];
+        y->data[i] = b != 0 ? a * x->data[i] + b * y->data[i] : a * x->data[i];
     return PL_OK;
 }
 
