@@ -18,9 +18,19 @@
 #define BUILD_WAIT_NS (30 * PL_NS_PER_S)
 
 /* Becomes `paceline-runner inspect PATH`: its output and exit code are ours. */
-static int inspect_path(const char *program, const char *path, bool json)
+static int inspect_path(const char *program, const char *path, const char *png, bool json)
 {
-    execl(program, program, "inspect", json ? "--json" : path, json ? path : NULL, (char *)NULL);
+    const char *argv[7] = {program, "inspect"};
+    size_t n = 2;
+
+    if (json)
+        argv[n++] = "--json";
+    if (png) {
+        argv[n++] = "-o";
+        argv[n++] = png;
+    }
+    argv[n] = path;
+    execv(program, (char **)(uintptr_t)argv);
     fprintf(stderr, "paceline inspect: %s: %s\n", program, strerror(errno));
     return 6;
 }
@@ -98,16 +108,17 @@ int pl_cmd_inspect(int argc, char **argv)
 {
     char program[PATH_MAX];
     bool json = false, build = false;
-    const char *path = NULL;
+    const char *path = NULL, *png = NULL;
     struct pl_err err = {""};
     enum pl_status st;
     size_t n = 0;
     const struct pl_opt opts[] = {
         {"build", 0, PL_OPT_FLAG, &build, NULL, "what this build has and what was left out"},
         {"json", 0, PL_OPT_FLAG, &json, NULL, "one JSON object"},
+        {"output", 'o', PL_OPT_STR, &png, "OUT.png", "a picture of an event file or clip"},
     };
-    int code = pl_opts_parse("inspect PATH [--json] | inspect --build [--json]", opts, 2, argc,
-                             argv, &path, 0, 1, &n);
+    int code = pl_opts_parse("inspect PATH [--json] [-o OUT.png] | inspect --build [--json]", opts,
+                             3, argc, argv, &path, 0, 1, &n);
     if (code >= 0)
         return code;
     if (n != (build ? 0 : 1)) {
@@ -118,5 +129,5 @@ int pl_cmd_inspect(int argc, char **argv)
     st = pl_runner_find(program, sizeof program, &err);
     if (st != PL_OK)
         return pl_cli_fail(st, &err);
-    return build ? inspect_build(program, json) : inspect_path(program, path, json);
+    return build ? inspect_build(program, json) : inspect_path(program, path, png, json);
 }

@@ -14,7 +14,7 @@ struct generation {
     int32_t *ids;      /* [tokens] */
     int64_t *token_ns; /* [tokens] since the start */
     size_t n;
-    int64_t prefill_ns, tokenize_ns, encode_ns; /* encode_ns −1: no encoder */
+    int64_t prefill_ns, encode_ns; /* encode_ns −1: no encoder */
     bool random;
     const struct pl_prune_args *prune_args;
     struct pl_prune_setup prune;
@@ -25,8 +25,7 @@ static enum pl_status decode(struct pl_session *s, const struct pl_arch *a, cons
                              size_t n_eos, bool stop, int64_t tokens, int64_t start, float *logits,
                              struct generation *g, struct pl_err *err)
 {
-    const struct pl_ids *ids = a->encoder_layers ? &g->in.decoder_ids : &g->in.ids;
-    const struct pl_prompt p = {.ids = ids->ids, .n = ids->n};
+    const struct pl_prompt p = pl_model_input_prompt(&g->in, a);
     const struct pl_source source = pl_model_input_source(&g->in, a, 0);
     size_t masked = stop ? 0 : n_eos;
     int64_t t0 = pl_now_ns();
@@ -73,23 +72,21 @@ static enum pl_status generate(const struct pl_model_args *a, struct pl_model *m
     size_t n_eos = pl_eos_ids(&info->arch, t ? pl_tokenizer_info(t)->eos : -1, eos);
     struct pl_session *s = NULL;
     float *logits = malloc(((size_t)info->arch.vocab + 1) * sizeof(*logits));
-    int64_t t0 = pl_now_ns();
-    enum pl_status st = pl_model_args_input(a, t, why, &info->arch, &g->in, err);
-    const struct pl_ids *first = info->arch.encoder_layers ? &g->in.decoder_ids : &g->in.ids;
+    enum pl_status st = pl_model_args_input(a, "generate", t, why, m, &g->in, err);
 
     if (!st && !info->arch.causal)
         st = pl_fail(err, PL_EUSAGE, "%s is an encoder: it makes no tokens", info->arch.name);
-
-    g->tokenize_ns = a->prompt ? pl_now_ns() - t0 : 0;
     g->random = info->random;
     g->ids = malloc((size_t)tokens * sizeof(*g->ids));
     g->token_ns = malloc((size_t)tokens * sizeof(*g->token_ns));
     if (!st && (!logits || !g->ids || !g->token_ns))
         st = pl_fail(err, PL_ENOMEM, "no memory for %lld tokens", (long long)tokens);
     if (!st)
-        st = pl_prune_args_open(g->prune_args, m, first->n, &g->prune, err);
+        st = pl_prune_args_open(g->prune_args, m, pl_model_input_prompt(&g->in, &info->arch).n,
+                                &g->prune, err);
     if (!st) {
-        struct pl_session_opts o = {.max_tokens = first->n + (size_t)tokens - 1,
+        struct pl_session_opts o = {.max_tokens = pl_model_input_prompt(&g->in, &info->arch).n +
+                                                  (size_t)tokens - 1,
                                     .max_source = info->arch.encoder_layers ? g->in.ids.n : 0,
                                     .max_verify = 1,
                                     .kv_dtype = pl_entry_kv(e, info->dtype)};
@@ -97,8 +94,8 @@ static enum pl_status generate(const struct pl_model_args *a, struct pl_model *m
         st = pl_session_create(m, &o, &s, err);
     }
     if (!st)
-        st = decode(s, &info->arch, eos, n_eos, stop, tokens, pl_now_ns() - g->tokenize_ns, logits,
-                    g, err);
+        st = decode(s, &info->arch, eos, n_eos, stop, tokens,
+                    pl_now_ns() - g->in.tokenize_ns - g->in.vision_ns, logits, g, err);
     pl_session_free(s);
     free(logits);
     return st;
@@ -124,7 +121,12 @@ static void print_json(const struct generation *g, const struct pl_buf *text, bo
     else
         pl_jsonout_lit(o, "null");
     fputs(b.data, stdout);
-    printf(",\"prompt_tokens\":%zu,", g->in.ids.n);
+    printf(",\"prompt_tokens\":%zu,", g->in.embeds ? g->in.rows : g->in.ids.n);
+    if (g->in.embeds) /* the parts of vision_ms */
+        printf("\"vision_ms\":%.6f,\"decode_file_ms\":%.6f,\"raster_ms\":%.6f,"
+               "\"preprocess_ms\":%.6f,\"tower_ms\":%.6f,",
+               ms(g->in.vision_ns), ms(g->in.media.decode), ms(g->in.media.raster),
+               ms(g->in.media.preprocess), ms(g->in.tower_ns));
     if (g->encode_ns >= 0)
         printf("\"encode_ms\":%.6f,", ms(g->encode_ns));
     printf("\"ttft_ms\":%.6f,\"prefill_ms\":%.6f,\"decode_ms\":%.6f,\"token_ms\":[",
@@ -144,8 +146,9 @@ static void print_text(const struct generation *g, const struct pl_buf *text, bo
     for (size_t i = 0; !has_text && i < g->n; i++)
         printf("%s%d", i ? " " : "", g->ids[i]);
     putchar('\n');
-    fprintf(stderr, "%zu + %zu tokens, first after %.3f ms, %.1f tokens/s%s\n", g->in.ids.n, g->n,
-            ms(g->token_ns[0]), decode_ns > 0 ? (double)(g->n - 1) * 1e9 / (double)decode_ns : 0.0,
+    fprintf(stderr, "%zu + %zu tokens, first after %.3f ms, %.1f tokens/s%s\n",
+            g->in.embeds ? g->in.rows : g->in.ids.n, g->n, ms(g->token_ns[0]),
+            decode_ns > 0 ? (double)(g->n - 1) * 1e9 / (double)decode_ns : 0.0,
             g->random ? ", random weights" : "");
 }
 
@@ -189,7 +192,7 @@ static enum pl_status run(const struct pl_model_args *a, const struct pl_prune_a
 
 int pl_rcmd_generate(int argc, char **argv)
 {
-    struct pl_model_args a = {0};
+    struct pl_model_args a = {.max_window_ms = -1};
     struct pl_prune_args prune = {0};
     int64_t tokens = 0;
     bool as_json = false, stop = false;
@@ -202,7 +205,9 @@ int pl_rcmd_generate(int argc, char **argv)
         PL_PRUNE_OPTS(&prune),
         PL_MODEL_OPTS(&a)};
     const struct pl_rcommand c = {
-        .usage = "generate MODEL (--ids \"1 2\" | --ids-file F.npy | --prompt TEXT) --tokens N",
+        .usage =
+            "generate MODEL (--ids \"1 2\" | --ids-file F.npy | --prompt TEXT) [--events F.npy "
+            "| --video F | --image F.png | --pixels F.npy] --tokens N",
         .about = "Continues the input greedily.",
         .opts = opts,
         .n_opts = sizeof(opts) / sizeof(opts[0]),

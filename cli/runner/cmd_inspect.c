@@ -1,6 +1,7 @@
 #include "cli/runner/build_info.h"
 #include "cli/runner/cmds.h"
 #include "cli/runner/inspect_gguf.h"
+#include "cli/runner/inspect_media.h"
 #include "cli/runner/opts.h"
 #include "model/arch.h"
 #include "model/checkpoint.h"
@@ -122,17 +123,35 @@ static json_t *types_json(const struct pl_checkpoint *c)
     return types;
 }
 
+static json_t *vision_json(const struct pl_vision_config *v)
+{
+    return json_pack("{s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:I,s:i}", "kind", pl_vision_kind_name(v->kind),
+                     "tower_layers", v->tower_layers, "feature_layer", v->feature_layer,
+                     "tower_hidden", v->tower.hidden, "image_size", v->tower.image, "patch_size",
+                     v->tower.patch, "frames", v->frames, "rows",
+                     (json_int_t)pl_vision_rows(v, (size_t)v->frames, false), "placeholder",
+                     v->placeholder);
+}
+
+/* Warnings of a description, as a list. */
+static void note(void *list, const char *text)
+{
+    json_array_append_new(list, json_string(text));
+}
+
 /* What the path would be as a model: config, runs or config_error, tokenizer. */
 static void look_at_model(const char *path, json_t *j)
 {
     struct pl_arch a;
     struct pl_model_info info;
     struct pl_err why = {""};
+    json_t *warnings = json_array();
     enum pl_status st = pl_arch_read(path, &a, &why);
 
     json_object_set_new(j, "config", st ? json_null() : config_json(&a));
     if (!st)
-        st = pl_model_describe(path, NULL, &info, &why);
+        st = pl_model_describe(path, &(struct pl_model_opts){.warn = note, .warn_user = warnings},
+                               &info, &why);
     if (st)
         json_object_set_new(j, "config_error", json_string(why.text));
     else
@@ -142,7 +161,10 @@ static void look_at_model(const char *path, json_t *j)
                                       (json_int_t)info.weights_bytes, "kv_bytes_per_token_f16",
                                       (json_int_t)pl_arch_kv_bytes_per_token(&a, PL_DT_F16),
                                       "unused_tensors", info.extra_tensors));
+    if (!st && info.vision.kind != PL_VISION_NONE)
+        json_object_set_new(j, "vision", vision_json(&info.vision));
     json_object_set_new(j, "tokenizer", tokenizer_json(path));
+    json_object_set_new(j, "warnings", warnings);
 }
 
 /* Everything that a path holds: {path, format, metadata, config, runs, config_error, tokenizer,
@@ -221,7 +243,8 @@ static void print_value(const char *key, const json_t *v)
 
 static void print_text(const json_t *j)
 {
-    static const char *const groups[] = {"metadata", "config", "runs", "tokenizer", "types"};
+    static const char *const groups[] = {"metadata", "config",    "vision",
+                                         "runs",     "tokenizer", "types"};
     const json_t *list = json_object_get(j, "tensors");
     const char *key;
     json_t *v;
@@ -238,6 +261,9 @@ static void print_text(const json_t *j)
     }
     if (json_object_get(j, "config_error"))
         printf("cannot be run: %s\n", json_string_value(json_object_get(j, "config_error")));
+    for (size_t i = 0; i < json_array_size(json_object_get(j, "warnings")); i++)
+        printf("warning: %s\n",
+               json_string_value(json_array_get(json_object_get(j, "warnings"), i)));
     printf("tensors\n");
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *t = json_array_get(list, i), *shape = json_object_get(t, "shape");
@@ -256,21 +282,41 @@ static void print_text(const json_t *j)
     }
 }
 
+static int inspect_media(const char *path, const char *png, bool as_json)
+{
+    struct pl_err err = {""};
+    json_t *j = NULL;
+    enum pl_status st = pl_media_inspect(path, png, &j, &err);
+
+    if (st)
+        return pl_rcmd_fail("inspect", st, &err);
+    if (as_json)
+        print_json(j);
+    else
+        pl_media_print(j);
+    json_decref(j);
+    return pl_rcmd_done("inspect", 0);
+}
+
 int pl_rcmd_inspect(int argc, char **argv)
 {
     bool as_json = false, of_build = false;
-    const char *args[1];
-    const struct pl_ropt opts[] = {{"json", 0, PL_ROPT_FLAG, &as_json, NULL, "one object", 0, 0},
-                                   {"build", 0, PL_ROPT_FLAG, &of_build, NULL,
-                                    "what this build has, instead of a path", 0, 0}};
-    const struct pl_rcommand c = {.usage = "inspect PATH [--json] | inspect --build [--json]",
-                                  .about = "Lists what a model directory, a .safetensors or a GGUF "
-                                           "file holds and whether it runs,\n"
-                                           "and counts NaN and Inf.",
-                                  .opts = opts,
-                                  .n_opts = 2,
-                                  .min_args = 0,
-                                  .max_args = 1};
+    const char *args[1], *png = NULL;
+    const struct pl_ropt opts[] = {
+        {"json", 0, PL_ROPT_FLAG, &as_json, NULL, "one object", 0, 0},
+        {"output", 'o', PL_ROPT_STR, &png, "OUT.png", "a picture of the events, the clip", 0, 0},
+        {"build", 0, PL_ROPT_FLAG, &of_build, NULL, "what this build has, instead of a path", 0,
+         0}};
+    const struct pl_rcommand c = {
+        .usage = "inspect PATH [--json] [-o OUT.png] | inspect --build [--json]",
+        .about = "Lists what a model directory, a .safetensors or a GGUF "
+                 "file holds and whether it runs,\n"
+                 "and counts NaN and Inf; what an event file or clip "
+                 "holds (-o draws it).",
+        .opts = opts,
+        .n_opts = sizeof(opts) / sizeof(opts[0]),
+        .min_args = 0,
+        .max_args = 1};
     struct pl_err err = {""};
     json_t *j = NULL;
     size_t n = 0;
@@ -282,6 +328,12 @@ int pl_rcmd_inspect(int argc, char **argv)
         return pl_rcmd_fail("inspect", pl_fail(&err, PL_EUSAGE, "PATH or --build is needed"), &err);
     if (of_build)
         return build(as_json);
+    if (pl_media_is(args[0]))
+        return inspect_media(args[0], png, as_json);
+    if (png)
+        return pl_rcmd_fail(
+            "inspect",
+            pl_fail(&err, PL_EUSAGE, "-o: %s is no event file, clip or picture", args[0]), &err);
     enum pl_status st = look(args[0], &j, &err);
     if (st)
         return pl_rcmd_fail("inspect", st, &err);

@@ -18,11 +18,10 @@ struct shape {
 static struct shape shape_of(const struct pl_arch *a, const struct pl_model_input *in,
                              int64_t layer)
 {
-    struct shape s = {.rows = a->encoder_layers ? in->decoder_ids.n : in->ids.n,
-                      .hidden = layer > 0 || !a->head};
+    struct shape s = {.rows = pl_model_input_prompt(in, a).n, .hidden = layer > 0 || !a->head};
 
     if (in->pixels)
-        s.rows = in->frames * (size_t)pl_arch_image_rows(a);
+        s.rows = in->frames * (size_t)pl_arch_image_rows(a); /* of a tower by itself */
     s.cols = (size_t)(s.hidden ? a->hidden : a->vocab);
     return s;
 }
@@ -52,18 +51,18 @@ static enum pl_status compute(struct pl_model *m, const struct pl_entry *e,
 {
     const struct pl_model_info *info = pl_model_info(m);
     const struct pl_arch *a = &info->arch;
-    const struct pl_ids *ids = a->encoder_layers ? &in->decoder_ids : &in->ids;
+    struct pl_prompt p = pl_model_input_prompt(in, a);
     struct pl_source source = pl_model_input_source(in, a, 0);
     const int tap = (int)layer;
-    struct pl_session_opts o = {.max_tokens = a->causal ? ids->n : source.n,
+    struct pl_session_opts o = {.max_tokens = a->causal ? p.n : source.n,
                                 .max_source = a->encoder_layers ? source.n : 0,
                                 .kv_dtype = pl_entry_kv(e, info->dtype),
                                 .taps = layer ? &tap : NULL,
                                 .n_taps = layer ? 1 : 0};
-    struct pl_prompt p = {.ids = ids->ids, .n = ids->n, .all_logits = layer == 0};
     struct pl_session *s = NULL;
     enum pl_status st = pl_session_create(m, &o, &s, err);
 
+    p.all_logits = layer == 0;
     if (!st && !a->causal)
         st = encode(s, a, in, layer, out, err);
     if (!st && a->encoder_layers)
@@ -71,7 +70,7 @@ static enum pl_status compute(struct pl_model *m, const struct pl_entry *e,
     if (!st && a->causal)
         st = pl_session_prefill(s, &p, layer ? NULL : out, err);
     if (!st && a->causal && layer)
-        st = pl_session_hidden_copy(s, 0, 0, ids->n, out, err);
+        st = pl_session_hidden_copy(s, 0, 0, p.n, out, err);
     pl_session_free(s);
     return st;
 }
@@ -175,7 +174,7 @@ static enum pl_status run(const struct pl_model_args *a, const struct pl_prune_a
     }
     if (a->prompt && pl_entry_tokenizer(path, arch, &t, &why) != PL_OK)
         t = NULL;
-    st = pl_model_args_input(a, t, &why, arch, &in, err);
+    st = pl_model_args_input(a, "logits", t, &why, m, &in, err);
     if (st)
         goto out;
     struct shape shape = shape_of(arch, &in, layer);
@@ -204,7 +203,7 @@ out:
 
 int pl_rcmd_logits(int argc, char **argv)
 {
-    struct pl_model_args a = {0};
+    struct pl_model_args a = {.max_window_ms = -1};
     struct pl_prune_args prune = {0};
     const char *out = NULL, *args[1];
     int64_t layer = 0;
@@ -215,9 +214,8 @@ int pl_rcmd_logits(int argc, char **argv)
         PL_PRUNE_OPTS(&prune),
         PL_MODEL_OPTS(&a)};
     const struct pl_rcommand c = {
-        .usage =
-            "logits MODEL (--ids \"1 2\" | --ids-file F.npy | --prompt TEXT | --pixels F.npy) -o "
-            "OUT.npy",
+        .usage = "logits MODEL (--ids \"1 2\" | --ids-file F.npy | --prompt TEXT | --pixels F.npy) "
+                 "[--events F.npy | --video F | --image F.png | --pixels F.npy] -o OUT.npy",
         .about = "Writes the logits [n, vocab] of every place of the input (behind an encoder: of "
                  "the decoder's\nids), an encoder's last hidden states [n, H] (images: one after "
                  "the other), or those\nafter a block. With --prune: of the tokens that are left, "

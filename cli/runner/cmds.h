@@ -10,6 +10,7 @@
 
 int pl_rcmd_serve(int argc, char **argv);
 int pl_rcmd_logits(int argc, char **argv);
+int pl_rcmd_pixels(int argc, char **argv);
 int pl_rcmd_generate(int argc, char **argv);
 int pl_rcmd_tokenize(int argc, char **argv);
 int pl_rcmd_bench(int argc, char **argv);

@@ -18,6 +18,7 @@ static const struct command commands[] = {
     {"logits", pl_rcmd_logits, "logits or hidden states of a prompt, as .npy"},
     {"generate", pl_rcmd_generate, "greedy continuation of a prompt, with times"},
     {"tokenize", pl_rcmd_tokenize, "text to ids and back, line by line"},
+    {"pixels", pl_rcmd_pixels, "what a model's image tower is given, as .npy"},
     {"bench", pl_rcmd_bench, "prompt and generation speed, beside the machine's limits"},
     {"inspect", pl_rcmd_inspect,
      "what a model or a checkpoint holds; --build: what this build has"},

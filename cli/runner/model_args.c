@@ -1,5 +1,6 @@
 #include "cli/runner/model_args.h"
 
+#include "base/clock.h"
 #include "cli/runner/npy.h"
 #include "model/npy.h"
 
@@ -80,6 +81,7 @@ void pl_model_input_release(struct pl_model_input *in)
     pl_ids_release(&in->types);
     free(in->mask);
     free(in->pixels);
+    free(in->embeds);
     *in = (struct pl_model_input){.mask = NULL};
 }
 
@@ -147,28 +149,172 @@ static enum pl_status check_ids(const struct pl_ids *ids, int32_t vocab, struct 
     return PL_OK;
 }
 
-enum pl_status pl_model_args_input(const struct pl_model_args *a, const struct pl_tokenizer *t,
-                                   const struct pl_err *why, const struct pl_arch *arch,
-                                   struct pl_model_input *in, struct pl_err *err)
+/* ---- pictures ---- */
+
+static int media_count(const struct pl_model_args *a)
 {
+    return !!a->events + !!a->video + !!a->image + !!a->pixels;
+}
+
+enum pl_status pl_model_args_media(const struct pl_model_args *a, struct pl_media *out,
+                                   struct pl_err *err)
+{
+    if (media_count(a) != 1)
+        return pl_fail(err, PL_EUSAGE, "one of --events, --video, --image and --pixels is needed");
+    out->max_window_ms = a->max_window_ms;
+    out->kind = a->events  ? PL_MEDIA_EVENTS
+                : a->video ? PL_MEDIA_VIDEO
+                : a->image ? PL_MEDIA_IMAGE
+                           : PL_MEDIA_PIXELS;
+    out->path = a->events ? a->events : a->video ? a->video : a->image ? a->image : a->pixels;
+    return PL_OK;
+}
+
+enum pl_status pl_model_args_load_media(const struct pl_model_args *a, const char *command,
+                                        const struct pl_vision_config *c, struct pl_pixels *out,
+                                        struct pl_media_times *times, struct pl_err *err)
+{
+    struct pl_media media = {.path = NULL};
+    struct pl_err warning = {""};
+    enum pl_status st = pl_model_args_media(a, &media, err);
+
+    if (!st)
+        st = pl_vision_load(c, &media, out, times, &warning, err);
+    if (!st && warning.text[0])
+        fprintf(stderr, "paceline-runner %s: warning: %s\n", command, warning.text);
+    return st;
+}
+
+static enum pl_status check_spliced_ids(const struct pl_vision_config *c, const struct pl_ids *ids,
+                                        int32_t vocab, struct pl_err *err)
+{
+    for (size_t i = 0; i < ids->n; i++)
+        if (ids->ids[i] != c->placeholder && (ids->ids[i] < 0 || ids->ids[i] >= vocab))
+            return pl_fail(err, PL_ERANGE,
+                           "id %d at place %zu is outside the vocabulary of %d, and not the "
+                           "placeholder %d",
+                           ids->ids[i], i, vocab, c->placeholder);
+    return ids->n ? PL_OK : pl_fail(err, PL_EUSAGE, "the input holds no id");
+}
+
+/* Pixels by themselves may be of a still image: the ids' placeholder says so. */
+static bool of_still(const struct pl_vision_config *c, const struct pl_ids *ids)
+{
+    bool image = false;
+
+    for (size_t i = 0; i < ids->n; i++) {
+        if (ids->ids[i] == c->placeholder)
+            return false;
+        image = image || (c->image_placeholder >= 0 && ids->ids[i] == c->image_placeholder);
+    }
+    return image;
+}
+
+/* pixels + ids → embeddings */
+static enum pl_status look(struct pl_model *m, struct pl_pixels *p, struct pl_model_input *in,
+                           struct pl_err *err)
+{
+    const struct pl_vision_config *c = &pl_model_info(m)->vision;
+    size_t n_rows, h = (size_t)c->hidden;
+    float *rows;
+    int64_t t0;
+    enum pl_status st;
+
+    p->still = p->still || of_still(c, &in->ids);
+    n_rows = (size_t)pl_vision_rows(c, p->frames, p->still);
+    st = pl_vision_spliced(c, in->ids.ids, in->ids.n, n_rows, p->still, &in->rows, err);
+    if (!st)
+        st = pl_vision_reserve(pl_model_vision(m), p->frames, err);
+    if (st)
+        return st;
+    rows = malloc(n_rows * h * sizeof(*rows));
+    in->embeds = malloc(in->rows * h * sizeof(*in->embeds));
+    if (!rows || !in->embeds)
+        st = pl_fail(err, PL_ENOMEM, "no memory for %zu rows of %zu", n_rows, h);
+    t0 = pl_now_ns();
+    if (!st)
+        st = pl_vision_encode(pl_model_vision(m), p, rows, err);
+    in->tower_ns = pl_now_ns() - t0;
+    if (!st)
+        st = pl_vision_splice(m, in->ids.ids, in->ids.n, rows, n_rows, p->still, in->embeds, err);
+    free(rows);
+    return st;
+}
+
+/* ---- ids ---- */
+
+static enum pl_status prompt_ids(const struct pl_model_args *a, const struct pl_tokenizer *t,
+                                 const struct pl_err *why, const struct pl_vision_config *c,
+                                 struct pl_ids *ids, struct pl_err *err)
+{
+    if (!t)
+        return pl_fail(err, PL_ENOENT, "%s", why->text);
+    if (!*a->prompt)
+        return pl_fail(err, PL_EUSAGE, "--prompt: the text is empty");
+    if (media_count(a) && c->kind != PL_VISION_NONE)
+        return pl_vision_prompt_ids(c, t, a->prompt, a->image && c->kind == PL_VISION_VIDEO_LLAVA,
+                                    ids, err);
+    return pl_tokenizer_encode(t, a->prompt, strlen(a->prompt), true, ids, err);
+}
+
+static enum pl_status read_ids(const struct pl_model_args *a, const struct pl_tokenizer *t,
+                               const struct pl_err *why, const struct pl_vision_config *c,
+                               struct pl_model_input *in, struct pl_err *err)
+{
+    int64_t t0 = pl_now_ns();
+    enum pl_status st;
+
+    if (!!a->ids + !!a->ids_file + !!a->prompt != 1)
+        return pl_fail(err, PL_EUSAGE, "one of --ids, --ids-file and --prompt is needed");
+    if (a->ids)
+        return typed_ids(a->ids, &in->ids, err);
+    if (a->ids_file)
+        return filed_ids(a->ids_file, &in->ids, err);
+    st = prompt_ids(a, t, why, c, &in->ids, err);
+    in->tokenize_ns = pl_now_ns() - t0;
+    return st;
+}
+
+static enum pl_status read_with_picture(const struct pl_model_args *a, const char *command,
+                                        struct pl_model *m, struct pl_model_input *in,
+                                        struct pl_err *err)
+{
+    const struct pl_vision_config *c = &pl_model_info(m)->vision;
+    struct pl_pixels p = {.v = NULL};
+    int64_t t0;
+    enum pl_status st = check_spliced_ids(c, &in->ids, pl_model_info(m)->arch.vocab, err);
+
+    t0 = pl_now_ns();
+    if (!st)
+        st = pl_model_args_load_media(a, command, c, &p, &in->media, err);
+    in->vision_ns = pl_now_ns() - t0;
+    if (!st)
+        st = look(m, &p, in, err);
+    in->vision_ns += in->tower_ns;
+    pl_pixels_release(&p);
+    return st;
+}
+
+enum pl_status pl_model_args_input(const struct pl_model_args *a, const char *command,
+                                   const struct pl_tokenizer *t, const struct pl_err *why,
+                                   struct pl_model *m, struct pl_model_input *in,
+                                   struct pl_err *err)
+{
+    const struct pl_arch *arch = &pl_model_info(m)->arch;
+    const struct pl_vision_config *c = &pl_model_info(m)->vision;
     enum pl_status st;
 
     if (arch->patch)
         return read_pixels(a, arch, in, err);
-    if (a->pixels)
-        return pl_fail(err, PL_EUSAGE, "%s reads ids: --pixels does not go with it", arch->name);
-    if (!!a->ids + !!a->ids_file + !!a->prompt != 1)
-        return pl_fail(err, PL_EUSAGE, "one of --ids, --ids-file and --prompt is needed");
-    if (a->ids)
-        st = typed_ids(a->ids, &in->ids, err);
-    else if (a->ids_file)
-        st = filed_ids(a->ids_file, &in->ids, err);
-    else if (!t)
-        st = pl_fail(err, PL_ENOENT, "%s", why->text);
-    else if (!*a->prompt)
-        st = pl_fail(err, PL_EUSAGE, "--prompt: the text is empty");
-    else
-        st = pl_tokenizer_encode(t, a->prompt, strlen(a->prompt), true, &in->ids, err);
+    if (media_count(a) && c->kind == PL_VISION_NONE)
+        return pl_fail(err, PL_EUSAGE, "%s reads ids: --%s does not go with it", arch->name,
+                       a->events  ? "events"
+                       : a->video ? "video"
+                       : a->image ? "image"
+                                  : "pixels");
+    st = read_ids(a, t, why, c, in, err);
+    if (!st && media_count(a))
+        return read_with_picture(a, command, m, in, err);
     if (!st)
         st = check_ids(&in->ids, arch->vocab, err);
     if (!st)
@@ -180,6 +326,15 @@ enum pl_status pl_model_args_input(const struct pl_model_args *a, const struct p
     else
         st = pl_ids_add(&in->decoder_ids, arch->decoder_start, err);
     return st ? st : check_ids(&in->decoder_ids, arch->vocab, err);
+}
+
+struct pl_prompt pl_model_input_prompt(const struct pl_model_input *in, const struct pl_arch *arch)
+{
+    const struct pl_ids *ids = arch->encoder_layers ? &in->decoder_ids : &in->ids;
+
+    if (in->embeds)
+        return (struct pl_prompt){.embeds = in->embeds, .n = in->rows};
+    return (struct pl_prompt){.ids = ids->ids, .n = ids->n};
 }
 
 struct pl_source pl_model_input_source(const struct pl_model_input *in, const struct pl_arch *arch,
