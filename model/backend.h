@@ -285,8 +285,9 @@ struct pl_backend {
 };
 
 extern const struct pl_backend pl_cpu_backend;
+extern const struct pl_backend pl_cuda_backend; /* only in builds with CUDA */
 
-/* By name; NULL when this build has none of that name. */
+/* By name (NULL: the default); NULL when this build has none of that name. */
 const struct pl_backend *pl_backend_by_name(const char *name);
 
 #endif

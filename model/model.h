@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 struct pl_model_opts {
-    const char *device; /* NULL: "cpu" */
+    const char *device; /* "cpu", "cuda", "cuda:N"; NULL: "cpu" */
     struct pl_device_opts where;
     enum pl_dtype dtype; /* of the matrices in memory; PL_DT_AUTO: as stored (random weights:
                             config's, else f32). Block formats stay as stored only: they are then

@@ -1,4 +1,5 @@
-/* Made by tools/make_unicode_tables.py from tokenizers 0.23.3 and regex 2026.11.15; layouts: unicode_tables.h. */
+/* Made by tools/make_unicode_tables.py from tokenizers 0.23.3 and regex 2026.11.15; layouts:
+ * unicode_tables.h. */
 #include "model/unicode_tables.h"
 
 /* clang-format off */

@@ -36,14 +36,14 @@ json_t *pl_build_info(void)
     char chosen[128] = "";
 
     read_paths(isa, chosen, sizeof(chosen));
-    return json_pack("{s:s,s:s,s:b,s:b,s:s*,s:b,s:s*,s:b,s:b,s:o,s:s}", "version", PL_VERSION,
-                     "compiler",
+    return json_pack(
+        "{s:s,s:s,s:b,s:b,s:s*,s:b,s:s*,s:b,s:b,s:o,s:s}", "version", PL_VERSION, "compiler",
 #if defined(__clang__)
-                     "clang " __clang_version__,
+        "clang " __clang_version__,
 #else
-                     "gcc " __VERSION__,
+        "gcc " __VERSION__,
 #endif
-                     "cuda", 0, "ffmpeg", pl_video_version() != NULL, "ffmpeg_version",
-                     pl_video_version(), "png", pl_png_version() != NULL, "png_version",
-                     pl_png_version(), "mpi", 0, "hdf5", 0, "isa", isa, "device", chosen);
+        "cuda", pl_backend_by_name("cuda") != NULL, "ffmpeg", pl_video_version() != NULL,
+        "ffmpeg_version", pl_video_version(), "png", pl_png_version() != NULL, "png_version",
+        pl_png_version(), "mpi", 0, "hdf5", 0, "isa", isa, "device", chosen);
 }

@@ -193,8 +193,3 @@ const struct pl_backend pl_cpu_backend = {
     .encode_batch = pl_cpu_encode_batch,
     .pool = pl_cpu_pool_row,
 };
-
-const struct pl_backend *pl_backend_by_name(const char *name)
-{
-    return !name || !strcmp(name, "cpu") ? &pl_cpu_backend : NULL;
-}

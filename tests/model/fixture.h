@@ -36,6 +36,23 @@
                      pl_status_text(st_), err.text);                                               \
     } while (0)
 
+/* Whether the default device computes as session.h promises of the CPU: the same bits however the
+ * work is cut. */
+static inline bool exact_device(void)
+{
+    return pl_backend_by_name(NULL) == &pl_cpu_backend;
+}
+
+/* How far a model's numbers may be from the f32 reference: a GPU multiplies in the type of the
+ * weights, unless it was opened with isa "portable". */
+static inline double tolerance(const struct pl_model *m, const char *isa)
+{
+    return exact_device() || (isa && !strcmp(isa, "portable")) ||
+                   pl_model_info(m)->dtype == PL_DT_F32
+               ? 1e-4
+               : 4e-2;
+}
+
 static inline struct pl_model *load_model(const char *name, int threads, const char *isa)
 {
     struct pl_model_opts o = {.where = {.threads = threads, .isa = isa}};

@@ -61,12 +61,12 @@ static double relative(const float *a, size_t rows, const struct npy *b)
     return diff / most;
 }
 
-static void report(const char *name, const struct pl_model *m, double r, double h)
+static void report(const char *name, const struct pl_model *m, const char *isa, double r, double h)
 {
     print_message("%-15s %-22s max|d|/max %.2e, after block 1 %.2e\n", name,
                   pl_model_info(m)->device, r, h);
-    assert_true(r <= 1e-4);
-    assert_true(h <= 1e-4);
+    assert_true(r <= tolerance(m, isa));
+    assert_true(h <= tolerance(m, isa));
 }
 
 static void check_greedy(struct pl_session *s, float *last, size_t vocab, const struct npy *greedy)
@@ -92,7 +92,7 @@ static void check_decoder(const char *name, const char *isa)
     assert_int_equal(vocab, pl_model_info(m)->arch.vocab);
     ok(pl_session_prefill(s, &p, got, &err));
     ok(pl_session_hidden_copy(s, 0, 0, n, gh, &err));
-    report(name, m, relative(got, n, &logits), relative(gh, n, &hidden));
+    report(name, m, isa, relative(got, n, &logits), relative(gh, n, &hidden));
     check_greedy(s, got + (n - 1) * vocab, vocab, &greedy);
     free(got);
     free(gh);
@@ -132,7 +132,7 @@ static void check_encoder(const char *name, const char *isa)
         ok(pl_session_encode(s, &in, got, &err));
         ok(pl_session_hidden_copy(s, 0, 0, n, gh, &err));
     }
-    report(name, m, relative(got, n, &hidden), relative(gh, n, &first));
+    report(name, m, isa, relative(got, n, &hidden), relative(gh, n, &first));
     ok(pl_session_hidden_copy(s, 1, 0, n, gh, &err));
     assert_memory_equal(got, gh, n * h * sizeof(*got));
     if (pooled.data) {
@@ -178,7 +178,7 @@ static void check_seq2seq(const char *name, const char *isa)
         assert_true(relative(gh, n, &encoded) <= 1e-4);
         ok(pl_session_prefill(s, &p, got, &err));
         ok(pl_session_hidden_copy(s, 0, 0, k, gh, &err));
-        report(name, m, relative(got, k, &logits), relative(gh, k, &first));
+        report(name, m, isa, relative(got, k, &logits), relative(gh, k, &first));
         check_greedy(s, got + (k - 1) * vocab, vocab, &greedy);
     }
     fails(PL_EUSAGE, "before the decoder's first", pl_session_encode(s, &in, NULL, &err));
@@ -214,7 +214,8 @@ static void check_tower(const char *name, const char *isa)
         ok(pl_session_encode(s, &in, got + i * rows * h, &err));
         ok(pl_session_hidden_copy(s, 0, 0, rows, gh + i * rows * h, &err));
     }
-    report(name, m, relative(got, images * rows, &hidden), relative(gh, images * rows, &first));
+    report(name, m, isa, relative(got, images * rows, &hidden),
+           relative(gh, images * rows, &first));
     fails(PL_EUSAGE, "pixels",
           pl_session_encode(s, &(struct pl_source){.ids = (int32_t[]){0}, .n = 1}, NULL, &err));
     free(got);
@@ -297,6 +298,8 @@ static void check_bits(const char *name, size_t prompt)
 static void test_bits(void **state)
 {
     (void)state;
+    if (!exact_device())
+        skip();
     check_bits("qwen2", 37);
     check_bits("qwen2_window", 71);
     check_bits("qwen2_window", 333);
@@ -381,6 +384,8 @@ static void test_window(void **state)
     struct pl_session_memory mem, need;
 
     (void)state;
+    if (!exact_device()) /* rings of another length */
+        skip();
     make_ids(ids, n, 5, a->vocab);
     struct pl_session_opts o = {.max_verify = 9};
     struct pl_session *s = new_session(m, &o);

@@ -150,8 +150,8 @@ static void test_contradictions(void **state)
           pl_model_load(dir, NULL, &m, &err));
     edit_config("plain", dir, "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1");
     fails(PL_EFORMAT, "k_proj.weight: expected shape [10, 40]", pl_model_load(dir, NULL, &m, &err));
-    fails(PL_EUNSUPPORTED, "cuda",
-          pl_model_load(dir, &(struct pl_model_opts){.device = "cuda"}, &m, &err));
+    fails(PL_EUNSUPPORTED, "tpu",
+          pl_model_load(dir, &(struct pl_model_opts){.device = "tpu"}, &m, &err));
     fails(PL_EUNSUPPORTED, "i8",
           pl_model_load(dir, &(struct pl_model_opts){.dtype = PL_DT_I8}, &m, &err));
     edit_config("plain", dir, "\"vocab_size\": 97", "\"vocab_size\": 97");

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-static const struct pl_backend *const B = &pl_cpu_backend;
+#define B pl_backend_by_name(NULL)
 
 static struct pl_device *open_device(int threads, const char *isa)
 {
@@ -75,7 +75,8 @@ static void check_linear(struct pl_device *d, size_t rows, size_t in, size_t out
         ok(B->tensor_view(tx, r, 1, &row, &err));
         ok(B->linear(y1, row, tw, tb, &err));
         ok(B->download(y1, 0, 1, one, &err));
-        assert_memory_equal(one, y + r * out, out * 4);
+        if (exact_device())
+            assert_memory_equal(one, y + r * out, out * 4);
         B->tensor_free(row);
     }
     struct pl_tensor *const all[] = {tw, tx, ty, tb, y1};

@@ -1,6 +1,7 @@
 #include "worker/runner/entry.h"
 
 #include "base/log.h"
+#include "model/backend.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -57,17 +58,21 @@ static enum pl_status read_activations(const json_t *o, enum pl_activations *out
     return PL_OK;
 }
 
-static enum pl_status read_device(const json_t *o, struct pl_err *err)
+/* auto: the CPU. A GPU runs what names it. */
+static enum pl_status read_device(const json_t *o, struct pl_entry *e, struct pl_err *err)
 {
     const char *d = "auto";
 
     if (pl_json_str(o, "device", "auto", &d, err))
         return pl_fail(err, PL_ESWEEP, "device: auto, cpu or cuda is expected");
-    if (strcmp(d, "auto") == 0 || strcmp(d, "cpu") == 0)
+    e->device = strcmp(d, "auto") ? d : "cpu";
+    if (!strcmp(e->device, "cpu"))
         return PL_OK;
-    if (strncmp(d, "cuda", 4) == 0 && (!d[4] || d[4] == ':'))
+    if (strncmp(d, "cuda", 4) || (d[4] && d[4] != ':'))
+        return pl_fail(err, PL_ESWEEP, "device: \"%s\", expected auto, cpu or cuda", d);
+    if (!pl_backend_by_name("cuda"))
         return pl_fail(err, PL_EUNSUPPORTED, "device %s: this program was built without CUDA", d);
-    return pl_fail(err, PL_ESWEEP, "device: \"%s\", expected auto, cpu or cuda", d);
+    return PL_OK;
 }
 
 enum pl_status pl_entry_read(const json_t *entry, struct pl_entry *out, struct pl_err *err)
@@ -87,7 +92,7 @@ enum pl_status pl_entry_read(const json_t *entry, struct pl_entry *out, struct p
     if (!st)
         st = read_weights(entry, &e, err);
     if (!st)
-        st = read_device(entry, err);
+        st = read_device(entry, &e, err);
     if (st)
         return st;
     if (pl_json_i64(entry, "threads", 0, &threads, err) || threads < 0 || threads > 4096)
@@ -107,6 +112,7 @@ void pl_entry_model_opts(const struct pl_entry *e, int threads, const int *cpus,
                          struct pl_model_opts *out)
 {
     memset(out, 0, sizeof(*out));
+    out->device = e->device;
     out->dtype = e->dtype;
     out->activations = e->activations;
     out->random = e->random;

@@ -15,6 +15,7 @@
 
 struct pl_entry {
     const char *path;        /* borrowed from the JSON */
+    const char *device;      /* "cpu", "cuda", "cuda:N"; borrowed */
     enum pl_dtype dtype, kv; /* PL_DT_AUTO: as stored; kv: the dtype in memory */
     enum pl_activations activations;
     bool random;

@@ -1,0 +1,130 @@
+/* What the kernels share: number formats, warp sums, launches. */
+#ifndef PL_MODEL_CUDA_COMMON_CUH
+#define PL_MODEL_CUDA_COMMON_CUH
+
+#include <cuda_runtime.h>
+
+#include "model/cuda/kernels.h"
+
+#ifdef __CUDACC__
+#include <cuda_fp16.h>
+#define PL_LAUNCH(kernel, grid, block, shared, stream, ...)                                        \
+    kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__)
+#define PL_DYNAMIC_SHARED(type, name)                                                              \
+    extern __shared__ __align__(16) unsigned char pl_dynamic_shared[];                             \
+    type *name = (type *)pl_dynamic_shared
+#define PL_BIG_SHARED(kernel, bytes)                                                               \
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
+#else /* tests/cuda_emu */
+#define PL_LAUNCH(kernel, grid, block, shared, stream, ...)                                        \
+    do {                                                                                           \
+        (void)(stream);                                                                            \
+        pl_emu_launch((grid), (block), (shared), [&] { kernel(__VA_ARGS__); });                    \
+    } while (0)
+#define PL_DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(pl_emu_shared())
+#define PL_BIG_SHARED(kernel, bytes) (void)(bytes)
+#endif
+
+#define WARP 32
+#define FULL 0xffffffffu
+
+struct pl_f16 {
+    uint16_t u;
+};
+struct pl_bf16 {
+    uint16_t u;
+};
+
+__device__ __forceinline__ float half_to_f32(uint16_t u)
+{
+#ifdef __CUDACC__
+    return __half2float(__ushort_as_half(u));
+#else
+    return pl_f16_to_f32(u);
+#endif
+}
+
+__device__ __forceinline__ float to_f32(float v)
+{
+    return v;
+}
+__device__ __forceinline__ float to_f32(pl_f16 v)
+{
+    return half_to_f32(v.u);
+}
+__device__ __forceinline__ float to_f32(pl_bf16 v)
+{
+    uint32_t u = (uint32_t)v.u << 16;
+    float f;
+
+    memcpy(&f, &u, sizeof(f));
+    return f;
+}
+
+__device__ __forceinline__ void from_f32(float f, float *out)
+{
+    *out = f;
+}
+__device__ __forceinline__ void from_f32(float f, pl_f16 *out)
+{
+#ifdef __CUDACC__
+    out->u = __half_as_ushort(__float2half_rn(f));
+#else
+    out->u = pl_f32_to_f16(f);
+#endif
+}
+/* To nearest even; NaN stays NaN. */
+__device__ __forceinline__ void from_f32(float f, pl_bf16 *out)
+{
+    uint32_t u;
+
+    memcpy(&u, &f, sizeof(u));
+    if ((u & 0x7fffffffu) > 0x7f800000u)
+        out->u = (uint16_t)(u >> 16 | 0x40u);
+    else
+        out->u = (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+}
+
+__device__ __forceinline__ float warp_sum(float v)
+{
+    for (int o = WARP / 2; o; o /= 2)
+        v += __shfl_xor_sync(FULL, v, o);
+    return v;
+}
+
+__device__ __forceinline__ float warp_max(float v)
+{
+    for (int o = WARP / 2; o; o /= 2)
+        v = fmaxf(v, __shfl_xor_sync(FULL, v, o));
+    return v;
+}
+
+/* Sum over a block of whole warps; room: [WARP] in shared memory. All threads get it. */
+__device__ __forceinline__ float block_sum(float v, float *room)
+{
+    v = warp_sum(v);
+    __syncthreads();
+    if (threadIdx.x % WARP == 0)
+        room[threadIdx.x / WARP] = v;
+    __syncthreads();
+    v = threadIdx.x % WARP < blockDim.x / WARP ? room[threadIdx.x % WARP] : 0;
+    return warp_sum(v);
+}
+
+static inline unsigned ceil_div(int64_t a, int64_t b)
+{
+    return (unsigned)((a + b - 1) / b);
+}
+
+/* Calls f with a null pointer of the type that dt stands for. */
+template <typename F> static void by_dtype(enum pl_dtype dt, F f)
+{
+    if (dt == PL_DT_F16)
+        f((pl_f16 *)NULL);
+    else if (dt == PL_DT_BF16)
+        f((pl_bf16 *)NULL);
+    else
+        f((float *)NULL);
+}
+
+#endif

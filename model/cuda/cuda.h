@@ -1,0 +1,263 @@
+/*
+ * What the files of the CUDA backend share. Host code is C over the runtime's C interface; kernels
+ * stand in *.cu behind kernels.h. Everything of a device runs on its one stream, so that nothing
+ * waits but a copy back to the host.
+ *
+ * The residual stream and all sums are f32. Products of up to PL_CUDA_GEMV_ROWS rows read f32
+ * activations and stream the weights as they are stored; larger ones go to cuBLASLt in `act`: f32,
+ * f16 or bf16, what the weights are (blocks of GGUF: decoded to bf16 first). A device opened with
+ * isa "portable" runs all of them in f32.
+ */
+#ifndef PL_MODEL_CUDA_CUDA_H
+#define PL_MODEL_CUDA_CUDA_H
+
+#include "model/backend.h"
+#include "model/cuda/kernels.h"
+
+#define PL_CUDA_CHUNK 2048          /* most rows of one forward */
+#define PL_CUDA_DECODED (64u << 20) /* most bytes of decoded weights at a time */
+#define PL_CUDA_LOGIT_ROWS 64       /* rows of logits on the device at a time */
+#define PL_CUDA_PARTIALS 8192       /* vectors · splits of one attention */
+#define PL_CUDA_SPANS 256           /* sequences of one forward */
+#define PL_CUDA_GRAPHS 16
+
+struct pl_cuda_gemm;
+
+struct pl_device {
+    int ordinal, sms;
+    bool plain; /* all products in f32: what others are held against */
+    char name[64];
+    cudaStream_t stream;
+    struct pl_cuda_gemm *gemm;
+    void *scratch; /* device memory of operations; grown by pl_cuda_scratch */
+    size_t scratch_bytes;
+};
+
+struct pl_tensor {
+    struct pl_device *device;
+    size_t rows, cols;
+    float *data;             /* [rows, cols]; NULL for a weight */
+    struct pl_cuda_matrix w; /* of a weight */
+    bool borrowed;
+};
+
+enum pl_cuda_weight {
+    PL_W_Q,
+    PL_W_K,
+    PL_W_V,
+    PL_W_O,
+    PL_W_GATE,
+    PL_W_UP,
+    PL_W_DOWN,
+    PL_W_CROSS_Q,
+    PL_W_CROSS_K,
+    PL_W_CROSS_V,
+    PL_W_CROSS_O,
+    PL_W_COUNT
+};
+enum pl_cuda_vector {
+    PL_V_ATTN,
+    PL_V_ATTN_BIAS,
+    PL_V_FFN,
+    PL_V_FFN_BIAS,
+    PL_V_Q,
+    PL_V_K,
+    PL_V_CROSS,
+    PL_V_COUNT
+};
+
+struct pl_cuda_layer {
+    struct pl_cuda_matrix w[PL_W_COUNT]; /* data NULL: none */
+    float *v[PL_V_COUNT];                /* NULL: none */
+};
+
+/* Device memory of one forward, for `rows` rows. in, att and mid hold f32 or `act`. */
+struct pl_cuda_work {
+    size_t rows;
+    float *x, *q, *k, *v, *gate, *up;
+    void *in, *att, *mid;
+    float *lse, *partial, *logits;
+    void *decoded;          /* weights as `act` */
+    void *block;            /* all of the above are parts of it */
+    void *step, *step_host; /* what kernels.h calls a step; on the device, and where it is made */
+    size_t step_bytes;
+    bool step_busy; /* step_host may still be being read */
+};
+
+/* A captured step and what it was captured for. */
+struct pl_cuda_graph {
+    cudaGraphExec_t exec;
+    int rows, n_spans, max_span, splits;
+    bool positions;
+    enum pl_dtype kv_dtype;
+};
+
+struct pl_network {
+    struct pl_device *device;
+    struct pl_arch arch;
+    enum pl_dtype act;
+    struct pl_cuda_layer *layers;
+    struct pl_cuda_matrix embed, head, patch, pooler; /* data NULL: none, or tied */
+    float *final_gain, *final_bias, *embed_gain, *embed_bias, *positions, *types, *cls, *inv_freq;
+    float *relative; /* [buckets, heads] on the host */
+    struct pl_network *encoder;
+    const struct pl_network *embedder; /* where ids are looked up; NULL: here */
+    struct pl_tensor head_tensor, final_tensor;
+    struct pl_cuda_work work;
+    struct pl_cuda_graph graphs[PL_CUDA_GRAPHS];
+    int n_graphs;
+    bool no_graphs; /* capturing failed once: launches go out one by one */
+    size_t largest; /* elements of the largest matrix that GEMMs decode */
+    int64_t bytes;
+};
+
+struct pl_cache {
+    struct pl_network *network;
+    enum pl_dtype dtype;
+    size_t max_tokens, padded;
+    struct pl_cuda_kv *kv, *cross; /* [layers]; an encoder's layers share one */
+    size_t *written;               /* [layers] the most that len has been since a reset */
+    void *block;
+    struct pl_tensor stage, sums;
+    struct pl_tensor *taps;
+    int *tap_layers;
+    size_t n_taps;
+    float *relative; /* [heads][2 · padded] */
+    float *mask;     /* [padded] */
+    bool masked;
+    struct pl_cache *source;
+    int64_t kv_bytes, other_bytes, kv_read;
+};
+
+static inline size_t pl_cuda_round(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* What GEMMs of a weight of dt run in. */
+static inline enum pl_dtype pl_cuda_act(const struct pl_device *d, enum pl_dtype dt)
+{
+    return d->plain || dt == PL_DT_F32 ? PL_DT_F32 : dt == PL_DT_F16 ? PL_DT_F16 : PL_DT_BF16;
+}
+
+/* PL_ENOMEM when memory ran out, else PL_ESYS; "what: the runtime's text". */
+PL_MUST_CHECK
+enum pl_status pl_cuda_check(cudaError_t e, const char *what, struct pl_err *err);
+/* Waits for the stream; what went wrong in it since the last time. */
+PL_MUST_CHECK
+enum pl_status pl_cuda_sync(struct pl_device *d, const char *what, struct pl_err *err);
+PL_MUST_CHECK
+enum pl_status pl_cuda_alloc(void **out, size_t bytes, const char *what, struct pl_err *err);
+/* At least so many bytes in d->scratch; what was there is lost. */
+PL_MUST_CHECK
+enum pl_status pl_cuda_scratch(struct pl_device *d, size_t bytes, struct pl_err *err);
+
+/* gemm.c: y[rows, ldy] = x[rows, in] · w[out, in]ᵀ, added to y where `add` says so; x and w of dt,
+ * sums and y f32. */
+struct pl_cuda_gemm_call {
+    enum pl_dtype dtype;
+    const void *w, *x;
+    float *y;
+    int64_t out, in, rows, ldy;
+    bool add;
+};
+PL_MUST_CHECK
+enum pl_status pl_cuda_gemm_create(struct pl_cuda_gemm **out, struct pl_err *err);
+void pl_cuda_gemm_free(struct pl_cuda_gemm *g);
+PL_MUST_CHECK
+enum pl_status pl_cuda_gemm_run(struct pl_cuda_gemm *g, const struct pl_cuda_gemm_call *c,
+                                cudaStream_t s, struct pl_err *err);
+
+/* y = x · wᵀ + bias (added to y where `add` says so). x: f32 rows, or of `act` when there are more
+ * than PL_CUDA_GEMV_ROWS; decoded: room for weights of another type than act. */
+PL_MUST_CHECK
+enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix *w, const void *x,
+                               int64_t rows, enum pl_dtype act, void *decoded, float *y, bool add,
+                               struct pl_err *err);
+
+/* weight.c: sources → device memory. */
+enum pl_dtype pl_cuda_weight_dtype(const struct pl_weight_source *src, enum pl_dtype want);
+int64_t pl_cuda_matrix_bytes(const struct pl_weight_source *src, enum pl_dtype want);
+PL_MUST_CHECK
+enum pl_status pl_cuda_matrix_load(struct pl_device *d, const struct pl_weight_source *src,
+                                   enum pl_dtype want, struct pl_cuda_matrix *out,
+                                   struct pl_err *err);
+void pl_cuda_matrix_free(struct pl_cuda_matrix *m);
+/* All of a source as f32; *out NULL when it is absent. on_host: by calloc. */
+PL_MUST_CHECK
+enum pl_status pl_cuda_vector_load(const struct pl_weight_source *src, bool on_host, float **out,
+                                   struct pl_err *err);
+
+/* Room for `rows` rows in one forward, and taps' worth of state. */
+PL_MUST_CHECK
+enum pl_status pl_cuda_work_reserve(struct pl_network *n, size_t rows, struct pl_err *err);
+int64_t pl_cuda_work_bytes(const struct pl_arch *a, size_t rows);
+size_t pl_cuda_chunk(const struct pl_arch *a);
+
+/* tensor.c, network.c, cache.c, forward.c: entries of the vtable. */
+enum pl_status pl_cuda_tensor_create(struct pl_device *d, size_t rows, size_t cols,
+                                     struct pl_tensor **out, struct pl_err *err);
+enum pl_status pl_cuda_weight_create(struct pl_device *d, const struct pl_weight_source *src,
+                                     enum pl_dtype dt, struct pl_tensor **out, struct pl_err *err);
+enum pl_status pl_cuda_tensor_view(const struct pl_tensor *t, size_t first, size_t n,
+                                   struct pl_tensor **out, struct pl_err *err);
+void pl_cuda_tensor_free(struct pl_tensor *t);
+size_t pl_cuda_rows(const struct pl_tensor *t);
+size_t pl_cuda_cols(const struct pl_tensor *t);
+enum pl_status pl_cuda_upload(struct pl_tensor *t, size_t first, size_t n, const float *src,
+                              struct pl_err *err);
+enum pl_status pl_cuda_download(const struct pl_tensor *t, size_t first, size_t n, float *dst,
+                                struct pl_err *err);
+enum pl_status pl_cuda_linear(struct pl_tensor *y, const struct pl_tensor *x,
+                              const struct pl_tensor *w, const struct pl_tensor *bias,
+                              struct pl_err *err);
+enum pl_status pl_cuda_norm(enum pl_norm_kind kind, float eps, struct pl_tensor *y,
+                            const struct pl_tensor *x, const struct pl_tensor *gain,
+                            const struct pl_tensor *bias, struct pl_err *err);
+enum pl_status pl_cuda_activate(enum pl_act_kind act, struct pl_tensor *y,
+                                const struct pl_tensor *x, struct pl_err *err);
+enum pl_status pl_cuda_axpby(float a, const struct pl_tensor *x, float b, struct pl_tensor *y,
+                             struct pl_err *err);
+enum pl_status pl_cuda_attention(struct pl_tensor *y, const struct pl_tensor *q,
+                                 const struct pl_tensor *k, const struct pl_tensor *v, size_t heads,
+                                 bool causal, struct pl_err *err);
+enum pl_status pl_cuda_topk(const struct pl_tensor *x, size_t k, int32_t *idx, struct pl_err *err);
+enum pl_status pl_cuda_gather(struct pl_tensor *y, const struct pl_tensor *x, const int32_t *idx,
+                              size_t n, struct pl_err *err);
+enum pl_status pl_cuda_argmax(const struct pl_tensor *x, int32_t *idx, struct pl_err *err);
+
+enum pl_status pl_cuda_network_create(struct pl_device *d, const struct pl_arch *a,
+                                      const struct pl_model_sources *src, enum pl_dtype dt,
+                                      struct pl_network **out, struct pl_err *err);
+void pl_cuda_network_free(struct pl_network *n);
+int64_t pl_cuda_network_need(const struct pl_arch *a, const struct pl_model_sources *src,
+                             enum pl_dtype dt);
+void pl_cuda_embed(const struct pl_network *n, const int32_t *ids, size_t n_ids, float *out);
+
+enum pl_status pl_cuda_cache_create(struct pl_network *n, const struct pl_cache_opts *o,
+                                    struct pl_cache **out, struct pl_err *err);
+void pl_cuda_cache_free(struct pl_cache *c);
+struct pl_cache_bytes pl_cuda_cache_bytes(const struct pl_cache *c);
+struct pl_cache_bytes pl_cuda_cache_need(const struct pl_arch *a, const struct pl_cache_opts *o);
+size_t pl_cuda_cache_len(const struct pl_cache *c, int32_t layer);
+void pl_cuda_cache_reset(struct pl_cache *c);
+size_t pl_cuda_cache_can_drop(const struct pl_cache *c);
+void pl_cuda_cache_drop(struct pl_cache *c, size_t n);
+void pl_cuda_cache_keep(struct pl_cache *c, int32_t layer, const int32_t *idx, size_t n);
+struct pl_tensor *pl_cuda_cache_stage(struct pl_cache *c);
+const struct pl_tensor *pl_cuda_cache_encoded(const struct pl_cache *c);
+const struct pl_tensor *pl_cuda_cache_sums(const struct pl_cache *c);
+void pl_cuda_cache_sums_clear(struct pl_cache *c);
+const struct pl_tensor *pl_cuda_cache_tap(const struct pl_cache *c, size_t tap);
+int64_t pl_cuda_cache_kv_read(const struct pl_cache *c);
+enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f,
+                               struct pl_err *err);
+enum pl_status pl_cuda_encode(struct pl_network *n, struct pl_cache *c, const struct pl_source *s,
+                              struct pl_err *err);
+enum pl_status pl_cuda_encode_batch(struct pl_network *n, struct pl_cache *const *caches,
+                                    const struct pl_source *sources, size_t n_sources,
+                                    struct pl_err *err);
+enum pl_status pl_cuda_pool(struct pl_network *n, struct pl_cache *c, float *out,
+                            struct pl_err *err);
+
+#endif

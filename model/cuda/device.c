@@ -1,0 +1,182 @@
+#include "model/cuda/cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum pl_status pl_cuda_check(cudaError_t e, const char *what, struct pl_err *err)
+{
+    if (e == cudaSuccess)
+        return PL_OK;
+    return pl_fail(err, e == cudaErrorMemoryAllocation ? PL_ENOMEM : PL_ESYS, "%s: CUDA: %s", what,
+                   cudaGetErrorString(e));
+}
+
+enum pl_status pl_cuda_sync(struct pl_device *d, const char *what, struct pl_err *err)
+{
+    cudaError_t launched = cudaGetLastError(), e = cudaStreamSynchronize(d->stream);
+
+    return pl_cuda_check(launched != cudaSuccess ? launched : e, what, err);
+}
+
+enum pl_status pl_cuda_alloc(void **out, size_t bytes, const char *what, struct pl_err *err)
+{
+    enum pl_status st;
+    void *p = NULL;
+
+    st = pl_cuda_check(cudaMalloc(&p, bytes ? bytes : 1), what, err);
+    if (st) {
+        cudaGetLastError(); /* not the next call's */
+        return pl_err_prefix(err, st, "%zu bytes of device memory", bytes);
+    }
+    *out = p;
+    return PL_OK;
+}
+
+enum pl_status pl_cuda_scratch(struct pl_device *d, size_t bytes, struct pl_err *err)
+{
+    enum pl_status st;
+    void *p;
+
+    if (bytes <= d->scratch_bytes)
+        return PL_OK;
+    st = pl_cuda_sync(d, "scratch", err);
+    if (!st)
+        st = pl_cuda_alloc(&p, bytes, "scratch", err);
+    if (st)
+        return st;
+    cudaFree(d->scratch);
+    d->scratch = p;
+    d->scratch_bytes = bytes;
+    return PL_OK;
+}
+
+static void device_close(struct pl_device *d)
+{
+    if (!d)
+        return;
+    cudaSetDevice(d->ordinal);
+    pl_cuda_gemm_free(d->gemm);
+    cudaFree(d->scratch);
+    if (d->stream)
+        cudaStreamDestroy(d->stream);
+    free(d);
+}
+
+static enum pl_status device_open(const struct pl_device_opts *o, struct pl_device **out,
+                                  struct pl_err *err)
+{
+    struct pl_device *d = calloc(1, sizeof(*d));
+    struct cudaDeviceProp p;
+    enum pl_status st = PL_OK;
+    int n = 0;
+
+    if (!d)
+        return pl_fail(err, PL_ENOMEM, "no memory for a device");
+    d->ordinal = o ? o->ordinal : 0;
+    d->plain = o && o->isa && !strcmp(o->isa, "portable");
+    if (o && o->isa && !d->plain && strcmp(o->isa, "auto"))
+        st = pl_fail(err, PL_EUNSUPPORTED,
+                     "instruction set \"%.20s\" is not there (auto, portable)", o->isa);
+    if (!st)
+        st = pl_cuda_check(cudaGetDeviceCount(&n), "no GPU can be used", err);
+    if (!st && d->ordinal >= n)
+        st = pl_fail(err, PL_ERANGE, "GPU %d of %d", d->ordinal, n);
+    if (!st)
+        st = pl_cuda_check(cudaSetDevice(d->ordinal), "cudaSetDevice", err);
+    if (!st)
+        st = pl_cuda_check(cudaGetDeviceProperties(&p, d->ordinal), "cudaGetDeviceProperties", err);
+    if (!st)
+        st = pl_cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking),
+                           "cudaStreamCreate", err);
+    if (!st)
+        st = pl_cuda_gemm_create(&d->gemm, err);
+    if (st) {
+        device_close(d);
+        return st;
+    }
+    d->sms = p.multiProcessorCount;
+    snprintf(d->name, sizeof(d->name), "%.60s", p.name);
+    *out = d;
+    return PL_OK;
+}
+
+static void device_describe(const struct pl_device *d, char *out, size_t size)
+{
+    snprintf(out, size, "%s%s", d->name, d->plain ? ", f32" : "");
+}
+
+/* A GPU's multiprocessors are not shared out: lanes on one device run on its stream's turn. */
+static enum pl_status device_narrow(struct pl_device *d, int part, int parts, struct pl_err *err)
+{
+    (void)d;
+    if (parts < 1 || part < 0 || part >= parts)
+        return pl_fail(err, PL_ERANGE, "part %d of %d", part, parts);
+    return PL_OK;
+}
+
+static int64_t network_bytes(const struct pl_network *n)
+{
+    return n->bytes;
+}
+
+static const struct pl_tensor *network_head(const struct pl_network *n)
+{
+    return &n->head_tensor;
+}
+
+static const struct pl_tensor *network_final_norm(const struct pl_network *n)
+{
+    return &n->final_tensor;
+}
+
+const struct pl_backend pl_cuda_backend = {
+    .name = "cuda",
+    .max_forward = PL_CUDA_CHUNK,
+    .open = device_open,
+    .close = device_close,
+    .narrow = device_narrow,
+    .describe = device_describe,
+    .tensor_create = pl_cuda_tensor_create,
+    .weight_create = pl_cuda_weight_create,
+    .tensor_view = pl_cuda_tensor_view,
+    .tensor_free = pl_cuda_tensor_free,
+    .rows = pl_cuda_rows,
+    .cols = pl_cuda_cols,
+    .upload = pl_cuda_upload,
+    .download = pl_cuda_download,
+    .linear = pl_cuda_linear,
+    .norm = pl_cuda_norm,
+    .activate = pl_cuda_activate,
+    .axpby = pl_cuda_axpby,
+    .attention = pl_cuda_attention,
+    .topk = pl_cuda_topk,
+    .gather = pl_cuda_gather,
+    .argmax = pl_cuda_argmax,
+    .network_create = pl_cuda_network_create,
+    .network_free = pl_cuda_network_free,
+    .network_bytes = network_bytes,
+    .network_need = pl_cuda_network_need,
+    .network_head = network_head,
+    .network_final_norm = network_final_norm,
+    .embed = pl_cuda_embed,
+    .cache_create = pl_cuda_cache_create,
+    .cache_free = pl_cuda_cache_free,
+    .cache_bytes = pl_cuda_cache_bytes,
+    .cache_need = pl_cuda_cache_need,
+    .cache_len = pl_cuda_cache_len,
+    .cache_reset = pl_cuda_cache_reset,
+    .cache_can_drop = pl_cuda_cache_can_drop,
+    .cache_drop = pl_cuda_cache_drop,
+    .cache_keep = pl_cuda_cache_keep,
+    .cache_stage = pl_cuda_cache_stage,
+    .cache_encoded = pl_cuda_cache_encoded,
+    .cache_sums = pl_cuda_cache_sums,
+    .cache_sums_clear = pl_cuda_cache_sums_clear,
+    .cache_tap = pl_cuda_cache_tap,
+    .cache_kv_read = pl_cuda_cache_kv_read,
+    .forward = pl_cuda_forward,
+    .encode = pl_cuda_encode,
+    .encode_batch = pl_cuda_encode_batch,
+    .pool = pl_cuda_pool,
+};

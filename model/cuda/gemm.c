@@ -1,0 +1,160 @@
+#include "model/cuda/cuda.h"
+
+#include <cublasLt.h>
+#include <stdlib.h>
+
+#define WORKSPACE (32u << 20)
+#define PLANS 64
+
+/* The library's choice for one shape. */
+struct plan {
+    enum pl_dtype dtype;
+    int64_t out, in, rows, ldy;
+    cublasLtMatmulDesc_t op;
+    cublasLtMatrixLayout_t w, x, y;
+    cublasLtMatmulAlgo_t algo;
+};
+
+struct pl_cuda_gemm {
+    cublasLtHandle_t lt;
+    void *workspace;
+    struct plan plans[PLANS]; /* a ring: the oldest makes room */
+    size_t n_plans;
+};
+
+static enum pl_status check(cublasStatus_t st, const char *what, struct pl_err *err)
+{
+    if (st == CUBLAS_STATUS_SUCCESS)
+        return PL_OK;
+    return pl_fail(err, st == CUBLAS_STATUS_ALLOC_FAILED ? PL_ENOMEM : PL_ESYS, "%s: %s", what,
+                   cublasLtGetStatusString(st));
+}
+
+enum pl_status pl_cuda_gemm_create(struct pl_cuda_gemm **out, struct pl_err *err)
+{
+    struct pl_cuda_gemm *g = calloc(1, sizeof(*g));
+    enum pl_status st;
+
+    if (!g)
+        return pl_fail(err, PL_ENOMEM, "no memory for cuBLASLt");
+    st = check(cublasLtCreate(&g->lt), "cublasLtCreate", err);
+    if (!st)
+        st = pl_cuda_alloc(&g->workspace, WORKSPACE, "cuBLASLt's workspace", err);
+    if (st) {
+        pl_cuda_gemm_free(g);
+        return st;
+    }
+    *out = g;
+    return PL_OK;
+}
+
+static void plan_release(struct plan *p)
+{
+    cublasLtMatmulDescDestroy(p->op);
+    cublasLtMatrixLayoutDestroy(p->w);
+    cublasLtMatrixLayoutDestroy(p->x);
+    cublasLtMatrixLayoutDestroy(p->y);
+    *p = (struct plan){0};
+}
+
+void pl_cuda_gemm_free(struct pl_cuda_gemm *g)
+{
+    if (!g)
+        return;
+    for (size_t i = 0; i < g->n_plans && i < PLANS; i++)
+        plan_release(&g->plans[i]);
+    if (g->lt)
+        cublasLtDestroy(g->lt);
+    cudaFree(g->workspace);
+    free(g);
+}
+
+static cudaDataType_t type_of(enum pl_dtype dt)
+{
+    return dt == PL_DT_BF16 ? CUDA_R_16BF : dt == PL_DT_F16 ? CUDA_R_16F : CUDA_R_32F;
+}
+
+/* The library counts columns first: yᵀ[out, rows] = (w, [in, out] to it, transposed) · xᵀ. */
+static enum pl_status plan_make(struct pl_cuda_gemm *g, const struct pl_cuda_gemm_call *c,
+                                struct plan *p, struct pl_err *err)
+{
+    const cublasOperation_t transpose = CUBLAS_OP_T;
+    cublasLtMatmulPreference_t want = NULL;
+    cublasLtMatmulHeuristicResult_t found;
+    size_t room = WORKSPACE;
+    cublasStatus_t st;
+    int n = 0;
+
+    *p = (struct plan){
+        .dtype = c->dtype, .out = c->out, .in = c->in, .rows = c->rows, .ldy = c->ldy};
+    st = cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    if (!st)
+        st = cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
+                                            sizeof(transpose));
+    if (!st)
+        st = cublasLtMatrixLayoutCreate(&p->w, type_of(c->dtype), (uint64_t)c->in, (uint64_t)c->out,
+                                        c->in);
+    if (!st)
+        st = cublasLtMatrixLayoutCreate(&p->x, type_of(c->dtype), (uint64_t)c->in,
+                                        (uint64_t)c->rows, c->in);
+    if (!st)
+        st = cublasLtMatrixLayoutCreate(&p->y, CUDA_R_32F, (uint64_t)c->out, (uint64_t)c->rows,
+                                        c->ldy);
+    if (!st)
+        st = cublasLtMatmulPreferenceCreate(&want);
+    if (!st)
+        st = cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                  &room, sizeof(room));
+    if (!st)
+        st = cublasLtMatmulAlgoGetHeuristic(g->lt, p->op, p->w, p->x, p->y, p->y, want, 1, &found,
+                                            &n);
+    if (want)
+        cublasLtMatmulPreferenceDestroy(want);
+    if (!st && !n)
+        st = CUBLAS_STATUS_NOT_SUPPORTED;
+    if (st) {
+        plan_release(p);
+        return check(st, "cuBLASLt's choice of a kernel", err);
+    }
+    p->algo = found.algo;
+    return PL_OK;
+}
+
+static enum pl_status plan_find(struct pl_cuda_gemm *g, const struct pl_cuda_gemm_call *c,
+                                struct plan **out, struct pl_err *err)
+{
+    enum pl_status st;
+    struct plan fresh;
+
+    for (size_t i = 0; i < g->n_plans && i < PLANS; i++) {
+        struct plan *p = &g->plans[i];
+        if (p->dtype == c->dtype && p->out == c->out && p->in == c->in && p->rows == c->rows &&
+            p->ldy == c->ldy) {
+            *out = p;
+            return PL_OK;
+        }
+    }
+    st = plan_make(g, c, &fresh, err);
+    if (st)
+        return st;
+    *out = &g->plans[g->n_plans % PLANS];
+    if (g->n_plans++ >= PLANS)
+        plan_release(*out);
+    **out = fresh;
+    return PL_OK;
+}
+
+enum pl_status pl_cuda_gemm_run(struct pl_cuda_gemm *g, const struct pl_cuda_gemm_call *c,
+                                cudaStream_t s, struct pl_err *err)
+{
+    const float one = 1, beta = c->add ? 1 : 0;
+    enum pl_status st;
+    struct plan *p;
+
+    st = plan_find(g, c, &p, err);
+    if (st)
+        return st;
+    return check(cublasLtMatmul(g->lt, p->op, &one, c->w, p->w, c->x, p->x, &beta, c->y, p->y, c->y,
+                                p->y, &p->algo, g->workspace, WORKSPACE, s),
+                 "cublasLtMatmul", err);
+}

@@ -1,0 +1,142 @@
+/*
+ * The kernels, as the host's C sees them: launches on a stream, no waiting. All pointers are the
+ * device's; matrices are row-major. Sums are f32, whatever the weights are.
+ *
+ * A step is what one forward knows of its rows; it lies in device memory, so that a captured graph
+ * runs on whatever was last copied there.
+ */
+#ifndef PL_MODEL_CUDA_KERNELS_H
+#define PL_MODEL_CUDA_KERNELS_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "model/arch.h"
+#include "model/dtype.h"
+
+#include <cuda_runtime_api.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define PL_CUDA_GEMV_ROWS 8   /* more rows than this are a product for the library */
+#define PL_CUDA_VECTORS 16    /* query vectors of one attention block */
+#define PL_CUDA_KEYS 32       /* keys of one tile */
+#define PL_CUDA_MAX_HEAD 256  /* widest head */
+#define PL_CUDA_MAX_SPLITS 64 /* parts that a sequence's keys are attended in */
+
+/* K and V [kv_heads][cap][head_dim] of one layer of one sequence; row j stands at place j mod cap.
+ */
+struct pl_cuda_kv {
+    void *k, *v;
+    int32_t cap, window, first, len; /* as struct pl_cpu_kv has them; len before the rows at hand */
+    int32_t next_position;
+};
+
+struct pl_cuda_step {
+    const int32_t *ids;            /* [rows] */
+    const int32_t *positions;      /* [rows], or NULL: next_position + place in the span */
+    const int32_t *types;          /* [rows] or NULL */
+    const int32_t *span, *in_span; /* [rows] */
+    const int32_t *span_row;       /* [n_spans + 1] first row of each span */
+    const struct pl_cuda_kv *kv;   /* [layers][n_spans] */
+    int32_t rows, n_spans;
+};
+
+/* A weight [out, in], row by row: dense, or in the blocks of a GGUF format. */
+struct pl_cuda_matrix {
+    void *data;
+    int64_t out, in;
+    enum pl_dtype dtype;
+    size_t row_bytes;
+    float *bias; /* [out] or NULL */
+};
+
+/* y[r][o] = Σ x[r][k] · w[o][k] + bias[o], added to what y holds where `add` says so. */
+struct pl_cuda_product {
+    const struct pl_cuda_matrix *w;
+    float *y; /* [rows, out] */
+    bool add;
+};
+
+/* Up to four products of one input [rows, in] in one launch; rows ≤ PL_CUDA_GEMV_ROWS. Weights of
+ * one dtype and one `in`. */
+void pl_k_gemv(const struct pl_cuda_product *p, int n, const float *x, int rows, cudaStream_t s);
+/* A weight, or n plain values, as f32, f16 or bf16. */
+void pl_k_decode(const struct pl_cuda_matrix *w, enum pl_dtype to, void *out, cudaStream_t s);
+void pl_k_cast(const float *x, int64_t n, enum pl_dtype to, void *y, cudaStream_t s);
+/* y[r][i] += bias[i] */
+void pl_k_add_bias(float *y, const float *bias, int rows, int64_t cols, cudaStream_t s);
+void pl_k_scale(float *x, float by, int64_t n, cudaStream_t s);
+void pl_k_axpby(float a, const float *x, float b, float *y, int64_t n, cudaStream_t s);
+void pl_k_tanh(float *x, int64_t n, cudaStream_t s);
+/* Uniform in ±std·√3 from (key, element), the very numbers of pl_weight_read. */
+void pl_k_random(enum pl_dtype to, void *out, int64_t n, uint64_t key, float std, cudaStream_t s);
+
+/* x[r] = table row ids[r] */
+void pl_k_embed(const struct pl_cuda_matrix *table, const int32_t *ids, int rows, float *x,
+                cudaStream_t s);
+/* x[r] += table[position + offset] (layer 0's), and table[type] of the second, where given. */
+void pl_k_add_tables(const struct pl_cuda_step *step, const float *positions, int32_t offset,
+                     const float *types, int64_t cols, float *x, cudaStream_t s);
+/* The rows of an image [channels, size, size]: zeros for the class, then patches [channel][y][x].
+ */
+void pl_k_patches(const float *pixels, int channels, int size, int patch, float *out,
+                  cudaStream_t s);
+/* y = norm(x) · gain + bias as f32, f16 or bf16; y may be x (f32). */
+void pl_k_norm(enum pl_norm_kind kind, float eps, void *y, enum pl_dtype to, const float *x,
+               const float *gain, const float *bias, int rows, int64_t cols, cudaStream_t s);
+/* y = act(gate) · up, or act(up) without gate; y may be up (f32). */
+void pl_k_act(enum pl_act_kind act, void *y, enum pl_dtype to, const float *gate, const float *up,
+              int64_t n, cudaStream_t s);
+
+struct pl_cuda_heads {
+    int32_t heads, kv_heads, dim, layer;
+    enum pl_dtype kv_dtype;
+    float eps;
+    const float *q_norm, *k_norm; /* [dim] or NULL */
+    const float *inv_freq;        /* [dim / 2], NULL: no RoPE */
+    float rope_factor;            /* on cos and sin */
+    bool append; /* rows go behind the cache's; else row r of the step goes to place r */
+};
+/* q in place; k and v into the cache. q or k NULL: not there. */
+void pl_k_rope_store(const struct pl_cuda_step *step, const struct pl_cuda_heads *h, float *q,
+                     float *k, const float *v, cudaStream_t s);
+
+struct pl_cuda_attend {
+    const float *q; /* [rows, heads · dim] */
+    void *out;      /* the same shape */
+    enum pl_dtype to;
+    float *lse; /* [rows, heads] log Σ exp of the scores, or NULL */
+    int32_t heads, kv_heads, dim, layer;
+    enum pl_dtype kv_dtype;
+    float scale;
+    bool causal;       /* else every row sees all `len` keys */
+    const float *bias; /* [heads][bias_span]: of key j for the row at place i: centre + j − i */
+    int32_t bias_span, bias_centre;
+    const float *mask; /* [len] or NULL */
+    int32_t max_span;  /* most rows of a span */
+    int32_t splits;    /* ≥ 1; each row's partial results then lie in `partial` */
+    float *partial;    /* [rows · heads][splits][dim + 2] */
+};
+void pl_k_attend(const struct pl_cuda_step *step, const struct pl_cuda_attend *a, cudaStream_t s);
+/* sums[head][key] (row stride `ld`) += p(row, key) of the rows from `skip` on; keys < max_len. */
+void pl_k_attend_sums(const struct pl_cuda_step *step, const struct pl_cuda_attend *a, int skip,
+                      int max_len, float *sums, int64_t ld, cudaStream_t s);
+/* Plain attention of the operation table: q, y [n, heads·d], k, v [m, heads·d]. */
+void pl_k_attend_small(float *y, const float *q, const float *k, const float *v, int n, int m,
+                       int heads, int dim, bool causal, cudaStream_t s);
+
+/* Keeps, of each KV head, the rows idx[head · n + i] (places from `base` on), in order. */
+void pl_k_kv_keep(const struct pl_cuda_kv *kv, int kv_heads, int dim, enum pl_dtype dt, int base,
+                  const int32_t *idx, int n, void *k_to, void *v_to, cudaStream_t s);
+void pl_k_gather(float *y, const float *x, const int32_t *idx, int n, int64_t cols, cudaStream_t s);
+/* idx[r] as pl_logits_argmax */
+void pl_k_argmax(const float *x, int rows, int64_t cols, int32_t *idx, cudaStream_t s);
+/* The k largest of n, as ascending indices: one block, four passes of 256 buckets. */
+void pl_k_topk(const float *x, int n, int k, int32_t *idx, cudaStream_t s);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,316 @@
+#include "model/cuda/quant.cuh"
+
+#include <type_traits>
+
+/*
+ * Products with few rows read each weight once: a warp owns N outputs, its lanes lie over k, and x
+ * comes from L1. One launch takes the products of one input together, so that narrow ones (K and V)
+ * ride with wide ones.
+ */
+#define GEMV_WARPS 4
+#define GEMV_MAX 4
+
+struct gemv {
+    struct {
+        const void *w;
+        const float *bias;
+        float *y;
+        int64_t out, first; /* first group of N outputs of this product among all */
+        size_t row_bytes;
+        bool add;
+    } part[GEMV_MAX];
+    int n, rows;
+    int64_t in, groups;
+    const float *x;
+};
+
+/* Sixteen bytes of weights at once. */
+template <typename W> struct wide {
+    static const int n = 16 / (int)sizeof(W);
+    W v[16 / sizeof(W)];
+};
+
+template <typename W> __device__ __forceinline__ wide<W> load_wide(const W *p)
+{
+    wide<W> w;
+    uint4 raw = *(const uint4 *)(const void *)p;
+
+    memcpy(&w, &raw, sizeof(w));
+    return w;
+}
+
+template <int R>
+__device__ __forceinline__ void finish(const struct gemv &g, int s, int64_t o, float *acc, int lane)
+{
+    for (int r = 0; r < R; r++) {
+        float v = warp_sum(acc[r]);
+        if (lane == r && r < g.rows) {
+            float *y = g.part[s].y + r * g.part[s].out + o;
+            v += g.part[s].bias ? g.part[s].bias[o] : 0;
+            *y = g.part[s].add ? *y + v : v;
+        }
+    }
+}
+
+/* The product that group `at` of outputs belongs to. */
+__device__ __forceinline__ int part_of(const struct gemv &g, int64_t at)
+{
+    int s = 0;
+
+    while (s + 1 < g.n && at >= g.part[s + 1].first)
+        s++;
+    return s;
+}
+
+/* WIDE: rows of w and x are 16-byte aligned. */
+template <typename W, int R, int N, bool WIDE>
+__global__ void __launch_bounds__(GEMV_WARPS *WARP) gemv_dense(const struct gemv g)
+{
+    int64_t at = (int64_t)blockIdx.x * GEMV_WARPS + threadIdx.x / WARP;
+    const int lane = (int)threadIdx.x % WARP, V = WIDE ? wide<W>::n : 1;
+    float acc[N][R] = {};
+
+    if (at >= g.groups)
+        return;
+    const int s = part_of(g, at);
+    const int64_t o = (at - g.part[s].first) * N, out = g.part[s].out;
+    const W *w[N];
+    for (int j = 0; j < N; j++) /* beyond the last: read the last again, store nothing */
+        w[j] = (const W *)g.part[s].w + (o + j < out ? o + j : out - 1) * g.in;
+#pragma unroll 4
+    for (int64_t k = lane * V; k < g.in; k += WARP * V) {
+        float wf[N][V];
+        for (int j = 0; j < N; j++) {
+            if (WIDE) {
+                wide<W> raw = load_wide(w[j] + k);
+                for (int i = 0; i < V; i++)
+                    wf[j][i] = to_f32(raw.v[i]);
+            } else {
+                wf[j][0] = to_f32(w[j][k]);
+            }
+        }
+        for (int r = 0; r < R; r++) {
+            const float *x = g.x + (R == 1 || r < g.rows ? r : 0) * g.in + k;
+            for (int i = 0; i < V; i++)
+                for (int j = 0; j < N; j++)
+                    acc[j][r] = fmaf(wf[j][i], x[i], acc[j][r]);
+        }
+    }
+    for (int j = 0; j < N; j++)
+        if (o + j < out)
+            finish<R>(g, s, o + j, acc[j], lane);
+}
+
+template <int DT, int R>
+__global__ void __launch_bounds__(GEMV_WARPS *WARP) gemv_quant(const struct gemv g)
+{
+    int64_t o = (int64_t)blockIdx.x * GEMV_WARPS + threadIdx.x / WARP;
+    const int lane = (int)threadIdx.x % WARP;
+    float acc[R] = {}, w[16];
+
+    if (o >= g.groups)
+        return;
+    const int s = part_of(g, o);
+    o -= g.part[s].first;
+    const uint8_t *row = (const uint8_t *)g.part[s].w + o * (int64_t)g.part[s].row_bytes;
+    for (int64_t c = lane; c < g.in / 16; c += WARP) {
+        quant16<DT>(row, c, w);
+        for (int r = 0; r < R; r++) {
+            const float *x = g.x + (R == 1 || r < g.rows ? r : 0) * g.in + 16 * c;
+            for (int i = 0; i < 16; i++)
+                acc[r] = fmaf(w[i], x[i], acc[r]);
+        }
+    }
+    finish<R>(g, s, o, acc, lane);
+}
+
+template <typename W, int R, int N>
+static void launch_dense(const struct gemv &g, unsigned blocks, cudaStream_t s)
+{
+    bool wide_rows = g.in * (int64_t)sizeof(W) % 16 == 0 && g.in % 4 == 0;
+
+    for (int i = 0; i < g.n; i++)
+        wide_rows = wide_rows && (uintptr_t)g.part[i].w % 16 == 0;
+    if (wide_rows)
+        PL_LAUNCH((gemv_dense<W, R, N, true>), blocks, GEMV_WARPS * WARP, 0, s, g);
+    else
+        PL_LAUNCH((gemv_dense<W, R, N, false>), blocks, GEMV_WARPS * WARP, 0, s, g);
+}
+
+template <int DT> static void launch_quant(const struct gemv &g, unsigned blocks, cudaStream_t s)
+{
+    if (g.rows == 1)
+        PL_LAUNCH((gemv_quant<DT, 1>), blocks, GEMV_WARPS * WARP, 0, s, g);
+    else if (g.rows <= 4)
+        PL_LAUNCH((gemv_quant<DT, 4>), blocks, GEMV_WARPS * WARP, 0, s, g);
+    else
+        PL_LAUNCH((gemv_quant<DT, 8>), blocks, GEMV_WARPS * WARP, 0, s, g);
+}
+
+static void count_groups(struct gemv *g, int n)
+{
+    g->groups = 0;
+    for (int i = 0; i < g->n; i++) {
+        g->part[i].first = g->groups;
+        g->groups += ceil_div(g->part[i].out, n);
+    }
+}
+
+template <typename W> static void dense(struct gemv *g, cudaStream_t s)
+{
+    count_groups(g, g->rows == 1 ? 1 : 2);
+    unsigned blocks = ceil_div(g->groups, GEMV_WARPS);
+    if (g->rows == 1)
+        launch_dense<W, 1, 1>(*g, blocks, s);
+    else if (g->rows <= 4)
+        launch_dense<W, 4, 2>(*g, blocks, s);
+    else
+        launch_dense<W, 8, 2>(*g, blocks, s);
+}
+
+extern "C" void pl_k_gemv(const struct pl_cuda_product *p, int n, const float *x, int rows,
+                          cudaStream_t s)
+{
+    struct gemv g = {};
+
+    g.n = n;
+    g.rows = rows;
+    g.in = p[0].w->in;
+    g.x = x;
+    for (int i = 0; i < n; i++) {
+        g.part[i].w = p[i].w->data;
+        g.part[i].bias = p[i].w->bias;
+        g.part[i].y = p[i].y;
+        g.part[i].out = p[i].w->out;
+        g.part[i].row_bytes = p[i].w->row_bytes;
+        g.part[i].add = p[i].add;
+    }
+    switch (p[0].w->dtype) {
+#define PL_X(dt)                                                                                   \
+    case dt:                                                                                       \
+        count_groups(&g, 1);                                                                       \
+        launch_quant<dt>(g, ceil_div(g.groups, GEMV_WARPS), s);                                    \
+        break;
+        PL_CUDA_QUANTS(PL_X)
+#undef PL_X
+    default:
+        by_dtype(p[0].w->dtype, [&](auto *t) {
+            typedef typename std::remove_pointer<decltype(t)>::type W;
+            dense<W>(&g, s);
+        });
+    }
+}
+
+/* A thread takes sixteen weights. */
+template <int DT, typename T>
+__global__ void decode_quant(const uint8_t *w, size_t row_bytes, int64_t out, int64_t in, T *to)
+{
+    int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, per_row = in / 16;
+    float v[16];
+
+    if (c >= out * per_row)
+        return;
+    quant16<DT>(w + c / per_row * (int64_t)row_bytes, c % per_row, v);
+    for (int i = 0; i < 16; i++)
+        from_f32(v[i], to + c * 16 + i);
+}
+
+template <typename F, typename T> __global__ void cast(const F *x, int64_t n, T *y)
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+
+    if (i < n)
+        from_f32(to_f32(x[i]), y + i);
+}
+
+#define FLAT 256
+
+extern "C" void pl_k_cast(const float *x, int64_t n, enum pl_dtype to, void *y, cudaStream_t s)
+{
+    by_dtype(
+        to, [&](auto *t) { PL_LAUNCH(cast, ceil_div(n, FLAT), FLAT, 0, s, x, n, (decltype(t))y); });
+}
+
+extern "C" void pl_k_decode(const struct pl_cuda_matrix *w, enum pl_dtype to, void *out,
+                            cudaStream_t s)
+{
+    int64_t n = w->out * w->in;
+    unsigned blocks = ceil_div(n / 16, FLAT);
+
+    by_dtype(to, [&](auto *t) {
+        typedef decltype(t) T;
+        switch (w->dtype) {
+#define PL_X(dt)                                                                                   \
+    case dt:                                                                                       \
+        PL_LAUNCH(decode_quant<dt>, blocks, FLAT, 0, s, (const uint8_t *)w->data, w->row_bytes,    \
+                  w->out, w->in, (T)out);                                                          \
+        break;
+            PL_CUDA_QUANTS(PL_X)
+#undef PL_X
+        default:
+            by_dtype(w->dtype, [&](auto *f) {
+                PL_LAUNCH(cast, ceil_div(n, FLAT), FLAT, 0, s, (decltype(f))w->data, n, (T)out);
+            });
+        }
+    });
+}
+
+template <int DT>
+__global__ void embed_quant(const uint8_t *w, size_t row_bytes, const int32_t *ids, int64_t cols,
+                            float *x)
+{
+    const uint8_t *row = w + (int64_t)ids[blockIdx.x] * (int64_t)row_bytes;
+
+    for (int64_t c = threadIdx.x; c < cols / 16; c += blockDim.x)
+        quant16<DT>(row, c, x + blockIdx.x * cols + c * 16);
+}
+
+template <typename W>
+__global__ void embed_dense(const W *w, const int32_t *ids, int64_t cols, float *x)
+{
+    const W *row = w + (int64_t)ids[blockIdx.x] * cols;
+
+    for (int64_t c = threadIdx.x; c < cols; c += blockDim.x)
+        x[blockIdx.x * cols + c] = to_f32(row[c]);
+}
+
+extern "C" void pl_k_embed(const struct pl_cuda_matrix *t, const int32_t *ids, int rows, float *x,
+                           cudaStream_t s)
+{
+    switch (t->dtype) {
+#define PL_X(dt)                                                                                   \
+    case dt:                                                                                       \
+        PL_LAUNCH(embed_quant<dt>, (unsigned)rows, FLAT, 0, s, (const uint8_t *)t->data,           \
+                  t->row_bytes, ids, t->in, x);                                                    \
+        break;
+        PL_CUDA_QUANTS(PL_X)
+#undef PL_X
+    default:
+        by_dtype(t->dtype, [&](auto *w) {
+            PL_LAUNCH(embed_dense, (unsigned)rows, FLAT, 0, s, (decltype(w))t->data, ids, t->in, x);
+        });
+    }
+}
+
+template <typename T> __global__ void random_fill(T *out, int64_t n, uint64_t key, double step)
+{
+    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+
+    if (i >= n)
+        return;
+    uint64_t z = key + (uint64_t)(i / 2) * UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    z ^= z >> 31;
+    from_f32((float)((double)(int32_t)(uint32_t)(i % 2 ? z >> 32 : z) * step), out + i);
+}
+
+extern "C" void pl_k_random(enum pl_dtype to, void *out, int64_t n, uint64_t key, float std,
+                            cudaStream_t s)
+{
+    double step = (double)std * 1.7320508075688772 * 2 / 4294967296.0;
+
+    by_dtype(to, [&](auto *t) {
+        PL_LAUNCH(random_fill, ceil_div(n, FLAT), FLAT, 0, s, (decltype(t))out, n, key, step);
+    });
+}

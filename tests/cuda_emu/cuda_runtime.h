@@ -1,0 +1,93 @@
+/*
+ * The kernel language on the CPU: a block's threads are fibers of one thread, switched at barriers
+ * and at warp exchanges; blocks run one after the other. A barrier that not all threads of a block
+ * (or lanes of a warp) reach ends the program with a message instead of hanging.
+ */
+#ifndef PL_EMU_CUDA_RUNTIME_H
+#define PL_EMU_CUDA_RUNTIME_H
+
+#include "cuda_runtime_api.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __restrict__ __restrict
+#define __launch_bounds__(...)
+#define __shared__ static
+#define __align__(n) __attribute__((aligned(n)))
+
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c)
+    {
+    }
+};
+struct __attribute__((aligned(16))) uint4 {
+    unsigned x, y, z, w;
+};
+struct __attribute__((aligned(16))) float4 {
+    float x, y, z, w;
+};
+
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+/* Runs body(arg) for every thread of every block. */
+void pl_emu_run(dim3 grid, dim3 block, size_t shared, void (*body)(void *), void *arg);
+void *pl_emu_shared(void);
+void __syncthreads(void);
+void __syncwarp(unsigned mask = 0xffffffffu);
+/* What lane `from` gives. */
+uint64_t pl_emu_exchange(uint64_t mine, int from);
+int pl_emu_lane(void);
+
+template <typename K> void pl_emu_launch(dim3 grid, dim3 block, size_t shared, K body)
+{
+    pl_emu_run(
+        grid, block, shared, [](void *p) { (*static_cast<K *>(p))(); }, &body);
+}
+
+template <typename T> T pl_emu_from(T v, int lane)
+{
+    uint64_t bits = 0;
+    memcpy(&bits, &v, sizeof(v));
+    bits = pl_emu_exchange(bits, lane);
+    memcpy(&v, &bits, sizeof(v));
+    return v;
+}
+template <typename T> T __shfl_sync(unsigned, T v, int lane)
+{
+    return pl_emu_from(v, lane & 31);
+}
+template <typename T> T __shfl_xor_sync(unsigned, T v, int mask)
+{
+    return pl_emu_from(v, pl_emu_lane() ^ mask);
+}
+
+inline int min(int a, int b)
+{
+    return a < b ? a : b;
+}
+inline float __expf(float x)
+{
+    return expf(x);
+}
+inline float __ldg(const float *p)
+{
+    return *p;
+}
+inline float rsqrtf(float x)
+{
+    return 1.0f / sqrtf(x);
+}
+inline unsigned atomicAdd(unsigned *p, unsigned v)
+{
+    unsigned old = *p;
+    *p += v;
+    return old;
+}
+
+#endif
