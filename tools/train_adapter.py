@@ -7,7 +7,7 @@ Seven kinds, with the published modules' names in the files (examples/models/pai
          token i. State 0 is the one that ends the prompt. L4 sees a round's states together, L5
          those before.
   B1     L5 fed with the verifier's own states: state i → state i + 1, and so on from its own
-  L5F    the verifier's state i and the drafter's i + 1 → the verifier's state i + 1
+  L5F    the drafter's state i and the verifier's → the verifier's state i + 1
 
   tools/train_adapter.py --work W     W: as tools/train_pair.py generate left it
   tools/train_adapter.py --work W --only L4
@@ -183,7 +183,7 @@ def collect(args, models, tok):
 
 def windows(data, rng, ahead, whole):
     """Parts of answers: e, v [b, n, D], target tokens and states; −100 beyond a part's end.
-    ahead: v is of the place before, e of the target's own. whole: all are as long, no padding."""
+    whole: all are as long, without padding."""
     most = int(rng.integers(1, WINDOW + 1)) if whole else WINDOW
     e, v = torch.zeros(BATCH, most, D), torch.zeros(BATCH, most, D)
     goal, token = torch.zeros(BATCH, most, D), torch.full((BATCH, most), fit.IGNORE)
@@ -193,7 +193,7 @@ def windows(data, rng, ahead, whole):
             x, y, said = data[rng.integers(len(data))]
         start = int(rng.integers(0, max(1, len(said) - (most - 1 if whole else 1 + ahead))))
         n = min(most if whole else int(rng.integers(1, most + 1)), len(said) - ahead - start)
-        e[b, :n], v[b, :n] = x[start + ahead:start + ahead + n], y[start:start + n]
+        e[b, :n], v[b, :n] = x[start:start + n], y[start:start + n]
         goal[b, :n] = y[start + ahead:start + ahead + n]
         token[b, :n] = said[start + ahead:start + ahead + n]
     return e, v, goal, token
@@ -270,7 +270,9 @@ class Rounds:
         v = self.v[begin - 1:begin][None]
         e = None
         if name == "L5F":
-            e = cached[begin]
+            if begin - 1 not in cached:
+                cached[begin - 1] = self.states(begin - 1)
+            e = torch.cat([cached[begin - 1][:, :1], cached[begin][:, :-1]], 1)
         for n in range(1, GAMMA + 1):
             out = adapter(e[:, :n], v) if e is not None else adapter(v)
             v = torch.cat([v, out[:, -1:]], 1)
