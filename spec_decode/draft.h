@@ -75,7 +75,8 @@ struct pl_draft_model_opts {
     uint64_t key;
     const int32_t *masked;
     size_t n_masked;
-    int tap; /* ≥ 0: that tap's states travel with the draft */
+    int tap;   /* ≥ 0: that tap's states travel with the draft: the one that chose each id, */
+    bool lead; /* or the one before it */
 };
 PL_MUST_CHECK
 enum pl_status pl_draft_model_new(const struct pl_draft_model_opts *o, void **out,

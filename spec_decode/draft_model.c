@@ -17,7 +17,8 @@ struct drafter {
     size_t n_fed;
     float *logits; /* [FEED][vocab]: those after the last row that was fed stand in row `at` */
     size_t at;
-    float *row; /* [hidden] that predicts the next id; NULL without a tap */
+    float *row; /* [max_text + 1][hidden]: row t chose id t of the text; NULL without a tap */
+    bool lead;
 };
 
 static void model_free(void *state)
@@ -54,7 +55,8 @@ enum pl_status pl_draft_model_new(const struct pl_draft_model_opts *o, void **ou
                           .hidden = (size_t)a->hidden,
                           .max_text = o->max_text,
                           .capacity = pl_session_capacity(o->session),
-                          .tap = o->tap};
+                          .tap = o->tap,
+                          .lead = o->lead};
     d->rule = (struct pl_accept_rule){
         .temperature = o->temperature, .key = o->key, .masked = masked, .n_masked = o->n_masked};
     d->fed = calloc(o->max_text + 1, sizeof(*d->fed));
@@ -62,7 +64,7 @@ enum pl_status pl_draft_model_new(const struct pl_draft_model_opts *o, void **ou
     if (o->temperature > 0)
         d->rule.p = calloc(2 * d->vocab, sizeof(*d->rule.p));
     if (o->tap >= 0)
-        d->row = calloc(d->hidden, sizeof(*d->row));
+        d->row = calloc((o->max_text + 1) * d->hidden, sizeof(*d->row));
     if (!d->fed || !d->logits || (o->temperature > 0 && !d->rule.p) || (o->tap >= 0 && !d->row)) {
         model_free(d);
         return pl_fail(err, PL_ENOMEM, "no memory for a drafter");
@@ -71,11 +73,13 @@ enum pl_status pl_draft_model_new(const struct pl_draft_model_opts *o, void **ou
     return PL_OK;
 }
 
-static enum pl_status take_row(struct drafter *d, size_t row, struct pl_err *err)
+/* Rows [first, first + n) of the last call are those behind the text's ids at … */
+static enum pl_status take_rows(struct drafter *d, size_t first, size_t n, size_t at,
+                                struct pl_err *err)
 {
     if (d->tap < 0)
         return PL_OK;
-    return pl_session_hidden_copy(d->s, (size_t)d->tap, row, 1, d->row, err);
+    return pl_session_hidden_copy(d->s, (size_t)d->tap, first, n, d->row + at * d->hidden, err);
 }
 
 static enum pl_status model_begin(void *state, const struct pl_prompt *prompt, struct pl_err *err)
@@ -87,7 +91,7 @@ static enum pl_status model_begin(void *state, const struct pl_prompt *prompt, s
     d->n_fed = d->at = 0;
     st = pl_session_prefill(d->s, prompt, d->logits, err);
     d->prompt = prompt->n;
-    return st ? st : take_row(d, prompt->n - 1, err);
+    return st ? st : take_rows(d, pl_session_hidden_rows(d->s, 0) - 1, 1, 0, err);
 }
 
 /* n ids of the generated text, whose first one is number d->n_fed. */
@@ -98,7 +102,7 @@ static enum pl_status feed(struct drafter *d, const int32_t *ids, size_t n, stru
         enum pl_status st = k == 1 ? pl_session_decode(d->s, ids[0], d->logits, err)
                                    : pl_session_verify(d->s, ids, k, d->logits, err);
         if (!st)
-            st = take_row(d, k - 1, err);
+            st = take_rows(d, 0, k, d->n_fed + 1, err);
         if (st)
             return st;
         d->at = k - 1;
@@ -137,8 +141,11 @@ static enum pl_status propose(struct drafter *d, size_t t, struct pl_draft *out,
     }
     if (st)
         return st;
-    if (d->row && out->states)
-        memcpy(out->states + out->n * d->hidden, d->row, d->hidden * sizeof(*d->row));
+    if (d->row && out->states) {
+        size_t from = d->lead && t ? t - 1 : t;
+        memcpy(out->states + out->n * d->hidden, d->row + from * d->hidden,
+               d->hidden * sizeof(*d->row));
+    }
     out->n++;
     return PL_OK;
 }

@@ -249,7 +249,8 @@ static enum pl_status translate(struct pl_spec *s, struct pl_err *err)
 
     if (!s->o.translate.run || !s->draft.n)
         return PL_OK;
-    st = s->o.translate.run(s->o.translate.user, &s->draft, err);
+    st = s->o.translate.run(s->o.translate.user, &s->draft,
+                            s->n_states ? s->states + (s->n_states - 1) * s->hidden : NULL, err);
     lap(s, PL_SPEC_ADAPTER);
     return st;
 }
@@ -282,9 +283,11 @@ static enum pl_status begin_overlapped(struct pl_spec *s, struct pl_err *err)
         return pl_err_prefix(err, st2, "the drafter's lane");
     }
     st = s->o.transport->move(&s->draft, &s->sent, err);
-    if (!st)
+    if (!st && !s->o.translate.ahead)
         st = translate(s, err);
     drop_first(&s->draft);
+    if (!st && s->o.translate.ahead)
+        st = translate(s, err);
     s->r.free_tokens = (uint32_t)s->draft.n;
     return st;
 }

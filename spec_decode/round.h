@@ -52,8 +52,10 @@ struct pl_spec_round {
 
 /* Makes tokens of the states that a drafter sent; called in the verifier's lane (adapters). */
 struct pl_spec_translate {
-    enum pl_status (*run)(void *user, struct pl_draft *draft, struct pl_err *err);
+    /* v0: the verifier's state that chose the last verified token; NULL without a tap */
+    enum pl_status (*run)(void *user, struct pl_draft *draft, const float *v0, struct pl_err *err);
     void *user; /* NULL run: the draft's ids are the verifier's already */
+    bool ahead; /* it begins at v0, so with a run-ahead's second token */
 };
 
 struct pl_spec_opts {

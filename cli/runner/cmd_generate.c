@@ -1,5 +1,6 @@
 #include "base/clock.h"
 #include "cli/runner/cmds.h"
+#include "cli/runner/draft_args.h"
 #include "cli/runner/model_args.h"
 #include "cli/runner/prune_args.h"
 #include "model/session.h"
@@ -18,7 +19,8 @@ struct generation {
     bool random;
     const struct pl_prune_args *prune_args;
     struct pl_prune_setup prune;
-    json_t *trace; /* NULL: none is wanted */
+    const char *draft; /* NULL: it does not draft */
+    json_t *trace;     /* NULL: none is wanted */
 };
 
 static enum pl_status decode(struct pl_session *s, const struct pl_arch *a, const int32_t *eos,
@@ -62,6 +64,30 @@ static enum pl_status decode(struct pl_session *s, const struct pl_arch *a, cons
     return st;
 }
 
+static enum pl_status draft(const struct pl_model_args *a, struct pl_model *m,
+                            const struct pl_entry *e, const struct pl_tokenizer *t,
+                            const int32_t *eos, size_t n_eos, bool stop, int64_t tokens,
+                            struct generation *g, struct pl_err *err)
+{
+    const struct pl_draft_call c = {.args = a,
+                                    .verifier = m,
+                                    .entry = e,
+                                    .tokenizer = t,
+                                    .prompt =
+                                        pl_model_input_prompt(&g->in, &pl_model_info(m)->arch),
+                                    .tokens = (size_t)tokens,
+                                    .eos = eos,
+                                    .n_eos = n_eos,
+                                    .stop = stop,
+                                    .start_ns = pl_now_ns() - g->in.tokenize_ns - g->in.vision_ns};
+
+    g->encode_ns = -1;
+    if (g->prune_args->prune)
+        return pl_fail(err, PL_EUSAGE, "--draft does not go with --prune");
+    return pl_draft_args_generate(g->draft, &c, g->ids, g->token_ns, &g->n, &g->prefill_ns,
+                                  g->prune_args->trace ? &g->trace : NULL, err);
+}
+
 static enum pl_status generate(const struct pl_model_args *a, struct pl_model *m,
                                const struct pl_entry *e, const struct pl_tokenizer *t,
                                const struct pl_err *why, int64_t tokens, bool stop,
@@ -72,7 +98,11 @@ static enum pl_status generate(const struct pl_model_args *a, struct pl_model *m
     size_t n_eos = pl_eos_ids(&info->arch, t ? pl_tokenizer_info(t)->eos : -1, eos);
     struct pl_session *s = NULL;
     float *logits = malloc(((size_t)info->arch.vocab + 1) * sizeof(*logits));
-    enum pl_status st = pl_model_args_input(a, "generate", t, why, m, &g->in, err);
+    struct pl_model_args own = *a;
+
+    if (g->draft) /* the other picture is the drafter's */
+        pl_draft_args_split(&own, info->vision.kind);
+    enum pl_status st = pl_model_args_input(&own, "generate", t, why, m, &g->in, err);
 
     if (!st && !info->arch.causal)
         st = pl_fail(err, PL_EUSAGE, "%s is an encoder: it makes no tokens", info->arch.name);
@@ -81,6 +111,10 @@ static enum pl_status generate(const struct pl_model_args *a, struct pl_model *m
     g->token_ns = malloc((size_t)tokens * sizeof(*g->token_ns));
     if (!st && (!logits || !g->ids || !g->token_ns))
         st = pl_fail(err, PL_ENOMEM, "no memory for %lld tokens", (long long)tokens);
+    if (!st && g->draft) {
+        st = draft(a, m, e, t, eos, n_eos, stop, tokens, g, err);
+        goto out;
+    }
     if (!st)
         st = pl_prune_args_open(g->prune_args, m, pl_model_input_prompt(&g->in, &info->arch).n,
                                 &g->prune, err);
@@ -96,6 +130,7 @@ static enum pl_status generate(const struct pl_model_args *a, struct pl_model *m
     if (!st)
         st = decode(s, &info->arch, eos, n_eos, stop, tokens,
                     pl_now_ns() - g->in.tokenize_ns - g->in.vision_ns, logits, g, err);
+out:
     pl_session_free(s);
     free(logits);
     return st;
@@ -153,14 +188,14 @@ static void print_text(const struct generation *g, const struct pl_buf *text, bo
 }
 
 static enum pl_status run(const struct pl_model_args *a, const struct pl_prune_args *prune,
-                          const char *path, int64_t tokens, bool stop, bool as_json,
-                          struct pl_err *err)
+                          const char *draft, const char *path, int64_t tokens, bool stop,
+                          bool as_json, struct pl_err *err)
 {
     json_t *json = NULL;
     struct pl_entry e;
     struct pl_model *m = NULL;
     struct pl_tokenizer *t = NULL;
-    struct generation g = {.prune_args = prune};
+    struct generation g = {.prune_args = prune, .draft = draft};
     struct pl_err why = {""};
     struct pl_buf text;
     enum pl_status st = pl_model_args_load(a, path, &json, &e, &m, err);
@@ -194,6 +229,7 @@ int pl_rcmd_generate(int argc, char **argv)
 {
     struct pl_model_args a = {.max_window_ms = -1};
     struct pl_prune_args prune = {0};
+    const char *draft = NULL;
     int64_t tokens = 0;
     bool as_json = false, stop = false;
     const char *args[1];
@@ -203,6 +239,7 @@ int pl_rcmd_generate(int argc, char **argv)
         {"stop-at-eos", 0, PL_ROPT_FLAG, &stop, NULL, "end there (else EOS is suppressed)", 0, 0},
         {"json", 0, PL_ROPT_FLAG, &as_json, NULL, "ids, text and times as one object", 0, 0},
         PL_PRUNE_OPTS(&prune),
+        PL_DRAFT_OPTS(&draft),
         PL_MODEL_OPTS(&a)};
     const struct pl_rcommand c = {
         .usage =
@@ -221,6 +258,6 @@ int pl_rcmd_generate(int argc, char **argv)
         return code;
     if (tokens == 0)
         return pl_rcmd_fail("generate", pl_fail(&err, PL_EUSAGE, "--tokens N is needed"), &err);
-    enum pl_status st = run(&a, &prune, args[0], tokens, stop, as_json, &err);
+    enum pl_status st = run(&a, &prune, draft, args[0], tokens, stop, as_json, &err);
     return st ? pl_rcmd_fail("generate", st, &err) : pl_rcmd_done("generate", 0);
 }

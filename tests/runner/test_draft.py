@@ -1,6 +1,9 @@
 """Arms that draft: what `describe` says, two models in one load, trials whose output is the verifier's alone, what is refused."""
+import json
 import os
+import subprocess
 import sys
+import tempfile
 
 from lib import Runner, need
 
@@ -100,6 +103,55 @@ def check(arm, x):
     assert all(a[3] == b[2] for a, b in zip(first, first[1:])), arm  # the verifier's lane has no gap
 
 
+def adapters(r):
+    """Every kind of adapter, with random weights: drafts that are mostly wrong cost time and change nothing."""
+    weights = {k: os.path.join(SOURCE, f"tests/spec_decode/goldens/{k}.safetensors") for k in ("L1", "L3", "L4", "L5", "L5F", "B1")}
+    tiny = {"path": os.path.join(MODELS, "tiny-llama"), "dtype": "f32"}
+    arms = {"vl_baseline": {"model": "v"}}
+    for k in ("L1", "L3", "L4"):
+        arms[k + "+VL"] = {"model": "v", "draft": {"model": "d", "adapter": k, "weights": weights[k]}}
+    for k in ("L1", "L4", "L5", "L5F"):
+        arms[k + "_decode"] = {"model": "v", "draft": {"model": "d", "adapter": k, "weights": weights[k], "gamma": 5, "overlap": "none"}}
+    arms["L5F+VL"] = {"model": "v", "draft": {"model": "d", "adapter": "L5F", "weights": weights["L5F"], "gamma": 3}}
+    arms["B1_decode"] = {"model": "v", "draft": {"adapter": "B1", "weights": weights["B1"], "gamma": 5}}
+    assert r.call("load", models={"v": tiny, "d": tiny}, arms=arms, generate={"tokens": TOKENS}, threads=2, max_context=CONTEXT)["type"] == "loaded"
+    sample = {"kind": "text", "index": 0, "path": TEXT, "offset": 777}
+    out = {a: r.call("trial", arm=a, context=CONTEXT, sample=sample, repeat=0, attempt=0, timed=True) for a in arms}
+    for a, x in out.items():
+        assert x["type"] == "result" and x["tokens"] == out["vl_baseline"]["tokens"], (a, x)
+        check("base" if a == "vl_baseline" else a, x)
+        assert "adapter" in x["phases_ns"] or a in ("vl_baseline", "B1_decode"), (a, x["phases_ns"])  # B1's drafts are its own
+    for a in ("L1_decode", "L5F_decode", "B1_decode"):
+        assert out[a]["counts"]["drafted"] > 20, out[a]["counts"]
+    # a file that is another adapter's, or nowhere: the load says so
+    for k, part in (("L4", "misses, expected adapter L1"), ("no", "no")):
+        bad = {"a": {"model": "v", "draft": {"model": "d", "adapter": "L1", "weights": weights.get(k, "/no/such.safetensors")}}}
+        x = r.call("load", models={"v": tiny, "d": tiny}, arms=bad, generate={"tokens": 4}, threads=1, max_context=16)
+        assert x["type"] == "error" and x["reason"] == "load" and part in x["text"], x
+
+
+def command(tmp):
+    """generate --draft: the same ids, and a trace of its rounds."""
+    def generate(*more):
+        p = subprocess.run([PROGRAM, "generate", BIG["path"], "--dtype", "f32", "--prompt", "Once upon a time", "--tokens", "20", "--json", *more],
+                           capture_output=True, text=True, timeout=60)
+        return p.returncode, p.stdout, p.stderr
+
+    ids = json.loads(generate()[1])["ids"]
+    trace = os.path.join(tmp, "trace.json")
+    for draft in ({"method": "prompt_lookup", "gamma": 4}, {"model": SMALL["path"], "gamma": 4}, {"model": SMALL["path"], "overlap": "none", "gamma": 2}):
+        code, stdout, stderr = generate("--draft", json.dumps(draft), "--trace", trace)
+        assert code == 0 and json.loads(stdout)["ids"] == ids, (draft, stderr)
+        with open(trace) as f:
+            t = json.load(f)
+        assert len(ids) == 1 + sum(v["accepted"] + 1 for v in t["rounds"]) + t["plain"] - t["cut"], t
+        assert all(v["accepted"] <= v["drafted"] <= max(4, t["free_tokens"]) for v in t["rounds"]) and len(set(t["kv_len"])) == 1, t
+    for draft, part in (('{"method": "x"}', "expected prompt_lookup"), ("{bad", "as JSON"), ('{"method": "prompt_lookup", "gamma": 0}', "1 to 255"),
+                        (json.dumps({"model": os.path.join(MODELS, "small-gpt2")}), "vocabulary"), ('{"model": "/no/where"}', "/no/where")):
+        code, _, stderr = generate("--draft", draft)
+        assert code != 0 and part in stderr and stderr.count("\n") == 1, (draft, code, stderr)
+
+
 def ends(r):
     """stop_at_eos: the same text, which ends where the verifier's does."""
     sample = {"kind": "text", "index": 0, "path": TEXT, "offset": 0}
@@ -114,8 +166,11 @@ def main():
     r = Runner(PROGRAM, "serve")
     describes(r)
     trials(r)
+    adapters(r)
     ends(r)
     assert r.end() == 0
+    with tempfile.TemporaryDirectory() as tmp:
+        command(tmp)
     # sampling is the arm's own affair: another seed, another text
     texts = []
     for seed in (1, 1, 2):

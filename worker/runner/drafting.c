@@ -1,5 +1,7 @@
 #include "worker/runner/drafting.h"
 
+#include "spec_decode/adapter.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +11,8 @@ struct pl_drafting {
     struct pl_session *verifier, *own; /* own: the drafter's, or NULL */
     const struct pl_drafter_ops *ops;
     void *drafter;
+    struct pl_adapter *adapter; /* NULL: none */
+    bool ahead;                 /* the adapter goes on from the verifier's states */
     struct pl_lane *lane;
     struct pl_spec *spec;
     size_t max_prompt, max_tokens;
@@ -38,6 +42,10 @@ enum pl_status pl_drafting_check(const struct pl_draft_opts *draft, const struct
     case PL_DRAFT_MODEL:
         return drafter ? pl_draft_check_vocab(drafter, verifier, err)
                        : pl_fail(err, PL_ESWEEP, "draft.model is not known");
+    case PL_DRAFT_ADAPTER:
+        return drafter || !pl_draft_needs_model(draft)
+                   ? PL_OK
+                   : pl_fail(err, PL_ESWEEP, "draft.model is not known");
     default:
         return pl_fail(err, PL_EUNSUPPORTED, "draft.method: this runner has no %s",
                        pl_draft_method_name(draft->method));
@@ -62,6 +70,8 @@ enum pl_status pl_drafting_check_pieces(const struct pl_draft_opts *draft,
     return PL_OK;
 }
 
+static const int final_states = PL_TAP_FINAL;
+
 static size_t least(size_t a, int64_t b)
 {
     return (int64_t)a < b ? a : (size_t)b;
@@ -74,6 +84,8 @@ static enum pl_status make_verifier(struct pl_drafting *d, const struct pl_draft
     const struct pl_session_opts so = {
         .max_tokens = least(o->max_prompt + o->max_tokens - 1, a->max_positions),
         .max_verify = most + 1,
+        .taps = &final_states,
+        .n_taps = d->ahead ? 1 : 0,
         .kv_dtype = o->verifier_kv};
 
     return pl_session_create(o->verifier, &so, &d->verifier, err);
@@ -87,6 +99,8 @@ static enum pl_status make_model_drafter(struct pl_drafting *d, const struct pl_
     const struct pl_session_opts so = {.max_tokens =
                                            least(prompt + o->max_tokens + most, a->max_positions),
                                        .max_verify = 32,
+                                       .taps = &final_states,
+                                       .n_taps = o->draft->adapter ? 1 : 0,
                                        .kv_dtype = o->drafter_kv};
     enum pl_status st = pl_session_create(o->drafter, &so, &d->own, err);
 
@@ -98,7 +112,8 @@ static enum pl_status make_model_drafter(struct pl_drafting *d, const struct pl_
                                            .key = o->seed + 1,
                                            .masked = o->masked,
                                            .n_masked = o->n_masked,
-                                           .tap = -1};
+                                           .tap = o->draft->adapter ? 0 : -1,
+                                           .lead = d->ahead};
     d->ops = &pl_draft_model;
     return pl_draft_model_new(&mo, &d->drafter, err);
 }
@@ -108,10 +123,31 @@ static enum pl_status make_drafter(struct pl_drafting *d, const struct pl_drafti
 {
     const struct pl_draft_opts *draft = o->draft;
 
+    if (draft->method == PL_DRAFT_ADAPTER) {
+        const struct pl_adapter_opts ao = {
+            .path = draft->weights,
+            .kind = draft->adapter,
+            .verifier = o->verifier,
+            .drafter_width = o->drafter ? (size_t)pl_model_info(o->drafter)->arch.hidden : 0,
+            .max_rows = most,
+            .masked = o->masked,
+            .n_masked = o->n_masked};
+        enum pl_status st = pl_adapter_open(&ao, &d->adapter, err);
+        if (st || o->drafter)
+            return st ? st : make_model_drafter(d, o, most, err);
+        d->ops = &pl_draft_b1;
+        d->drafter = d->adapter;
+        return PL_OK;
+    }
     if (draft->method == PL_DRAFT_MODEL)
         return make_model_drafter(d, o, most, err);
     d->ops = &pl_draft_lookup;
     return pl_draft_lookup_new((int)draft->min_ngram, (int)draft->max_ngram, &d->drafter, err);
+}
+
+static size_t drafter_width(const struct pl_drafting_opts *o)
+{
+    return (size_t)pl_model_info(o->drafter)->arch.hidden;
 }
 
 /* While both prefills run each model has half of the cores, else all of them. */
@@ -136,6 +172,7 @@ enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_dr
 
     if (!d)
         return pl_fail(err, PL_ENOMEM, "no memory to draft");
+    d->ahead = draft->adapter && pl_adapter_ahead(draft->adapter);
     d->models[0] = o->verifier;
     d->models[1] = o->drafter;
     d->max_prompt = o->max_prompt;
@@ -153,25 +190,30 @@ enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_dr
     if (!st && draft->overlap)
         st = pl_lane_new(&d->lane, err);
     if (!st) {
-        const struct pl_spec_opts so = {.verifier = d->verifier,
-                                        .ops = d->ops,
-                                        .drafter = d->drafter,
-                                        .lane = d->lane,
-                                        .transport = pl_transport_by_name(draft->transport),
-                                        .gamma = (size_t)draft->gamma,
-                                        .overlap = draft->overlap,
-                                        .after = draft->after,
-                                        .adaptive = draft->adaptive,
-                                        .lanes = draft->overlap ? deal_cores : NULL,
-                                        .lanes_user = d,
-                                        .tap = -1,
-                                        .with_q = draft->temperature > 0 && d->own,
-                                        .max_tokens = o->max_tokens,
-                                        .max_prompt = o->max_prompt,
-                                        .rule = {.temperature = draft->temperature,
-                                                 .key = o->seed,
-                                                 .masked = o->masked,
-                                                 .n_masked = o->n_masked}};
+        const struct pl_spec_opts so = {
+            .verifier = d->verifier,
+            .ops = d->ops,
+            .drafter = d->drafter,
+            .lane = d->lane,
+            .transport = pl_transport_by_name(draft->transport),
+            .gamma = (size_t)draft->gamma,
+            .overlap = draft->overlap,
+            .after = draft->after,
+            .adaptive = draft->adaptive,
+            .lanes = draft->overlap ? deal_cores : NULL,
+            .lanes_user = d,
+            .tap = d->ahead ? 0 : -1,
+            .width = d->adapter && d->own ? drafter_width(o) : 0,
+            .translate = {.run = d->adapter && d->own ? pl_adapter_translate : NULL,
+                          .user = d->adapter,
+                          .ahead = d->ahead},
+            .with_q = draft->temperature > 0 && d->own,
+            .max_tokens = o->max_tokens,
+            .max_prompt = o->max_prompt,
+            .rule = {.temperature = draft->temperature,
+                     .key = o->seed,
+                     .masked = o->masked,
+                     .n_masked = o->n_masked}};
         st = pl_spec_create(&so, &d->spec, err);
     }
     if (st)
@@ -189,6 +231,7 @@ void pl_drafting_free(struct pl_drafting *d)
     pl_spec_free(d->spec);
     if (d->ops)
         d->ops->free(d->drafter);
+    pl_adapter_free(d->adapter);
     pl_session_free(d->own);
     pl_session_free(d->verifier);
     free(d);
