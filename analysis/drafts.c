@@ -26,14 +26,14 @@ static void add_round(struct pl_draft_cell *c, const struct pl_round *r)
     }
 }
 
-/* How long the drafter's lane worked while the verifier's was in its prefill. */
-static enum pl_status add_spans(struct pl_dataset *d, struct pl_draft_cell *c, uint64_t index,
-                                struct pl_err *err)
+static enum pl_status overlap_ms(const struct pl_dataset *d, uint64_t index, double *ms,
+                                 struct pl_err *err)
 {
     struct pl_lane_span s[PL_SPANS_MAX];
-    double from = 0, to = 0, both = 0;
+    double from = 0, to = 0;
     uint32_t n = 0;
     const enum pl_status st = pl_reader_spans(d->reader, index, s, &n, err);
+    *ms = NAN;
     if (st != PL_OK || n == 0)
         return st;
     for (uint32_t i = 0; i < n; i++)
@@ -41,12 +41,29 @@ static enum pl_status add_spans(struct pl_dataset *d, struct pl_draft_cell *c, u
             from = s[i].start_ms;
             to = s[i].end_ms;
         }
+    *ms = 0;
     for (uint32_t i = 0; i < n; i++)
         if (s[i].lane == 1)
-            both += fmax(0, fmin(to, s[i].end_ms) - fmax(from, s[i].start_ms));
-    c->overlaps++;
-    c->overlap_ms += both;
+            *ms += fmax(0, fmin(to, s[i].end_ms) - fmax(from, s[i].start_ms));
     return PL_OK;
+}
+
+enum pl_status pl_drafts_overlap_ms(const struct pl_dataset *d, uint64_t index, double *ms)
+{
+    struct pl_err err;
+    return overlap_ms(d, index, ms, &err);
+}
+
+static enum pl_status add_spans(struct pl_dataset *d, struct pl_draft_cell *c, uint64_t index,
+                                struct pl_err *err)
+{
+    double ms = NAN;
+    const enum pl_status st = overlap_ms(d, index, &ms, err);
+    if (st == PL_OK && !isnan(ms)) {
+        c->overlaps++;
+        c->overlap_ms += ms;
+    }
+    return st;
 }
 
 enum pl_status pl_drafts_add(struct pl_dataset *d, const struct pl_row_view *v, struct pl_err *err)

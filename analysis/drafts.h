@@ -32,6 +32,11 @@ const struct pl_draft_cell *pl_drafts_cell(const struct pl_dataset *d, uint32_t 
  * none has any. */
 double pl_drafts_hidden_ms(const struct pl_draft_cell *c);
 
+/* How long both lanes of a trial worked while the verifier was in its prefill, from its spans; NaN:
+ * it has none. */
+PL_MUST_CHECK
+enum pl_status pl_drafts_overlap_ms(const struct pl_dataset *d, uint64_t index, double *ms);
+
 /* The published curve, and its generalisation to R rounds (docs/METRICS.md):
  * S = (P + N·t) / (P + V + (N − a − R)·t) */
 double pl_drafts_model(double prefill, double step, double verify, double tokens, double accepted,

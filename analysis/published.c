@@ -15,6 +15,7 @@ static const struct {
     enum pl_status (*write)(const struct pl_report *r, struct pl_published *p, struct pl_err *err);
 } shapes[] = {
     {"inference_results.csv", pl_published_scaling_csv},
+    {"e2e_wallclock.*", pl_published_wallclock},
     {"e3_*.json", pl_published_e3},
 };
 #define N_SHAPES (sizeof shapes / sizeof shapes[0])

@@ -28,6 +28,10 @@ PL_MUST_CHECK
 enum pl_status pl_published_e3(const struct pl_report *r, struct pl_published *p,
                                struct pl_err *err); /* e3_MODEL.json */
 
+PL_MUST_CHECK
+enum pl_status pl_published_wallclock(const struct pl_report *r, struct pl_published *p,
+                                      struct pl_err *err); /* e2e_wallclock.{json,md} */
+
 /* Writes o as DIR/published/NAME. */
 PL_MUST_CHECK
 enum pl_status pl_published_file(struct pl_published *p, const char *name, const struct pl_out *o,

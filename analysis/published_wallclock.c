@@ -29,8 +29,8 @@ struct wallclock {
 static bool take(void *ctx, const struct pl_row_view *v)
 {
     struct wallclock *w = ctx;
-    const size_t at = (size_t)v->id.arm * w->slots +
-                      (size_t)v->id.sample * w->d->shape.repeats + v->id.repeat;
+    const size_t at =
+        (size_t)v->id.arm * w->slots + (size_t)v->id.sample * w->d->shape.repeats + v->id.repeat;
     if (v->commit.state == PL_ROW_DONE && v->id.context == 0)
         w->trials[at] = (struct trial){true, v->index, *v->row.trial};
     return true;
@@ -55,7 +55,8 @@ static const struct trial *trial_of(const struct wallclock *w, uint32_t arm, siz
 
 /* Means over the done trials of an arm; with `paired`, those that the baseline has, too. */
 struct means {
-    double n, prefill, decode, total, d_vision, vision, d_prefill, d_decode, drafted, accepted, free;
+    double n, prefill, decode, total, d_vision, vision, d_prefill, d_decode, drafted, accepted,
+        free;
     double speedup, overlap, overlaps, tokens;
 };
 
@@ -99,16 +100,15 @@ static json_t *config_json(const struct pl_dataset *d)
         const int64_t g = pl_json_get_i64(draft, "gamma", 0);
         gamma = g > gamma ? g : gamma;
     }
-    return json_pack("{s:s?,s:I,s:I,s:o,s:I,s:o,s:o}", "dataset_dir", dir, "max_samples",
-                     (json_int_t)d->shape.samples, "max_new_tokens",
-                     (json_int_t)pl_json_get_i64(generate, "tokens", d->shape.tokens), "gamma",
-                     gamma ? json_integer(gamma) : json_null(), "warmup",
-                     (json_int_t)pl_json_get_i64(json_object_get(sweep, "measure"), "warmup", 0),
-                     "n_questions",
-                     json_object_get(data, "n_questions")
-                         ? json_incref(json_object_get(data, "n_questions"))
-                         : json_null(),
-                     "questions", json_array());
+    return json_pack(
+        "{s:s?,s:I,s:I,s:o,s:I,s:o,s:o}", "dataset_dir", dir, "max_samples",
+        (json_int_t)d->shape.samples, "max_new_tokens",
+        (json_int_t)pl_json_get_i64(generate, "tokens", d->shape.tokens), "gamma",
+        gamma ? json_integer(gamma) : json_null(), "warmup",
+        (json_int_t)pl_json_get_i64(json_object_get(sweep, "measure"), "warmup", 0), "n_questions",
+        json_object_get(data, "n_questions") ? json_incref(json_object_get(data, "n_questions"))
+                                             : json_null(),
+        "questions", json_array());
 }
 
 /* The drafter's own times come from the arms that have one. */
@@ -118,18 +118,18 @@ static json_t *stages_json(const struct wallclock *w)
     struct means d = {.n = 0};
     for (uint32_t a = 0; a < w->d->shape.arms && d.d_prefill == 0; a++)
         d = means_of(w, a);
-    json_t *drafter = json_pack(
-        "{s:o,s:o,s:o,s:o,s:o,s:o}", "vision_ms", number(d.d_vision / d.n), "prefill_ms",
-        number(d.d_prefill / d.n), "decode_ms", number(d.d_decode / d.n), "total_ms",
-        number((d.d_vision + d.d_prefill + d.d_decode) / d.n), "per_token_ms",
-        number(d.drafted > 0 ? d.d_decode / d.drafted : NAN), "avg_tokens",
-        number(d.n > 0 ? d.drafted / d.n : NAN));
-    json_t *verifier = json_pack(
-        "{s:o,s:o,s:o,s:o,s:o,s:o}", "vision_ms", number(b.vision / b.n), "prefill_ms",
-        number((b.prefill - b.vision) / b.n), "decode_ms", number(b.decode / b.n), "total_ms",
-        number(b.total / b.n), "per_token_ms",
-        number(b.tokens > b.n ? b.decode / (b.tokens - b.n) : NAN), "avg_tokens",
-        number(b.tokens / b.n));
+    json_t *drafter =
+        json_pack("{s:o,s:o,s:o,s:o,s:o,s:o}", "vision_ms", number(d.d_vision / d.n), "prefill_ms",
+                  number(d.d_prefill / d.n), "decode_ms", number(d.d_decode / d.n), "total_ms",
+                  number((d.d_vision + d.d_prefill + d.d_decode) / d.n), "per_token_ms",
+                  number(d.drafted > 0 ? d.d_decode / d.drafted : NAN), "avg_tokens",
+                  number(d.n > 0 ? d.drafted / d.n : NAN));
+    json_t *verifier =
+        json_pack("{s:o,s:o,s:o,s:o,s:o,s:o}", "vision_ms", number(b.vision / b.n), "prefill_ms",
+                  number((b.prefill - b.vision) / b.n), "decode_ms", number(b.decode / b.n),
+                  "total_ms", number(b.total / b.n), "per_token_ms",
+                  number(b.tokens > b.n ? b.decode / (b.tokens - b.n) : NAN), "avg_tokens",
+                  number(b.tokens / b.n));
     return json_pack("{s:o,s:o}", "eventgpt", drafter, "videollava", verifier);
 }
 
@@ -244,9 +244,10 @@ static void write_md(const struct wallclock *w, const json_t *config, const json
              (long long)pl_json_get_i64(config, "n_questions", 1),
              (long long)pl_json_get_i64(config, "max_new_tokens", 0),
              (long long)pl_json_get_i64(config, "gamma", 1));
-    pl_out_text(o, "| Config | Prefill (ms) | Decode (ms) | Total (ms) | Accept | Speedup | FreeTok "
-                   "|\n|--------|-------------|------------|-----------|--------|---------|---------|"
-                   "\n");
+    pl_out_text(o,
+                "| Config | Prefill (ms) | Decode (ms) | Total (ms) | Accept | Speedup | FreeTok "
+                "|\n|--------|-------------|------------|-----------|--------|---------|---------|"
+                "\n");
     write_row(w, w->base, o);
     for (uint32_t a = 0; a < d->shape.arms; a++)
         if (a != w->base)

@@ -72,6 +72,15 @@ def main():
         assert [r["acceptance_rate"] for r in curve] == [0.21, 0.5, 0.7, 1.0] and all("5 decode steps" in r["source"] for r in curve)
         for r in rows(out, "speedup_analysis"):
             assert r["lever"] in ("acceptance", "verify cost", "overlap") and r["measured_ms"] is not None
+        with open(os.path.join(out, "published/e2e_wallclock.json")) as f:
+            w = json.load(f)
+        assert list(w) == ["timestamp", "config", "stage_timing", "aggregate", "baseline_per_sample", "sd_per_sample"]
+        assert list(w["aggregate"])[0] == "VL baseline" and set(w["sd_per_sample"]) == set(names) - {"baseline"}
+        one = w["sd_per_sample"]["tiny-g4"][0]
+        assert list(one)[:4] == ["sample", "question", "bl_total_ms", "parallel_prefill_ms"] and one["speedup"] == one["bl_total_ms"] / one["sd_total_ms"]
+        with open(os.path.join(out, "published/e2e_wallclock.md")) as f:
+            md = f.read()
+        assert "| Config | Prefill (ms) | Decode (ms) | Total (ms) | Accept | Speedup | FreeTok |" in md and "| VL baseline | " in md
         # one key wrong: exit 2 before anything runs, the place named
         p = run("validate", sweep, "--set", "arms.tiny-in-turn.draft.gamma=0", ok=(2,))
         assert "gamma" in p.stderr and "1 to 255" in p.stderr, p.stderr

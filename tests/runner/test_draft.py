@@ -152,6 +152,37 @@ def command(tmp):
         assert code != 0 and part in stderr and stderr.count("\n") == 1, (draft, code, stderr)
 
 
+def pair(tmp):
+    """The trained pair: an event stream drafts for a clip, through every adapter, and changes nothing."""
+    adapters, data = os.path.join(MODELS, "pair-adapters"), os.path.join(SOURCE, "examples/data/pair")
+    trace, ask = os.path.join(tmp, "trace.json"), ["--prompt", "Describe the scene.", "--tokens", "24", "--stop-at-eos", "--json", "--dtype", "f32"]
+
+    def generate(scene, draft=None):
+        more = ["--draft", json.dumps(draft), "--trace", trace] if draft else []
+        events = ["--events", f"{data}/event_npy/shapes/{scene}.npy"] if draft and "model" in draft else []
+        p = subprocess.run([PROGRAM, "generate", os.path.join(MODELS, "tiny-video-llava"), "--video", f"{data}/mp4/shapes/{scene}.mp4", *events, *ask, *more],
+                           capture_output=True, text=True, timeout=100)
+        if p.returncode != 0 and "video" in p.stderr and not draft:
+            return None  # a build without a decoder of clips
+        assert p.returncode == 0, p.stderr
+        return json.loads(p.stdout)["ids"]
+
+    ids = generate(3)
+    if ids is None:
+        return
+    for kind in ("L1", "L2", "L3", "L4", "L5", "L5F", "B1"):
+        draft = {"adapter": kind, "weights": os.path.join(adapters, kind + ".safetensors"), "gamma": 4}
+        if kind != "B1":
+            draft |= {"model": os.path.join(MODELS, "tiny-eventgpt"), "overlap": "none"}
+        assert generate(3, draft) == ids, kind
+        with open(trace) as f:
+            t = json.load(f)
+        drafted, accepted = (sum(v[k] for v in t["rounds"]) for k in ("drafted", "accepted"))
+        assert accepted > 0.3 * drafted > 0, (kind, drafted, accepted)  # a trained one, unlike a random one
+    hidden = {"model": os.path.join(MODELS, "tiny-eventgpt"), "adapter": "L4", "weights": os.path.join(adapters, "L4.safetensors")}
+    assert generate(3, hidden) == ids
+
+
 def ends(r):
     """stop_at_eos: the same text, which ends where the verifier's does."""
     sample = {"kind": "text", "index": 0, "path": TEXT, "offset": 0}
@@ -171,6 +202,7 @@ def main():
     assert r.end() == 0
     with tempfile.TemporaryDirectory() as tmp:
         command(tmp)
+        pair(tmp)
     # sampling is the arm's own affair: another seed, another text
     texts = []
     for seed in (1, 1, 2):
