@@ -250,6 +250,10 @@ static void add_kv(const struct pl_dataset *d, struct pl_cell *c, const struct p
             if (len > c->kv[m].longest)
                 c->kv[m].longest = len;
             c->kv[m].lengths += len;
+            if (m == 0) {
+                c->layer_rows[i % s->layers] += len;
+                c->layer_n[i % s->layers] += 1;
+            }
             c->kv[m].layers += 1;
             c->kv[m].full += (double)row->trial->prompt_tokens / c->sequences;
         }
@@ -423,6 +427,12 @@ static enum pl_status make_cells(struct pl_dataset *d, struct pl_err *err)
     d->baseline = calloc(d->shape.arms, sizeof *d->baseline);
     if (!d->cells || !d->arms || !d->baseline)
         return pl_fail(err, PL_ENOMEM, "%zu cells", n);
+    for (size_t i = 0; i < n; i++) {
+        d->cells[i].layer_rows = calloc(d->shape.layers, sizeof(double));
+        d->cells[i].layer_n = calloc(d->shape.layers, sizeof(double));
+        if (!d->cells[i].layer_rows || !d->cells[i].layer_n)
+            return pl_fail(err, PL_ENOMEM, "%zu cells", n);
+    }
     for (size_t i = 0; i < n && d->shape.metrics; i++) {
         d->cells[i].quality = calloc(d->shape.metrics, sizeof(double *));
         if (!d->cells[i].quality)
@@ -524,6 +534,8 @@ void pl_dataset_free(struct pl_dataset *d)
         free(c->seq_tpot);
         for (int m = 0; m < PL_METRIC_COLUMN_COUNT; m++)
             free(c->column[m]);
+        free(c->layer_rows);
+        free(c->layer_n);
         for (uint32_t m = 0; c->quality && m < d->shape.metrics; m++)
             free(c->quality[m]);
         free(c->quality);

@@ -66,8 +66,9 @@ struct pl_cell {
     struct {
         double lengths, layers, full; /* Σ length, Σ 1, Σ prompt tokens over layers with a length */
         uint32_t shortest, longest;
-    } kv[2];          /* model 0: verifier or only model; 1: drafter */
-    double **quality; /* [metrics][n]; NaN: not measured; NULL: nowhere here */
+    } kv[2];                      /* model 0: verifier or only model; 1: drafter */
+    double *layer_rows, *layer_n; /* [layers] of model 0: Σ length, Σ 1; NULL: not known */
+    double **quality;             /* [metrics][n]; NaN: not measured; NULL: nowhere here */
 };
 
 /* A device in one session: the top cluster of the statistics. */

@@ -334,6 +334,16 @@ void pl_report_html(const struct pl_report *r, const char *dir, struct pl_out *o
         table(r, PL_TABLE_ACCEPT_TO_SPEEDUP, o);
         pl_out_text(o, "</section>\n");
     }
+    if (r->tables[PL_TABLE_TABLE2].n_rows) {
+        section(o, "pruning", "Pruning");
+        table(r, PL_TABLE_TABLE2, o);
+        pl_out_text(o, "</section>\n");
+    }
+    if (r->tables[PL_TABLE_QUALITY].n_rows) {
+        section(o, "quality", "Quality");
+        table(r, PL_TABLE_QUALITY, o);
+        pl_out_text(o, "</section>\n");
+    }
     section(o, "failures", "Failures");
     figure(r, PL_FIGURE_FAILURES, dir, o);
     table(r, PL_TABLE_FAILURES, o);

@@ -17,6 +17,8 @@ static const struct {
     {"inference_results.csv", pl_published_scaling_csv},
     {"e2e_wallclock.*", pl_published_wallclock},
     {"e3_*.json", pl_published_e3},
+    {"table2.md", pl_published_table2},
+    {"sdtp_results*.json", pl_published_sdtp},
 };
 #define N_SHAPES (sizeof shapes / sizeof shapes[0])
 

@@ -31,6 +31,12 @@ enum pl_status pl_published_e3(const struct pl_report *r, struct pl_published *p
 PL_MUST_CHECK
 enum pl_status pl_published_wallclock(const struct pl_report *r, struct pl_published *p,
                                       struct pl_err *err); /* e2e_wallclock.{json,md} */
+PL_MUST_CHECK
+enum pl_status pl_published_table2(const struct pl_report *r, struct pl_published *p,
+                                   struct pl_err *err); /* table2.md */
+PL_MUST_CHECK
+enum pl_status pl_published_sdtp(const struct pl_report *r, struct pl_published *p,
+                                 struct pl_err *err); /* sdtp_results.json */
 
 /* Writes o as DIR/published/NAME. */
 PL_MUST_CHECK

@@ -1,6 +1,7 @@
 /* The set of tables, and those about times. */
 #include "analysis/tables.h"
 #include "analysis/limits.h"
+#include "analysis/pruned.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -16,6 +17,8 @@ static const char *const names[PL_TABLE_COUNT] = {[PL_TABLE_SPEEDUP] = "speedup"
                                                   [PL_TABLE_LATENCY] = "latency",
                                                   [PL_TABLE_MEMORY] = "memory",
                                                   [PL_TABLE_KV] = "kv",
+                                                  [PL_TABLE_TABLE2] = "table2",
+                                                  [PL_TABLE_QUALITY] = "quality",
                                                   [PL_TABLE_CONTEXT_SCALING] = "context_scaling",
                                                   [PL_TABLE_ACCEPTANCE] = "acceptance",
                                                   [PL_TABLE_SPEEDUP_ANALYSIS] = "speedup_analysis",
@@ -387,6 +390,8 @@ enum pl_status pl_tables_make(const struct pl_dataset *d, const struct pl_speedu
     pl_table_speedup_devices(d, s, &tables[PL_TABLE_SPEEDUP_DEVICES]);
     pl_table_memory(d, &tables[PL_TABLE_MEMORY]);
     pl_table_kv(d, &tables[PL_TABLE_KV]);
+    pl_table_table2(d, s, &tables[PL_TABLE_TABLE2]);
+    pl_table_quality(d, &tables[PL_TABLE_QUALITY]);
     pl_table_acceptance(d, &tables[PL_TABLE_ACCEPTANCE]);
     pl_table_speedup_analysis(d, &tables[PL_TABLE_SPEEDUP_ANALYSIS]);
     pl_table_accept_to_speedup(d, &tables[PL_TABLE_ACCEPT_TO_SPEEDUP]);

@@ -1,4 +1,5 @@
 /* The tables about what happened: memory, KV lengths, failures, warnings, provenance. */
+#include "analysis/pruned.h"
 #include "analysis/tables.h"
 #include "base/json.h"
 
@@ -67,15 +68,37 @@ void pl_table_memory(const struct pl_dataset *d, struct pl_table *t)
 }
 
 static const struct pl_col kv_cols[] = {
-    {"arm", PL_COL_TEXT, NULL, 0},        {"context", PL_COL_INT, NULL, 0},
-    {"model", PL_COL_TEXT, NULL, 0},      {"layers", PL_COL_INT, NULL, 0},
-    {"n", PL_COL_INT, "trials", 0},       {"mean_length", PL_COL_TIME, "mean length", 0},
-    {"shortest", PL_COL_INT, NULL, 0},    {"longest", PL_COL_INT, NULL, 0},
-    {"reduction", PL_COL_SHARE, NULL, 0}, {"synthetic", PL_COL_BOOL, NULL, 0},
+    {"arm", PL_COL_TEXT, NULL, 0},
+    {"context", PL_COL_INT, NULL, 0},
+    {"model", PL_COL_TEXT, NULL, 0},
+    {"layers", PL_COL_INT, NULL, 0},
+    {"n", PL_COL_INT, "trials", 0},
+    {"mean_length", PL_COL_TIME, "mean length", 0},
+    {"shortest", PL_COL_INT, NULL, 0},
+    {"longest", PL_COL_INT, NULL, 0},
+    {"reduction", PL_COL_SHARE, NULL, 0},
+    {"bytes", PL_COL_BYTES, "KV at the end", 0},
+    {"lengths", PL_COL_TEXT, "by layer", PL_COL_WIDE},
+    {"synthetic", PL_COL_BOOL, NULL, 0},
 };
+
+/* Mean rows of each layer, first to last; NULL where they are not known. */
+static const char *layer_lengths(const struct pl_dataset *d, const struct pl_cell *c, char *out,
+                                 size_t size)
+{
+    size_t at = 0;
+    out[0] = '\0';
+    for (uint32_t l = 0; l < d->shape.layers && at + 1 < size; l++)
+        if (!isnan(pl_cell_layer_rows(d, c, l)))
+            at += (size_t)snprintf(out + at, size - at, "%s%.10g", at ? " " : "",
+                                   pl_cell_layer_rows(d, c, l));
+    return at ? out : NULL;
+}
 
 void pl_table_kv(const struct pl_dataset *d, struct pl_table *t)
 {
+    char text[4096];
+
     pl_table_init(t, pl_table_id_name(PL_TABLE_KV), "KV cache after prefill", kv_cols, N(kv_cols));
     for (uint32_t c = 0; c < d->shape.contexts; c++)
         for (uint32_t a = 0; a < d->shape.arms; a++)
@@ -95,6 +118,8 @@ void pl_table_kv(const struct pl_dataset *d, struct pl_table *t)
                 pl_table_int(t, v->kv[m].longest);
                 /* the drafter's prompt is its own: nothing to compare with */
                 pl_table_real(t, m ? NAN : 1 - v->kv[m].lengths / v->kv[m].full);
+                pl_table_real(t, m || !(v->kv_bytes > 0) ? NAN : v->kv_bytes / (double)v->n);
+                pl_table_text(t, m ? NULL : layer_lengths(d, v, text, sizeof text));
                 pl_table_bool(t, v->synthetic > 0);
             }
     pl_table_note(t, "reduction = 1 − Σ lengths / (layers · prompt tokens)");

@@ -1,4 +1,5 @@
 /* `paceline report`: tables, figures and one page of a results file. */
+#include "analysis/pruned.h"
 #include "analysis/report.h"
 #include "cli/commands.h"
 #include "cli/options.h"
@@ -80,8 +81,9 @@ static bool is_main(const struct pl_table *t, size_t row)
 
 static enum pl_status print(const struct pl_report *r, const bool *wanted, struct pl_err *err)
 {
-    static const enum pl_table_id shown[] = {PL_TABLE_SPEEDUP, PL_TABLE_LATENCY, PL_TABLE_ACCEPTANCE,
-                                             PL_TABLE_FAILURES, PL_TABLE_WARNINGS};
+    static const enum pl_table_id shown[] = {PL_TABLE_SPEEDUP, PL_TABLE_LATENCY,
+                                             PL_TABLE_ACCEPTANCE, PL_TABLE_FAILURES,
+                                             PL_TABLE_WARNINGS};
     const bool colour = wants_colour();
     const char *between = "";
     struct pl_out o;
@@ -99,6 +101,8 @@ static enum pl_status print(const struct pl_report *r, const bool *wanted, struc
                             colour, &o);
         between = "\n";
     }
+    if (!wanted || wanted[PL_TABLE_TABLE2])
+        pl_pruned_lines(r->data, &r->speedups, &o);
     if (r->data->done == 0)
         pl_out_f(&o, "%sno finished trials yet\n", between);
     const enum pl_status st = pl_out_status(&o, err);

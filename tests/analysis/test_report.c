@@ -1,5 +1,6 @@
 /* From files with known truths to tables: pairing, planted effects, and files with little in them.
  */
+#include "analysis/pruned.h"
 #include "analysis/report.h"
 #include "base/buf.h"
 #include "cmocka_all.h"
@@ -129,6 +130,58 @@ static void test_quality(void **state)
     load(&f, &r);
     assert_true(
         isnan(pl_cell_quality(r.data, pl_dataset_cell(r.data, 1, 0), PL_QUALITY_AGREEMENT, NULL)));
+    pl_report_release(&r);
+}
+
+/* The last arm's upper half of layers is half as long: a quarter of the cache is gone. */
+static void test_pruned(void **state)
+{
+    const struct fixture f = {.arms = 3,
+                              .contexts = 2,
+                              .samples = 11,
+                              .scale = {1, 1, 0.5},
+                              .real = true,
+                              .quality = true,
+                              .memory = true};
+    struct pl_report r;
+    struct pl_pruned p;
+    struct pl_out o;
+    (void)state;
+    load(&f, &r);
+    for (size_t i = 0; i < 2; i++) {
+        assert_true(pl_pruned_get(r.data, &r.speedups, i, &p));
+        assert_true(p.arm == 2 && p.baseline == 0 && p.context == i && p.n == 11);
+        assert_true(fabs(p.prefill.speedup - 2) < 1e-9 && fabs(p.e2e.speedup - 2) < 1e-9);
+        assert_true(fabs(p.reduction - 0.25) < 1e-12 && fabs(p.arm_kv / p.base_kv - 0.75) < 1e-12);
+        const struct pl_cell *c = pl_dataset_cell(r.data, 2, (uint32_t)i);
+        assert_true(pl_cell_layer_rows(r.data, c, 0) == 2 * pl_cell_layer_rows(r.data, c, 3));
+    }
+    assert_false(pl_pruned_get(r.data, &r.speedups, 2, &p));
+    const struct pl_table *t = &r.tables[PL_TABLE_TABLE2];
+    assert_int_equal(t->n_rows, 4);
+    assert_string_equal(t->cols[7].name, "KV Reduction (%)");
+    assert_true(fabs(value(t, 1, "KV Reduction (%)")->real - 25) < 1e-9);
+    assert_true(value(t, 0, "End2End Speedup (×)")->real == 1);
+    assert_string_equal(value(t, 1, "quality_metric")->text, "perplexity");
+    pl_out_init(&o, 1 << 16);
+    pl_pruned_lines(r.data, &r.speedups, &o);
+    assert_non_null(strstr(
+        o.buf.data, "KV Cache: baseline=64, sdtp=48, reduction=25.0%  (arm2, context 64)\n"));
+    pl_out_release(&o);
+    t = &r.tables[PL_TABLE_QUALITY]; /* arm 2: perplexity 40 or 160 by turns, agreement 30 of 32 */
+    size_t seen = 0;
+    for (size_t i = 0; i < t->n_rows; i++) {
+        if (strcmp(value(t, i, "arm")->text, "arm2") != 0)
+            continue;
+        const bool agreement = strcmp(value(t, i, "metric")->text, "agreement") == 0;
+        const double v = value(t, i, "value")->real;
+        seen++;
+        assert_true(value(t, i, "ci_low")->real <= v && v <= value(t, i, "ci_high")->real);
+        assert_true(!agreement || fabs(v - 30 / 32.0) < 1e-12);
+        assert_true(agreement || (v > 40 && v < 160 && value(t, i, "ci_low")->real < v));
+        assert_true(fabs(value(t, i, "kv_kept")->real - 0.75) < 1e-12);
+    }
+    assert_int_equal(seen, 4);
     pl_report_release(&r);
 }
 
@@ -344,10 +397,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_planted),       cmocka_unit_test(test_truth),
-        cmocka_unit_test(test_quality),       cmocka_unit_test(test_scope),
-        cmocka_unit_test(test_nothing_there), cmocka_unit_test(test_gaps),
-        cmocka_unit_test(test_phases),        cmocka_unit_test(test_drift_is_told),
-        cmocka_unit_test(test_not_a_file),
+        cmocka_unit_test(test_quality),       cmocka_unit_test(test_pruned),
+        cmocka_unit_test(test_scope),         cmocka_unit_test(test_nothing_there),
+        cmocka_unit_test(test_gaps),          cmocka_unit_test(test_phases),
+        cmocka_unit_test(test_drift_is_told), cmocka_unit_test(test_not_a_file),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

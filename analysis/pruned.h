@@ -1,0 +1,34 @@
+/* What arms that prune came to beside their baselines. */
+#ifndef PL_ANALYSIS_PRUNED_H
+#define PL_ANALYSIS_PRUNED_H
+
+#include "analysis/out.h"
+#include "analysis/speedup.h"
+#include "analysis/table.h"
+
+/* Whether an arm has a `prune`. */
+bool pl_arm_prunes(const struct pl_dataset *d, uint32_t arm);
+/* An arm that prunes, at a context, over the pairs with its baseline; NaN: not measured. */
+struct pl_pruned {
+    uint32_t arm, baseline, context;
+    uint64_t n; /* pairs */
+    struct pl_ratio prefill, decode, e2e;
+    double base_s[3], arm_s[3];   /* means: prefill, decode, total */
+    double base_bytes, arm_bytes; /* mean device peak */
+    double base_kv, arm_kv;       /* KV rows a layer, mean over layers */
+    double reduction;             /* 1 − Σ lengths / (layers · prompt) */
+};
+/* The i-th of them by context, then arm; false: there are no more. */
+bool pl_pruned_get(const struct pl_dataset *d, const struct pl_speedups *s, size_t i,
+                   struct pl_pruned *out);
+/* Mean KV rows of a layer after prefill, of the only model or verifier; NaN: not known. */
+double pl_cell_layer_rows(const struct pl_dataset *d, const struct pl_cell *c, uint32_t layer);
+
+/* The published columns, and what stands behind them. Empty unless an arm prunes. */
+void pl_table_table2(const struct pl_dataset *d, const struct pl_speedups *s, struct pl_table *t);
+/* Every quality metric of every arm, with its interval over samples. */
+void pl_table_quality(const struct pl_dataset *d, struct pl_table *t);
+/* "KV Cache: baseline=…, sdtp=…, reduction=…%", a line an arm that prunes and context. */
+void pl_pruned_lines(const struct pl_dataset *d, const struct pl_speedups *s, struct pl_out *o);
+
+#endif

@@ -1,0 +1,256 @@
+#include "analysis/pruned.h"
+#include "analysis/tables.h"
+#include "base/json.h"
+#include "results/quality.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#define N(cols) (sizeof(cols) / sizeof(cols)[0])
+#define GIB 1073741824.0
+
+bool pl_arm_prunes(const struct pl_dataset *d, uint32_t arm)
+{
+    return json_is_object(json_object_get(pl_reader_arm_json(d->reader, arm), "prune"));
+}
+
+double pl_cell_layer_rows(const struct pl_dataset *d, const struct pl_cell *c, uint32_t layer)
+{
+    (void)d;
+    return c->layer_rows && c->layer_n[layer] > 0 ? c->layer_rows[layer] / c->layer_n[layer] : NAN;
+}
+
+static double mean_kv(const struct pl_cell *c)
+{
+    return c->kv[0].layers > 0 ? c->kv[0].lengths / c->kv[0].layers : NAN;
+}
+
+static double mean_peak(const struct pl_cell *c)
+{
+    return c->n && c->device_peak_bytes > 0 ? c->device_peak_bytes / (double)c->n : NAN;
+}
+
+static void fill(const struct pl_dataset *d, const struct pl_speedups *s, struct pl_pruned *p)
+{
+    static const enum pl_metric metrics[] = {PL_METRIC_PREFILL, PL_METRIC_GENERATION,
+                                             PL_METRIC_E2E};
+    struct pl_ratio *ratios[] = {&p->prefill, &p->decode, &p->e2e};
+    const struct pl_cell *arm = pl_dataset_cell(d, p->arm, p->context);
+    const struct pl_cell *base = pl_dataset_cell(d, p->baseline, p->context);
+
+    for (int m = 0; m < 3; m++) {
+        const struct pl_speedup *v = pl_speedups_find(s, p->arm, p->context, metrics[m]);
+        *ratios[m] = (struct pl_ratio){.speedup = NAN, .ci_low = NAN, .ci_high = NAN};
+        p->base_s[m] = p->arm_s[m] = NAN;
+        if (!v || !v->n)
+            continue;
+        *ratios[m] = v->ratio;
+        p->base_s[m] = v->baseline_ms / 1000;
+        p->arm_s[m] = v->arm_ms / 1000;
+        p->n = v->n;
+    }
+    p->base_bytes = mean_peak(base);
+    p->arm_bytes = mean_peak(arm);
+    p->base_kv = mean_kv(base);
+    p->arm_kv = mean_kv(arm);
+    p->reduction = arm->kv[0].full > 0 ? 1 - arm->kv[0].lengths / arm->kv[0].full : NAN;
+}
+
+bool pl_pruned_get(const struct pl_dataset *d, const struct pl_speedups *s, size_t i,
+                   struct pl_pruned *out)
+{
+    for (uint32_t c = 0; c < d->shape.contexts; c++)
+        for (uint32_t a = 0; a < d->shape.arms; a++) {
+            if (!pl_arm_prunes(d, a) || d->baseline[a] == a || !pl_dataset_cell(d, a, c)->n)
+                continue;
+            if (i-- > 0)
+                continue;
+            *out = (struct pl_pruned){.arm = a, .baseline = d->baseline[a], .context = c};
+            fill(d, s, out);
+            return true;
+        }
+    return false;
+}
+
+void pl_pruned_lines(const struct pl_dataset *d, const struct pl_speedups *s, struct pl_out *o)
+{
+    struct pl_pruned p;
+
+    for (size_t i = 0; pl_pruned_get(d, s, i, &p); i++) {
+        char context[PL_CONTEXT_TEXT];
+        if (isnan(p.reduction))
+            continue;
+        pl_context_text(pl_reader_context(d->reader, p.context), context);
+        pl_out_f(o, "KV Cache: baseline=%.0f, sdtp=%.0f, reduction=%.1f%%  (%s, %s)\n", p.base_kv,
+                 p.arm_kv, 100 * p.reduction, d->arms[p.arm], context);
+    }
+}
+
+/* ---- table2 ---- */
+
+static const struct pl_col table2_cols[] = {
+    {"Length", PL_COL_INT, NULL, 0},
+    {"Method", PL_COL_TEXT, NULL, 0},
+    {"Prefill (s)", PL_COL_TIME, NULL, 0},
+    {"Decode (s)", PL_COL_TIME, NULL, 0},
+    {"Total (s)", PL_COL_TIME, NULL, 0},
+    {"Prefill Speedup (×)", PL_COL_RATIO, NULL, 0},
+    {"End2End Speedup (×)", PL_COL_RATIO, NULL, 0},
+    {"KV Reduction (%)", PL_COL_TIME, NULL, 0},
+    {"prefill_ci_low", PL_COL_RATIO, "prefill 95 % from", 0},
+    {"prefill_ci_high", PL_COL_RATIO, "to", 0},
+    {"e2e_ci_low", PL_COL_RATIO, "end2end 95 % from", 0},
+    {"e2e_ci_high", PL_COL_RATIO, "to", 0},
+    {"prefill_tflops", PL_COL_TIME, "prefill TFLOPs", PL_COL_WIDE},
+    {"memory_gb", PL_COL_TIME, "memory GB", 0},
+    {"n", PL_COL_INT, "pairs", 0},
+    {"quality_metric", PL_COL_TEXT, "quality", 0},
+    {"quality", PL_COL_RATIO, "", 0},
+    {"quality_baseline", PL_COL_RATIO, "baseline's", 0},
+    {"synthetic", PL_COL_BOOL, NULL, 0},
+};
+
+/* The first metric that either has. */
+static void put_quality(const struct pl_dataset *d, const struct pl_cell *arm,
+                        const struct pl_cell *base, struct pl_table *t)
+{
+    for (uint32_t m = 0; m < d->shape.metrics; m++)
+        if (arm->quality[m] || base->quality[m]) {
+            pl_table_text(t, pl_reader_metric(d->reader, m));
+            pl_table_real(t, pl_cell_quality(d, arm, m, NULL));
+            pl_table_real(t, pl_cell_quality(d, base, m, NULL));
+            return;
+        }
+    for (int i = 0; i < 3; i++)
+        pl_table_null(t, "not measured");
+}
+
+static void table2_row(const struct pl_dataset *d, const struct pl_pruned *p, bool base,
+                       struct pl_table *t)
+{
+    const struct pl_cell *arm = pl_dataset_cell(d, p->arm, p->context);
+    const struct pl_cell *own = pl_dataset_cell(d, p->baseline, p->context);
+    const double *s = base ? p->base_s : p->arm_s;
+
+    pl_table_row(t);
+    pl_table_context(t, pl_reader_context(d->reader, p->context));
+    pl_table_text(t, d->arms[base ? p->baseline : p->arm]);
+    for (int i = 0; i < 3; i++)
+        pl_table_real(t, s[i]);
+    pl_table_real(t, base ? 1 : p->prefill.speedup);
+    pl_table_real(t, base ? 1 : p->e2e.speedup);
+    pl_table_real(t, base ? 0 : 100 * p->reduction);
+    pl_table_real(t, base ? NAN : p->prefill.ci_low);
+    pl_table_real(t, base ? NAN : p->prefill.ci_high);
+    pl_table_real(t, base ? NAN : p->e2e.ci_low);
+    pl_table_real(t, base ? NAN : p->e2e.ci_high);
+    pl_table_null(t, "not counted");
+    pl_table_real(t, (base ? p->base_bytes : p->arm_bytes) / GIB);
+    pl_table_int(t, (int64_t)p->n);
+    put_quality(d, base ? own : arm, own, t);
+    pl_table_bool(t, (base ? own : arm)->synthetic > 0);
+}
+
+void pl_table_table2(const struct pl_dataset *d, const struct pl_speedups *s, struct pl_table *t)
+{
+    struct pl_pruned p, last = {.context = UINT32_MAX};
+
+    pl_table_init(t, pl_table_id_name(PL_TABLE_TABLE2), "Pruned beside unpruned", table2_cols,
+                  N(table2_cols));
+    for (size_t i = 0; pl_pruned_get(d, s, i, &p); i++) {
+        if (p.context != last.context || p.baseline != last.baseline)
+            table2_row(d, &p, true, t);
+        table2_row(d, &p, false, t);
+        last = p;
+    }
+    if (t->n_rows)
+        pl_table_note(
+            t,
+            "times: means over the pairs, the baseline's over those of the first arm below it; KV "
+            "Reduction = 1 − Σ lengths / (layers · prompt tokens); GB = 1024³ bytes");
+    pl_tables_label(d, t);
+}
+
+/* ---- quality ---- */
+
+static const struct pl_col quality_cols[] = {
+    {"arm", PL_COL_TEXT, NULL, 0},
+    {"context", PL_COL_INT, NULL, 0},
+    {"metric", PL_COL_TEXT, NULL, 0},
+    {"better", PL_COL_TEXT, NULL, 0},
+    {"n", PL_COL_INT, "trials", 0},
+    {"value", PL_COL_RATIO, NULL, 0},
+    {"ci_low", PL_COL_RATIO, "95 % from", 0},
+    {"ci_high", PL_COL_RATIO, "to", 0},
+    {"kv_kept", PL_COL_SHARE, "KV kept", 0},
+    {"synthetic", PL_COL_BOOL, NULL, 0},
+};
+
+/* mean ± t · SE over samples, whose repeats are averaged: they say the same text again. */
+static void interval(const struct pl_dataset *d, const struct pl_cell *c, uint32_t metric,
+                     double *low, double *high)
+{
+    const bool geometric =
+        pl_quality_geometric(pl_quality_parse(pl_reader_metric(d->reader, metric)));
+    double sum = 0, squares = 0;
+    size_t n = 0;
+
+    *low = *high = NAN;
+    for (size_t i = 0; i < c->n;) {
+        const uint64_t sample = c->slot[i] / d->shape.repeats;
+        double v = 0;
+        size_t k = 0;
+        for (; i < c->n && c->slot[i] / d->shape.repeats == sample; i++)
+            if (!isnan(c->quality[metric][i])) {
+                v += geometric ? log(c->quality[metric][i]) : c->quality[metric][i];
+                k++;
+            }
+        if (!k)
+            continue;
+        v /= (double)k;
+        sum += v;
+        squares += v * v;
+        n++;
+    }
+    if (n < 2)
+        return;
+    const double mean = sum / (double)n;
+    const double var = fmax(0, squares / (double)n - mean * mean) * (double)n / (double)(n - 1);
+    const double half = pl_t975(n - 1) * sqrt(var / (double)n);
+    *low = geometric ? exp(mean - half) : mean - half;
+    *high = geometric ? exp(mean + half) : mean + half;
+}
+
+void pl_table_quality(const struct pl_dataset *d, struct pl_table *t)
+{
+    pl_table_init(t, pl_table_id_name(PL_TABLE_QUALITY), "Quality of the answers", quality_cols,
+                  N(quality_cols));
+    for (uint32_t c = 0; c < d->shape.contexts; c++)
+        for (uint32_t a = 0; a < d->shape.arms; a++)
+            for (uint32_t m = 0; m < d->shape.metrics; m++) {
+                const struct pl_cell *v = pl_dataset_cell(d, a, c);
+                const char *name = pl_reader_metric(d->reader, m);
+                uint64_t n = 0;
+                double low, high;
+                const double value = pl_cell_quality(d, v, m, &n);
+                if (!n)
+                    continue;
+                interval(d, v, m, &low, &high);
+                pl_table_row(t);
+                pl_table_text(t, d->arms[a]);
+                pl_table_context(t, pl_reader_context(d->reader, c));
+                pl_table_text(t, name);
+                pl_table_text(t,
+                              pl_quality_more_is_better(pl_quality_parse(name)) ? "more" : "less");
+                pl_table_int(t, (int64_t)n);
+                pl_table_real(t, value);
+                pl_table_real(t, low);
+                pl_table_real(t, high);
+                pl_table_real(t, v->kv[0].full > 0 ? v->kv[0].lengths / v->kv[0].full : NAN);
+                pl_table_bool(t, v->synthetic > 0);
+            }
+    if (!t->n_rows)
+        pl_table_note(t, "no quality was measured");
+    pl_tables_label(d, t);
+}
