@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""Runs this engine and its peers in turn on the same files and prints the table of ratios; bench/peers.sh calls it.
+
+A round is one run of everybody on one file, in an order that turns from round to round; a ratio is taken within a round, and
+the table gives its median and its least and most. Above 1: this engine is quicker.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+
+
+def run(argv, timeout, env=None):
+    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout, env={**os.environ, **(env or {})})
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(argv)}: exit {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
+    return json.loads(done.stdout)
+
+
+def our_bench(a, path, prompts, steps, depth, extra=()):
+    argv = [a.runner, "bench", path, "-t", str(a.threads), "-p", prompts, "-n", steps, "-r", "1", "--format", "json", *extra]
+    return run(argv + (["-d", str(depth)] if depth else []), a.timeout)
+
+
+def ours_gguf(a, path, tests):
+    out = {}
+    for depth in sorted({t[2] for t in tests}):
+        here = [t for t in tests if t[2] == depth]
+        answer = our_bench(a, path, ",".join(str(t[1]) for t in here if t[0] == "pp"), ",".join(str(t[1]) for t in here if t[0] == "tg"), depth)
+        for row in answer["tests"]:
+            out[row["test"]] = row["tokens_per_s"]
+            a.limits.setdefault((path, row["test"]), []).append(row["limit_pct"])
+    return out
+
+
+def llama(a, path, tests, repack):
+    out = {}
+    for depth in sorted({t[2] for t in tests}):
+        argv = [a.llama_bench, "-m", path, "-t", str(a.threads), "-r", "1", "-o", "json", "--repack", str(repack), "-d", str(depth)]
+        for kind, flag in (("pp", "-p"), ("tg", "-n")):
+            argv += [flag, ",".join(str(t[1]) for t in tests if t[2] == depth and t[0] == kind) or "0"]
+        for row in run(argv, a.timeout):
+            kind, n = ("tg", row["n_gen"]) if row["n_gen"] else ("pp", row["n_prompt"])
+            out[f"{kind}{n}" + (f"@d{depth}" if depth else "")] = row["avg_ts"]
+    return out
+
+
+def ours_hf(a, path, dtype):
+    name, more = os.path.basename(path), ["--dtype", dtype]
+
+    def rate(prompts, steps, depth):
+        return our_bench(a, path, prompts, steps, depth, more)["tests"][0]["tokens_per_s"]
+
+    if name.startswith("bert"):
+        return {"encode512": rate("512", "", 0) / 512}
+    if name.startswith("t5"):
+        return {"encode512+33": 1 / (512 / rate("512", "", 0) + 33 / rate("", "33", 512))}
+    return {"prefill512": rate("512", "", 0) / 512, "decode@16": rate("", "16", 16), "decode@512": rate("", "16", 512)}
+
+
+def peer_hf(a, peer, path, dtype, env=None):
+    argv = [a.python, os.path.join(os.path.dirname(os.path.abspath(__file__)), "peers_hf.py"), peer, path, str(a.threads), dtype]
+    return {k: 1e3 / v for k, v in run(argv, a.timeout, env).items()}
+
+
+def contest(a, label, subjects, rounds):
+    """subjects: {name: call}, "ours" among them. → rows of the table."""
+    got, names = {s: [] for s in subjects}, list(subjects)
+    for r in range(rounds):
+        for s in names[r % len(names) :] + names[: r % len(names)]:
+            print(f"{label}: round {r + 1} of {rounds}, {s}", file=sys.stderr)
+            try:
+                got[s].append(subjects[s]())
+            except (RuntimeError, subprocess.TimeoutExpired, json.JSONDecodeError) as e:
+                print(f"{label}: {s} failed: {e}", file=sys.stderr)
+                got[s].append({})
+    rows = []
+    for test in dict.fromkeys(t for o in got["ours"] for t in o):
+        def speeds(s):
+            return [o[test] for o in got[s] if test in o]
+        peers = [s for s in names if s != "ours" and speeds(s)]
+        if not peers:
+            rows.append((label, test, statistics.median(speeds("ours")), "none ran", None, None))
+            continue
+        best = max(peers, key=lambda s: statistics.median(speeds(s)))
+        ratios = [o[test] / p[test] for o, p in zip(got["ours"], got[best]) if test in o and test in p]
+        rows.append((label, test, statistics.median(speeds("ours")), best, statistics.median(speeds(best)), ratios))
+    return rows
+
+
+def read_args():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--runner", required=True)
+    p.add_argument("--llama-bench")
+    p.add_argument("--python", help="one that has torch, transformers and ctranslate2")
+    p.add_argument("--models", required=True)
+    p.add_argument("--real", nargs="*", default=[], help="further GGUF files")
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--quick", action="store_true", help="short runs, two rounds: a look, not a measurement")
+    p.add_argument("--rounds", type=int)
+    p.add_argument("--only", default="", help="models whose name holds this")
+    p.add_argument("--timeout", type=float, default=600)
+    p.add_argument("--out", help="the table as JSON")
+    a = p.parse_args()
+    a.rounds = a.rounds or (2 if a.quick else 5)
+    a.limits = {}
+    return a
+
+
+def gguf_rows(a):
+    tests = [("pp", 128, 0), ("tg", 32, 0)] if a.quick else [("pp", 512, 0), ("tg", 128, 0)]
+    files = sorted(os.path.join(a.models, f) for f in os.listdir(a.models) if f.endswith(".gguf")) + [f for f in a.real if os.path.exists(f)]
+    rows = []
+    for path in files if a.llama_bench else []:
+        name = os.path.basename(path).removesuffix(".gguf")
+        if a.only not in name:
+            continue
+        here = tests + ([("tg", 32, 4096)] if not a.quick and "Q4_K_M" in name else [])
+        more = contest(a, name, {"ours": lambda: ours_gguf(a, path, here), "llama.cpp": lambda: llama(a, path, here, 0),
+                                 "llama.cpp repacked": lambda: llama(a, path, here, 1)}, a.rounds)
+        rows += [r + (statistics.median(a.limits.get((path, r[1]), [float("nan")])),) for r in more]
+    return rows
+
+
+def hf_rows(a):
+    rows = []
+    forced = {"CT2_FORCE_CPU_ISA": "AVX512"} if "avx512f" in open("/proc/cpuinfo").read() else None
+    for name in ("gpt2", "t5-small", "bert-base") if a.python else ():
+        path = os.path.join(a.models, name)
+        for dtype in ("f32",) if a.quick else ("f32", "bf16"):
+            if a.only not in name or not os.path.exists(path):
+                continue
+            subjects = {"ours": lambda: ours_hf(a, path, dtype), "transformers": lambda: peer_hf(a, "transformers", path, dtype)}
+            if dtype == "f32":
+                subjects["ctranslate2"] = lambda: peer_hf(a, "ctranslate2", path, dtype)
+                if forced:
+                    subjects["ctranslate2 AVX512"] = lambda: peer_hf(a, "ctranslate2", path, dtype, forced)
+            rows += [r + (None,) for r in contest(a, f"{name} {dtype}", subjects, 1 if a.quick else min(a.rounds, 3))]
+    return rows
+
+
+def main():
+    a = read_args()
+    load = os.getloadavg()[0]
+    rows = gguf_rows(a) + hf_rows(a)
+    print(f"{a.threads} threads, load average {load:.1f} before and {os.getloadavg()[0]:.1f} after, {'quick' if a.quick else 'full'}, {a.rounds} rounds; "
+          "GGUF in tokens/s, else in runs or tokens/s; % of limit: of the read rate (tg) or the arithmetic rate (pp) measured beside\n")
+    print("| model | test | ours | % of limit | best peer | it | ratio: median [least, most] |\n|---|---|---:|---:|---|---:|---:|")
+    for label, test, ours, best, peer, ratios, limit in rows:
+        ratio = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]" if ratios else ""
+        print(f"| {label} | {test} | {ours:.2f} | {'' if limit is None else f'{limit:.0f}'} | {best} | {'' if peer is None else f'{peer:.2f}'} | {ratio} |")
+    if a.out:
+        keys = ("model", "test", "ours", "peer", "peer_speed", "ratios", "limit_pct")
+        json.dump([dict(zip(keys, r)) for r in rows], open(a.out, "w"), indent=1)
+    return 0 if rows else 1
+
+
+sys.exit(main())
