@@ -30,7 +30,7 @@ def ours_gguf(a, path, tests):
     for depth in sorted({t[2] for t in tests}):
         here = [t for t in tests if t[2] == depth]
         answer = our_bench(a, path, ",".join(str(t[1]) for t in here if t[0] == "pp"), ",".join(str(t[1]) for t in here if t[0] == "tg"), depth)
-        for row in answer["tests"]:
+        for row in answer["rows"]:
             out[row["test"]] = row["tokens_per_s"]
             a.limits.setdefault((path, row["test"]), []).append(row["limit_pct"])
     return out
@@ -52,7 +52,7 @@ def ours_hf(a, path, dtype):
     name, more = os.path.basename(path), ["--dtype", dtype]
 
     def rate(prompts, steps, depth):
-        return our_bench(a, path, prompts, steps, depth, more)["tests"][0]["tokens_per_s"]
+        return our_bench(a, path, prompts, steps, depth, more)["rows"][0]["tokens_per_s"]
 
     if name.startswith("bert"):
         return {"encode512": rate("512", "", 0) / 512}

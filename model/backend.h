@@ -35,7 +35,8 @@ struct pl_device_opts {
      * on. NULL: not bound. Copied. */
     const int *cpus;
     size_t n_cpus;
-    const char *isa; /* NULL or "auto": the best there is; "portable", "avx2" force a path */
+    const char *isa; /* NULL or "auto": the best there is; "portable", "avx2", "avx512" (with VNNI)
+                        force a path */
     int ordinal;     /* device number, where there are several */
 };
 
@@ -161,6 +162,12 @@ struct pl_source {
     size_t n;
 };
 
+/* Time that one operation took. */
+struct pl_op_time {
+    const char *name;
+    int64_t ns;
+};
+
 struct pl_backend {
     const char *name;   /* "cpu" */
     bool int8;          /* PL_ACTIVATIONS_INT8 is there */
@@ -175,6 +182,10 @@ struct pl_backend {
     enum pl_status (*narrow)(struct pl_device *d, int part, int parts, struct pl_err *err);
     /* "avx2, 2 threads" */
     void (*describe)(const struct pl_device *d, char *out, size_t size);
+    /* Clears the times of operations and counts from here on, or no longer. NULL: not kept here. */
+    void (*profile)(struct pl_device *d, bool on);
+    /* The time of the calling thread since then, by operation: *n of them. */
+    const struct pl_op_time *(*profile_read)(const struct pl_device *d, size_t *n);
 
     enum pl_status (*tensor_create)(struct pl_device *d, size_t rows, size_t cols,
                                     struct pl_tensor **out, struct pl_err *err);

@@ -4,11 +4,21 @@
 #include <math.h>
 #include <stdio.h>
 
+static bool in_int8(const struct pl_bench_head *h)
+{
+    return h->info->activations == PL_ACTIVATIONS_INT8;
+}
+
+static double arithmetic_limit(const struct pl_bench_head *h)
+{
+    return in_int8(h) ? h->limits.int8_op_per_s : h->limits.f32_flop_per_s;
+}
+
 /* Share of the limit that the row's work runs into: reading for generation, arithmetic for prompts.
  */
 static double limit_pct(const struct pl_bench_head *h, const struct pl_bench_row *r)
 {
-    return r->prompt ? 100 * r->gflop_per_s * 1e9 / h->limits.f32_flop_per_s
+    return r->prompt ? 100 * r->gflop_per_s * 1e9 / arithmetic_limit(h)
                      : 100 * r->gb_per_s * 1e9 / h->limits.read_bytes_per_s;
 }
 
@@ -30,6 +40,15 @@ static const char *cell(double v, char *out, size_t size)
     return out;
 }
 
+static double total_ns(const struct pl_bench_profile *p)
+{
+    double sum = 0;
+
+    for (size_t i = 0; i < p->n; i++)
+        sum += (double)p->ops[i].ns;
+    return sum;
+}
+
 static void print_md(const struct pl_bench_head *h, const struct pl_bench_row *rows, size_t n)
 {
     char name[64], a[32], b[32], c[32];
@@ -37,16 +56,27 @@ static void print_md(const struct pl_bench_head *h, const struct pl_bench_row *r
     printf("%s: %s, %.2f M parameters, %s, KV %s, %s%s\n", h->path, h->info->arch.name,
            (double)h->info->params / 1e6, pl_dtype_traits(h->info->dtype)->name, h->kv,
            h->info->device, h->info->random ? ", random weights" : "");
-    printf("limits measured here with %d threads: read %.2f GB/s, f32 %.1f GFLOP/s (%s)\n\n",
+    printf("limits measured here with %d threads: read %.2f GB/s, f32 %.1f GFLOP/s, "
+           "int8 %.1f GOP/s (%s)\n\n",
            h->threads, h->limits.read_bytes_per_s / 1e9, h->limits.f32_flop_per_s / 1e9,
-           h->limits.vectors);
-    printf("| test | tokens/s | sd | GB/s | GFLOP/s | %% of limit |\n"
+           h->limits.int8_op_per_s / 1e9, h->limits.vectors);
+    printf("| test | tokens/s | sd | GB/s | GOP/s | %% of limit |\n"
            "|---|---:|---:|---:|---:|---:|\n");
     for (size_t i = 0; i < n; i++) {
         test_name(&rows[i], name, sizeof(name));
         printf("| %s | %.2f | %s | %s | %s | %.1f |\n", name, rows[i].mean,
                cell(rows[i].sd, a, sizeof(a)), cell(rows[i].gb_per_s, b, sizeof(b)),
                cell(rows[i].gflop_per_s, c, sizeof(c)), limit_pct(h, &rows[i]));
+    }
+    for (size_t i = 0; i < h->n_profiles; i++) {
+        const struct pl_bench_profile *p = &h->profiles[i];
+        double sum = total_ns(p);
+        test_name(&rows[p->row], name, sizeof(name));
+        printf("\n| %s, one run by operation | ms | %% |\n|---|---:|---:|\n", name);
+        for (size_t o = 0; o < p->n; o++)
+            if (p->ops[o].ns)
+                printf("| %s | %.3f | %.1f |\n", p->ops[o].name, (double)p->ops[o].ns / 1e6,
+                       100 * (double)p->ops[o].ns / sum);
     }
 }
 
@@ -61,7 +91,8 @@ static void print_csv(const struct pl_bench_head *h, const struct pl_bench_row *
     char name[64];
 
     printf("test,kind,tokens,depth,repeats,tokens_per_s,sd,gb_per_s,gflop_per_s,limit_pct,dtype,kv,"
-           "threads,read_limit_gb_per_s,f32_limit_gflop_per_s,synthetic\n");
+           "threads,read_limit_gb_per_s,f32_limit_gflop_per_s,synthetic,"
+           "int8_limit_gop_per_s,activations\n");
     for (size_t i = 0; i < n; i++) {
         const struct pl_bench_row *r = &rows[i];
         test_name(r, name, sizeof(name));
@@ -76,15 +107,35 @@ static void print_csv(const struct pl_bench_head *h, const struct pl_bench_row *
         number(r->gflop_per_s);
         putchar(',');
         number(limit_pct(h, r));
-        printf(",%s,%s,%d,%.17g,%.17g,%d\n", pl_dtype_traits(h->info->dtype)->name, h->kv,
+        printf(",%s,%s,%d,%.17g,%.17g,%d,%.17g,%s\n", pl_dtype_traits(h->info->dtype)->name, h->kv,
                h->threads, h->limits.read_bytes_per_s / 1e9, h->limits.f32_flop_per_s / 1e9,
-               h->info->random);
+               h->info->random, h->limits.int8_op_per_s / 1e9, in_int8(h) ? "int8" : "f32");
     }
 }
 
 static json_t *real(double v)
 {
     return isfinite(v) ? json_real(v) : json_null();
+}
+
+static json_t *profile_json(const struct pl_bench_head *h, const struct pl_bench_row *rows)
+{
+    json_t *all = json_array();
+    char name[64];
+
+    for (size_t i = 0; i < h->n_profiles; i++) {
+        const struct pl_bench_profile *p = &h->profiles[i];
+        json_t *ops = json_array();
+        double sum = total_ns(p);
+        for (size_t o = 0; o < p->n; o++)
+            if (p->ops[o].ns)
+                json_array_append_new(ops, json_pack("{s:s,s:f,s:f}", "name", p->ops[o].name, "ms",
+                                                     (double)p->ops[o].ns / 1e6, "pct",
+                                                     100 * (double)p->ops[o].ns / sum));
+        test_name(&rows[p->row], name, sizeof(name));
+        json_array_append_new(all, json_pack("{s:s,s:o}", "test", name, "ops", ops));
+    }
+    return all;
 }
 
 static void print_json(const struct pl_bench_head *h, const struct pl_bench_row *rows, size_t n)
@@ -103,12 +154,16 @@ static void print_json(const struct pl_bench_head *h, const struct pl_bench_row 
                       real(r->mean), "sd", real(r->sd), "gb_per_s", real(r->gb_per_s),
                       "gflop_per_s", real(r->gflop_per_s), "limit_pct", real(limit_pct(h, r))));
     }
-    j = json_pack("{s:s,s:s,s:I,s:s,s:s,s:s,s:i,s:b,s:{s:f,s:f,s:s},s:o}", "model", h->path, "arch",
-                  h->info->arch.name, "params", (json_int_t)h->info->params, "dtype",
+    j = json_pack("{s:s,s:s,s:I,s:s,s:s,s:s,s:i,s:b,s:s,s:{s:f,s:f,s:f,s:s},s:o}", "model", h->path,
+                  "arch", h->info->arch.name, "params", (json_int_t)h->info->params, "dtype",
                   pl_dtype_traits(h->info->dtype)->name, "kv", h->kv, "device", h->info->device,
-                  "threads", h->threads, "synthetic", h->info->random, "limits", "read_gb_per_s",
+                  "threads", h->threads, "synthetic", h->info->random, "activations",
+                  in_int8(h) ? "int8" : "f32", "limits", "read_gb_per_s",
                   h->limits.read_bytes_per_s / 1e9, "f32_gflop_per_s",
-                  h->limits.f32_flop_per_s / 1e9, "vectors", h->limits.vectors, "rows", list);
+                  h->limits.f32_flop_per_s / 1e9, "int8_gop_per_s", h->limits.int8_op_per_s / 1e9,
+                  "vectors", h->limits.vectors, "rows", list);
+    if (h->n_profiles)
+        json_object_set_new(j, "profile", profile_json(h, rows));
     json_dumpf(j, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17));
     putchar('\n');
     json_decref(j);

@@ -2,8 +2,9 @@
 #ifndef PL_CLI_RUNNER_BENCH_PRINT_H
 #define PL_CLI_RUNNER_BENCH_PRINT_H
 
-#include "worker/runner/limits.h"
+#include "model/backend.h"
 #include "model/model.h"
+#include "worker/runner/limits.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -17,10 +18,22 @@ struct pl_bench_head {
     const char *kv; /* the cache's type */
     int threads;
     struct pl_limits limits;
+    const struct pl_bench_profile *profiles; /* [n_profiles] */
+    size_t n_profiles;
+};
+
+#define PL_BENCH_OPS 32
+
+/* Where one more run of a test spent its time (on the calling thread). */
+struct pl_bench_profile {
+    size_t row; /* of the test */
+    struct pl_op_time ops[PL_BENCH_OPS];
+    size_t n;
 };
 
 /* mean, sd: tokens/s. gb_per_s: weights and KV read by generation / time, NaN for prompts;
- * gflop_per_s: of prompts, NaN for generation. Their share of the measured limit is the row's. */
+ * gflop_per_s: of prompts, NaN for generation;
+ * in integers where activations are. Their share of the measured limit is the row's. */
 struct pl_bench_row {
     bool prompt;
     int64_t tokens, depth, repeats;

@@ -121,6 +121,29 @@ static enum pl_status run_test(struct bench *b, bool prompt, int64_t n, struct p
     return st;
 }
 
+/* One more run of a test with the backend's clock for each operation on. */
+static enum pl_status run_profile(struct bench *b, const struct pl_bench_row *row, size_t index,
+                                  struct pl_bench_profile *out, struct pl_err *err)
+{
+    const struct pl_backend *k = pl_model_backend(b->m);
+    struct pl_device *d = pl_model_device(b->m);
+    double seconds, kv;
+    const struct pl_op_time *ops;
+    enum pl_status st;
+
+    if (!k->profile)
+        return pl_fail(err, PL_EUNSUPPORTED, "--profile: %s keeps no times of operations", k->name);
+    k->profile(d, true);
+    st = row->prompt ? run_prompt(b, row->tokens, &seconds, err)
+                     : run_steps(b, row->tokens, &seconds, &kv, err);
+    ops = k->profile_read(d, &out->n);
+    out->n = out->n < PL_BENCH_OPS ? out->n : PL_BENCH_OPS;
+    memcpy(out->ops, ops, out->n * sizeof(*ops));
+    out->row = index;
+    k->profile(d, false);
+    return st;
+}
+
 #define MAX_TESTS 32
 
 /* "512,4096" → numbers ≥ 1 */
@@ -148,6 +171,7 @@ struct request {
     size_t n_prompts, n_steps;
     int64_t depth, repeats;
     enum pl_bench_format format;
+    bool profile;
 };
 
 static enum pl_status prepare(struct bench *b, const struct request *q, const struct pl_entry *e,
@@ -186,6 +210,7 @@ static enum pl_status run(const struct request *q, const char *path, struct pl_e
     struct pl_entry e;
     struct bench b = {.m = NULL};
     struct pl_bench_row rows[2 * MAX_TESTS];
+    struct pl_bench_profile *profiles = NULL;
     struct pl_bench_head head = {.path = path};
     size_t n = 0;
     enum pl_status st = pl_model_args_load(&q->a, path, &json, &e, &b.m, err);
@@ -201,6 +226,14 @@ static enum pl_status run(const struct request *q, const char *path, struct pl_e
         st = run_test(&b, true, q->prompts[i], &rows[n++], err);
     for (size_t i = 0; !st && i < q->n_steps && b.info->arch.causal; i++)
         st = run_test(&b, false, q->steps[i], &rows[n++], err);
+    if (!st && q->profile) {
+        profiles = calloc(n, sizeof(*profiles));
+        st = profiles ? PL_OK : pl_fail(err, PL_ENOMEM, "no memory");
+        head.profiles = profiles;
+    }
+    for (; !st && q->profile && head.n_profiles < n; head.n_profiles++)
+        st = run_profile(&b, &rows[head.n_profiles], head.n_profiles, &profiles[head.n_profiles],
+                         err);
     /* After the tests, which have warmed the clocks up; the model's threads sleep by now. */
     if (!st)
         st = pl_limits_measure(head.threads, &head.limits, err);
@@ -208,6 +241,7 @@ static enum pl_status run(const struct request *q, const char *path, struct pl_e
         pl_bench_print(q->format, &head, rows, n);
     pl_session_free(b.s);
     pl_model_free(b.m);
+    free(profiles);
     free(b.ids);
     free(b.logits);
     json_decref(json);
@@ -239,9 +273,12 @@ int pl_rcmd_bench(int argc, char **argv)
          1 << 24},
         {"repeats", 'r', PL_ROPT_INT, &q.repeats, "R", "timed runs of each test (5)", 1, 100000},
         {"format", 0, PL_ROPT_STR, &format, "md|csv|json", "(md)", 0, 0},
+        {"profile", 0, PL_ROPT_FLAG, &q.profile, NULL,
+         "one more run of each test: the time by operation (md, json)", 0, 0},
         PL_MODEL_OPTS(&q.a)};
     const struct pl_rcommand c = {
-        .usage = "bench MODEL [-p 512,4096] [-n 128] [-d DEPTH] [-r 5] [--format md|csv|json]",
+        .usage = "bench MODEL [-p 512,4096] [-n 128] [-d DEPTH] [-r 5] [--format md|csv|json] "
+                 "[--profile]",
         .about =
             "Prompt and generation speed (mean and standard deviation over the repeats), "
             "beside what\nthis machine can read and compute at most, measured in the same run.",
@@ -260,6 +297,8 @@ int pl_rcmd_bench(int argc, char **argv)
         st = read_list("n", steps, q.steps, &q.n_steps, &err);
     if (!st)
         st = read_format(format, &q.format, &err);
+    if (!st && q.profile && q.format == PL_BENCH_CSV)
+        st = pl_fail(&err, PL_EUSAGE, "--profile: md or json is expected beside it");
     if (!st)
         st = run(&q, args[0], &err);
     return st ? pl_rcmd_fail("bench", st, &err) : pl_rcmd_done("bench", 0);

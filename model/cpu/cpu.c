@@ -4,34 +4,56 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef PL_HAVE_AVX2
 static bool have_avx2(void)
 {
-#ifdef PL_HAVE_AVX2
     /* F16C came before AVX2 on every processor; not every compiler knows its name here. */
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-    return false;
-#endif
 }
+
+static bool have_avx512(void)
+{
+    return have_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+static bool always(void)
+{
+    return true;
+}
+
+/* The best first. */
+static const struct {
+    const struct pl_kernels *kernels;
+    bool (*runs)(void);
+} paths[] = {
+#ifdef PL_HAVE_AVX2
+    {&pl_kernels_avx512, have_avx512},
+    {&pl_kernels_avx2, have_avx2},
+#endif
+    {&pl_kernels_portable, always},
+};
 
 static enum pl_status choose_kernels(const char *isa, const struct pl_kernels **out,
                                      struct pl_err *err)
 {
     bool any = !isa || !strcmp(isa, "auto");
+    char there[64] = "auto";
 
-#ifdef PL_HAVE_AVX2
-    if ((any || !strcmp(isa, "avx2")) && have_avx2()) {
-        *out = &pl_kernels_avx2;
-        return PL_OK;
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+        const char *name = paths[i].kernels->name;
+        if (!paths[i].runs())
+            continue;
+        if (any || !strcmp(isa, name)) {
+            *out = paths[i].kernels;
+            return PL_OK;
+        }
+        strncat(there, ", ", sizeof(there) - strlen(there) - 1);
+        strncat(there, name, sizeof(there) - strlen(there) - 1);
     }
-#endif
-    if (any || !strcmp(isa, "portable")) {
-        *out = &pl_kernels_portable;
-        return PL_OK;
-    }
-    return pl_fail(err, PL_EUNSUPPORTED,
-                   "instruction set \"%.20s\" is not there (auto, portable%s)", isa,
-                   have_avx2() ? ", avx2" : "");
+    return pl_fail(err, PL_EUNSUPPORTED, "instruction set \"%.20s\" is not there (%s)", isa, there);
 }
 
 enum pl_status pl_cpu_scratch(struct pl_device *d, size_t n, struct pl_err *err)
@@ -127,6 +149,25 @@ static void cpu_describe(const struct pl_device *d, char *out, size_t size)
     snprintf(out, size, "%s, %d thread%s", d->kernels->name, n, n == 1 ? "" : "s");
 }
 
+static void cpu_profile(struct pl_device *d, bool on)
+{
+    static const char *const names[] = {
+#define PL_X(sym, name) name,
+        PL_CPU_OP_LIST(PL_X)
+#undef PL_X
+    };
+
+    d->profile.on = on;
+    for (int i = 0; on && i < PL_CPU_OPS; i++)
+        d->profile.ops[i] = (struct pl_op_time){.name = names[i]};
+}
+
+static const struct pl_op_time *cpu_profile_read(const struct pl_device *d, size_t *n)
+{
+    *n = PL_CPU_OPS;
+    return d->profile.ops;
+}
+
 static int64_t network_bytes(const struct pl_network *n)
 {
     return n->bytes;
@@ -150,6 +191,8 @@ const struct pl_backend pl_cpu_backend = {
     .close = cpu_close,
     .narrow = cpu_narrow,
     .describe = cpu_describe,
+    .profile = cpu_profile,
+    .profile_read = cpu_profile_read,
     .tensor_create = pl_cpu_tensor_create,
     .weight_create = pl_cpu_weight_create,
     .tensor_view = pl_cpu_tensor_view,

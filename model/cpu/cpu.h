@@ -6,6 +6,7 @@
 #ifndef PL_MODEL_CPU_CPU_H
 #define PL_MODEL_CPU_CPU_H
 
+#include "base/clock.h"
 #include "model/backend.h"
 #include "model/cpu/kernels.h"
 #include "model/cpu/pool.h"
@@ -15,6 +16,36 @@
 #define PL_CPU_OWN                                                                                 \
     16384 /* floats of normed rows that a member rather makes for itself than waits for */
 
+/* What a profile tells apart. */
+#define PL_CPU_OP_LIST(X)                                                                          \
+    X(OTHER, "other")                                                                              \
+    X(INPUT, "embeddings")                                                                         \
+    X(NORM, "norm")                                                                                \
+    X(QUANTIZE, "quantise activations")                                                            \
+    X(QKV, "q, k, v")                                                                              \
+    X(ROPE, "rope, store k and v")                                                                 \
+    X(ATTENTION, "attention")                                                                      \
+    X(OUT, "attention output")                                                                     \
+    X(FFN_IN, "gate, up")                                                                          \
+    X(ACT, "activation")                                                                           \
+    X(FFN_OUT, "down")                                                                             \
+    X(CROSS, "cross attention's matrices")                                                         \
+    X(HEAD, "head")                                                                                \
+    X(WAIT, "waiting for other threads")
+
+enum pl_cpu_op {
+#define PL_X(sym, name) PL_CPU_##sym,
+    PL_CPU_OP_LIST(PL_X)
+#undef PL_X
+        PL_CPU_OPS
+};
+
+struct pl_cpu_profile {
+    bool on;
+    int64_t last;
+    struct pl_op_time ops[PL_CPU_OPS];
+};
+
 struct pl_device {
     struct pl_pool *pool;           /* the one in use: whole or narrow */
     struct pl_pool *whole, *narrow; /* narrow: part `part` of `parts`, NULL until asked for */
@@ -22,7 +53,20 @@ struct pl_device {
     const struct pl_kernels *kernels;
     float *scratch;      /* [threads][scratch_each] */
     size_t scratch_each; /* floats; grown only where things are created */
+    struct pl_cpu_profile profile;
 };
+
+/* Member 0's time since the last mark was spent on `op`. */
+static inline void pl_cpu_mark(struct pl_device *d, int member, enum pl_cpu_op op)
+{
+    struct pl_cpu_profile *p = &d->profile;
+
+    if (!p->on || member)
+        return;
+    int64_t now = pl_now_ns();
+    p->ops[op].ns += now - p->last;
+    p->last = now;
+}
 
 struct pl_tensor {
     struct pl_device *device;
@@ -44,6 +88,7 @@ struct pl_panels {
     bool mapped;   /* data is the checkpoint's */
     bool repacked; /* blocks in the order of q8.h, for 8-bit activations */
     size_t paired; /* rows of blocks: as pl_weight_source has it */
+    enum pl_cpu_op op;
 };
 
 /* Rows by id or position, in a type of their own. */

@@ -38,7 +38,7 @@ static void stage_copy(const struct job *j, bool out, int m, int members)
         float *stage = w->row_span[r]->cache->stage.data + (j->row0 + w->row_in_span[r]) * h;
         memcpy(out ? stage : w->x + r * h, out ? w->x + r * h : stage, h * sizeof(float));
     }
-    pl_pool_barrier(j->n->device->pool);
+    pl_step_meet(j, m);
 }
 
 static void keys_and_values(const struct job *j, int32_t l, const struct pl_acts *x, int m,
@@ -50,11 +50,11 @@ static void keys_and_values(const struct job *j, int32_t l, const struct pl_acts
 
     pl_step_linear(j, &w->k, x, j->rows, b->k, NULL, m, members);
     pl_step_linear(j, &w->v, x, j->rows, b->v, NULL, m, members);
-    pl_pool_barrier(j->n->device->pool);
+    pl_step_meet(j, m);
     pl_pool_share((size_t)j->n->arch.kv_heads, m, members, &begin, &end);
     for (size_t h = begin; h < end; h++)
         pl_step_rope_and_store(j, l, h);
-    pl_pool_barrier(j->n->device->pool);
+    pl_step_meet(j, m);
 }
 
 static void queries_and_rest(const struct job *j, int32_t l, const struct pl_acts *x, int m,
@@ -63,15 +63,15 @@ static void queries_and_rest(const struct job *j, int32_t l, const struct pl_act
     size_t begin, end;
 
     pl_step_linear(j, &j->n->layers[l].q, x, j->rows, j->n->work.q, NULL, m, members);
-    pl_pool_barrier(j->n->device->pool);
+    pl_step_meet(j, m);
     if (j->n->layers[l].q_norm || j->n->arch.pos == PL_POS_ROPE) {
         pl_pool_share((size_t)j->n->arch.heads, m, members, &begin, &end);
         for (size_t h = begin; h < end; h++)
             pl_step_rope_q(j, l, h);
-        pl_pool_barrier(j->n->device->pool);
+        pl_step_meet(j, m);
     }
     pl_step_attention(j, l, false, m, members);
-    pl_pool_barrier(j->n->device->pool);
+    pl_step_meet(j, m);
     pl_step_rest(j, l, m, members);
 }
 
@@ -91,7 +91,7 @@ static void whole(const struct encoding *e, int m, int members)
     struct job j = piece(e, 0, members);
 
     pl_step_input(&j, m, members);
-    pl_pool_barrier(j.n->device->pool);
+    pl_step_meet(&j, m);
     for (int32_t l = 0; l < j.n->arch.layers; l++) {
         struct pl_acts x = pl_step_attn_input(&j, l, m, members);
         keys_and_values(&j, l, &x, m, members);
@@ -107,7 +107,7 @@ static void in_pieces(const struct encoding *e, int m, int members)
     for (size_t at = 0; at < e->n; at += PL_CPU_CHUNK) {
         struct job j = piece(e, at, members);
         pl_step_input(&j, m, members);
-        pl_pool_barrier(n->device->pool);
+        pl_step_meet(&j, m);
         stage_copy(&j, true, m, members);
     }
     for (int32_t l = 0; l < n->arch.layers; l++) {
@@ -161,12 +161,12 @@ static void cross_member(void *arg, int m, int members)
                 pl_step_acts(&j, source->stage.data + at * hidden, j.rows, users, 2, m, members);
             pl_step_linear(&j, &n->layers[l].cross_k, &x, j.rows, b->k, NULL, m, members);
             pl_step_linear(&j, &n->layers[l].cross_v, &x, j.rows, b->v, NULL, m, members);
-            pl_pool_barrier(n->device->pool);
+            pl_step_meet(&j, m);
             for (size_t h = begin; h < end; h++)
                 for (size_t r = 0; r < j.rows; r++)
                     pl_store_kv(e->cache, &e->cache->cross[l], h, at + r,
                                 b->k + (r * kv_heads + h) * dim, b->v + (r * kv_heads + h) * dim);
-            pl_pool_barrier(n->device->pool);
+            pl_step_meet(&j, m);
         }
     }
 }
@@ -238,6 +238,7 @@ enum pl_status pl_cpu_encode(struct pl_network *n, struct pl_cache *c, const str
         net->work.row_span[r] = &span;
         net->work.row_in_span[r] = r;
     }
+    n->device->profile.last = n->device->profile.on ? pl_now_ns() : 0;
     pl_pool_run(n->device->pool, encode_member, &e);
     if (n->encoder)
         cross(n, c, s->n);
@@ -296,6 +297,7 @@ enum pl_status pl_cpu_encode_batch(struct pl_network *n, struct pl_cache *const 
         f.n_spans = p.n;
         all.n = p.rows;
         struct encoding e = {.job = {.n = net, .f = &f, .source = &all}, .n = p.rows};
+        n->device->profile.last = n->device->profile.on ? pl_now_ns() : 0;
         pl_pool_run(n->device->pool, encode_member, &e);
         for (size_t k = i; k < next && n->encoder; k++)
             cross(n, caches[k], sources[k].n);

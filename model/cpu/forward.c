@@ -16,7 +16,7 @@ static void step_qkv(const struct job *j, const struct pl_cpu_layer *w, const st
         pl_step_linear(j, &w->q, x, j->rows, b->q, NULL, m, members);
         pl_step_linear(j, &w->k, x, j->rows, b->k, NULL, m, members);
         pl_step_linear(j, &w->v, x, j->rows, b->v, NULL, m, members);
-        pl_pool_barrier(j->n->device->pool);
+        pl_step_meet(j, m);
         return;
     }
     pl_pool_share((size_t)a->kv_heads, m, members, &first, &end);
@@ -37,6 +37,7 @@ static void step_rope_and_store(const struct job *j, int32_t layer, int m, int m
             pl_step_rope_q(j, layer, h);
         for (size_t h = begin; h < end; h++)
             pl_step_rope_and_store(j, layer, h);
+        pl_cpu_mark(j->n->device, m, PL_CPU_ROPE);
         return;
     }
     pl_pool_share(heads + kv_heads, m, members, &begin, &end);
@@ -46,7 +47,8 @@ static void step_rope_and_store(const struct job *j, int32_t layer, int m, int m
         else
             pl_step_rope_and_store(j, layer, u - heads);
     }
-    pl_pool_barrier(j->n->device->pool);
+    pl_cpu_mark(j->n->device, m, PL_CPU_ROPE);
+    pl_step_meet(j, m);
 }
 
 /* Adds the rows' attention probabilities to the cache's column sums, a KV head's to a member. */
@@ -85,7 +87,7 @@ static void run_layer(const struct job *j, int32_t l, int m, int members)
     pl_step_attention(j, l, false, m, members);
     if (j->f->sums_layer == l && j->f->spans[0].cache->sums.data)
         step_sums(j, l, m, members);
-    pl_pool_barrier(j->n->device->pool);
+    pl_step_meet(j, m);
     pl_step_rest(j, l, m, members);
 }
 
@@ -138,7 +140,8 @@ static void forward_member(void *arg, int m, int members)
     const struct job *j = arg;
 
     pl_step_input(j, m, members);
-    pl_pool_barrier(j->n->device->pool);
+    pl_cpu_mark(j->n->device, m, PL_CPU_INPUT);
+    pl_step_meet(j, m);
     for (int32_t l = j->f->first_layer; l < j->f->end_layer; l++)
         run_layer(j, l, m, members);
     step_output(j, m, members);
@@ -164,6 +167,7 @@ enum pl_status pl_cpu_forward(struct pl_network *n, const struct pl_forward *f, 
     if (!j.rows)
         return pl_fail(err, PL_ERANGE, "a forward without rows");
     pl_job_shape(&j, pl_pool_threads(n->device->pool));
+    n->device->profile.last = n->device->profile.on ? pl_now_ns() : 0;
     pl_pool_run(n->device->pool, forward_member, &j);
     for (size_t s = 0; s < f->n_spans; s++) {
         for (int32_t l = f->first_layer; l < f->end_layer; l++) {

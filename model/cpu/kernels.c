@@ -16,7 +16,12 @@ INLINE vf load_weight(const void *w, size_t i, enum pl_dtype dt)
 {
     if (dt == PL_DT_F32)
         return load((const float *)w + i);
-#ifdef PL_ISA_AVX2
+#if defined(PL_ISA_AVX512)
+    __m256i h = _mm256_loadu_si256((const __m256i *)((const uint16_t *)w + i));
+    if (dt == PL_DT_F16)
+        return (vf)_mm512_cvtph_ps(h);
+    return (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16);
+#elif defined(PL_ISA_AVX2)
     __m128i h = _mm_loadu_si128((const __m128i *)((const uint16_t *)w + i));
     if (dt == PL_DT_F16)
         return (vf)_mm256_cvtph_ps(h);
@@ -74,26 +79,12 @@ INLINE void rows_by_panel(size_t mr, enum pl_dtype dt, const float *x, size_t ld
                           const void *w, float *y, size_t ldy, bool resume)
 {
     switch (mr) {
-    case 1:
-        tile(1, 1, dt, x, ldx, k, w, 0, y, ldy, resume);
+#define X(n)                                                                                       \
+    case n:                                                                                        \
+        tile(n, 1, dt, x, ldx, k, w, 0, y, ldy, resume);                                           \
         break;
-    case 2:
-        tile(2, 1, dt, x, ldx, k, w, 0, y, ldy, resume);
-        break;
-    case 3:
-        tile(3, 1, dt, x, ldx, k, w, 0, y, ldy, resume);
-        break;
-#if MAX_ROWS > 3
-    case 4:
-        tile(4, 1, dt, x, ldx, k, w, 0, y, ldy, resume);
-        break;
-    case 5:
-        tile(5, 1, dt, x, ldx, k, w, 0, y, ldy, resume);
-        break;
-    case 6:
-        tile(6, 1, dt, x, ldx, k, w, 0, y, ldy, resume);
-        break;
-#endif
+        ROW_CASES(X)
+#undef X
     default:
         break;
     }
@@ -464,45 +455,83 @@ static void norm(enum pl_norm_kind kind, float eps, float *y, const float *x, co
     }
 }
 
-INLINE float act_one(enum pl_act_kind act, float x)
+/* erf to about 1 ulp: a polynomial around 0, beyond it 1 − e^(a polynomial). */
+INLINE vf verf(vf x)
 {
-    switch (act) {
-    case PL_ACT_GELU:
-        return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
-    case PL_ACT_GELU_TANH:
-        return 0.5f * x * (1.0f + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
-    case PL_ACT_RELU:
-        return x > 0 ? x : x == x ? 0 : x;
-    default:
-        return x;
-    }
+    vf s = x * x, t = pick(x < splat(0), -x, x);
+    vf near = splat(-5.96761703e-4f);
+    near = fma_(near, s, splat(4.99119423e-3f));
+    near = fma_(near, s, splat(-2.67681349e-2f));
+    near = fma_(near, s, splat(1.12819925e-1f));
+    near = fma_(near, s, splat(-3.76125336e-1f));
+    near = fma_(near, s, splat(1.28379166e-1f));
+    near = fma_(near, x, x);
+    vf c = pick(t > splat(4), splat(4), t); /* 1 from there on */
+    vf c2 = c * c;
+    vf far = fma_(splat(-1.72853470e-5f), c, splat(3.83197126e-4f));
+    far = fma_(far, c2, fma_(splat(-3.88396438e-3f), c, splat(2.42546219e-2f)));
+    far = fma_(far, c, splat(-1.06777877e-1f));
+    far = fma_(far, c, splat(-6.34846687e-1f));
+    far = fma_(far, c, splat(-1.28717512e-1f));
+    far = fma_(far, c, -c);
+    far = splat(1) - vexp(far);
+    far = pick(x < splat(0), -far, far);
+    return pick(t > splat(0.927734375f), far, pick(x == x, near, x));
 }
 
-/* x · σ(b·x): SiLU with b = 1, quick GELU with b = 1.702. The tail goes through the same vector
- * code. */
-static void swish(float b, float *y, const float *x, const float *up, size_t n)
+INLINE vf act_vector(enum pl_act_kind kind, vf x)
 {
-    for (size_t i = 0; i < n; i += WIDTH) {
+    vf u;
+
+    switch (kind) {
+    case PL_ACT_SILU:
+        return x / (splat(1) + vexp(-x));
+    case PL_ACT_QUICK_GELU:
+        return x / (splat(1) + vexp(x * splat(-1.702f)));
+    case PL_ACT_GELU:
+        return splat(0.5f) * x * (splat(1) + verf(x * splat(0.70710678118654752f)));
+    case PL_ACT_GELU_TANH: /* (1 + tanh u) / 2 = 1 / (1 + e^−2u) */
+        u = splat(0.79788456080286536f) * (x + splat(0.044715f) * x * x * x);
+        return x / (splat(1) + vexp(splat(-2) * u));
+    case PL_ACT_RELU:
+        return pick(x < splat(0), splat(0), x);
+    }
+    return x;
+}
+
+/* The tail goes through the same vector code. */
+INLINE void act_loop(enum pl_act_kind kind, float *y, const float *x, const float *up, size_t n)
+{
+    size_t i = 0;
+
+    for (; i + WIDTH <= n; i += WIDTH) {
+        vf v = act_vector(kind, load(x + i));
+        if (up)
+            v = v * load(up + i);
+        store(y + i, v);
+    }
+    if (i < n) {
         float in[WIDTH] = {0};
-        size_t w = least(n - i, WIDTH);
-        memcpy(in, x + i, w * sizeof(float));
-        vf v = load(in);
-        v = v / (splat(1) + vexp(v * splat(-b)));
-        store(in, v);
-        for (size_t j = 0; j < w; j++)
+        memcpy(in, x + i, (n - i) * sizeof(float));
+        store(in, act_vector(kind, load(in)));
+        for (size_t j = 0; i + j < n; j++)
             y[i + j] = up ? in[j] * up[i + j] : in[j];
     }
 }
 
 static void act(enum pl_act_kind kind, float *y, const float *x, const float *up, size_t n)
 {
-    if (kind == PL_ACT_SILU || kind == PL_ACT_QUICK_GELU) {
-        swish(kind == PL_ACT_SILU ? 1.0f : 1.702f, y, x, up, n);
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
-        float v = act_one(kind, x[i]);
-        y[i] = up ? v * up[i] : v;
+    switch (kind) {
+#define X(sym)                                                                                     \
+    case sym:                                                                                      \
+        act_loop(sym, y, x, up, n);                                                                \
+        break;
+        X(PL_ACT_SILU)
+        X(PL_ACT_QUICK_GELU)
+        X(PL_ACT_GELU)
+        X(PL_ACT_GELU_TANH)
+        X(PL_ACT_RELU)
+#undef X
     }
 }
 

@@ -101,17 +101,17 @@ struct pl_kernels {
     void (*act)(enum pl_act_kind act, float *y, const float *x, const float *up, size_t n);
 };
 
-/* quant.c: gemm of block formats, less bias and add_to. */
-void pl_quant_gemm_portable(const struct pl_gemm *g);
-void pl_quant_gemm_avx2(const struct pl_gemm *g);
-
-/* q8.c */
-void pl_q8_gemm_portable(const struct pl_gemm *g);
-void pl_q8_gemm_avx2(const struct pl_gemm *g);
-void pl_q8_quantize_portable(const float *x, size_t n, struct pl_q8 *out, size_t stride);
-void pl_q8_quantize_avx2(const float *x, size_t n, struct pl_q8 *out, size_t stride);
-
 extern const struct pl_kernels pl_kernels_portable;
 extern const struct pl_kernels pl_kernels_avx2;
+extern const struct pl_kernels pl_kernels_avx512; /* with VNNI */
+
+#ifdef PL_KERNELS /* the path that is being compiled */
+extern const struct pl_kernels PL_KERNELS;
+/* quant.c: gemm of block formats, less bias and add_to. */
+void PL_QUANT_GEMM(const struct pl_gemm *g);
+/* q8.c: the same with q8, and `quantize`. */
+void PL_Q8_GEMM(const struct pl_gemm *g);
+void PL_Q8_QUANTIZE(const float *x, size_t n, struct pl_q8 *out, size_t stride);
+#endif
 
 #endif

@@ -16,6 +16,10 @@ struct slot {
 #define SLOTS 11
 #define VECTORS 7
 
+static const enum pl_cpu_op slot_ops[SLOTS] = {
+    PL_CPU_QKV,     PL_CPU_QKV,   PL_CPU_QKV,   PL_CPU_OUT,   PL_CPU_FFN_IN, PL_CPU_FFN_IN,
+    PL_CPU_FFN_OUT, PL_CPU_CROSS, PL_CPU_CROSS, PL_CPU_CROSS, PL_CPU_CROSS};
+
 /* The same for what is read as floats. */
 struct vector {
     const struct pl_weight_source *src;
@@ -148,6 +152,7 @@ static enum pl_status load_layer(struct pl_network *n, const struct pl_layer_sou
         if (pl_weight_absent(s[j].src))
             continue;
         st = pl_cpu_pack(n->device, s[j].src, dt, n->activations, s[j].to, err);
+        s[j].to->op = slot_ops[j];
         if (!st)
             st = pl_cpu_vector(s[j].bias, &s[j].to->bias, err);
     }
@@ -304,6 +309,7 @@ static enum pl_status load_outer(struct pl_network *n, const struct pl_model_sou
     }
     if (!st && n->arch.head)
         st = pl_cpu_pack(n->device, head_of(src), dt, n->activations, &n->head_panels, err);
+    n->head_panels.op = PL_CPU_HEAD;
     if (!st && n->head_panels.repacked && !n->embed) { /* tied: rows are read in the file's order */
         n->embed_dtype = n->head_panels.dtype;
         n->embed_mapped = true;

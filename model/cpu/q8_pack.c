@@ -59,6 +59,19 @@ static size_t d_at(enum pl_dtype dt)
     return dt == PL_DT_Q2_K ? 80 : dt == PL_DT_Q3_K ? 108 : dt == PL_DT_Q6_K ? 208 : 0;
 }
 
+/* Bit `bit` of v[8][64] → out[64], a bit of each vector; eight bytes at a time. */
+static void pack_bits(const uint8_t *v, uint32_t bit, uint8_t *out)
+{
+    for (size_t i = 0; i < 64; i += 8) {
+        uint64_t sum = 0, x;
+        for (uint32_t j = 0; j < 8; j++) {
+            memcpy(&x, v + 64 * j + i, 8);
+            sum |= (x >> bit & UINT64_C(0x0101010101010101)) << j;
+        }
+        memcpy(out + i, &sum, 8);
+    }
+}
+
 /* One unit's vectors v[8][64] → planes. */
 static void pack_unit(const struct pl_q8_format *f, const uint8_t *v, uint8_t *out)
 {
@@ -74,12 +87,8 @@ static void pack_unit(const struct pl_q8_format *f, const uint8_t *v, uint8_t *o
     for (size_t i = 0; f->high == 2 && i < 128; i++)
         high[i] = (uint8_t)(v[i] >> 4 | v[i + 128] >> 4 << 2 | v[i + 256] >> 4 << 4 |
                             v[i + 384] >> 4 << 6);
-    if (f->high != 1)
-        return;
-    memset(high, 0, 64);
-    for (size_t j = 0; j < 8; j++)
-        for (size_t i = 0; i < 64; i++)
-            high[i] = (uint8_t)(high[i] | (v[64 * j + i] >> f->low & 1) << j);
+    if (f->high == 1)
+        pack_bits(v, f->low, high);
 }
 
 void pl_q8_pack_panel(enum pl_dtype dt, const uint8_t *const rows[PL_PANEL], size_t k, uint8_t *out)

@@ -105,10 +105,12 @@ static void unpack_panel(const struct pl_gemm *g, size_t p, size_t k0, size_t n,
     }
 }
 
-/* Four or eight integers as floats. */
+/* WIDTH integers as floats. */
 INLINE vf convert(const int8_t *q)
 {
-#ifdef PL_ISA_AVX2
+#if defined(PL_ISA_AVX512)
+    return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)q)));
+#elif defined(PL_ISA_AVX2)
     return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)q)));
 #else
     vf v;
@@ -167,29 +169,15 @@ INLINE void fused(int mr, bool has_add, const struct turned *t, size_t group, co
 }
 
 INLINE void fused_rows(size_t mr, bool has_add, const struct turned *t, size_t group,
-                       const float *x, size_t ldx, size_t n, float *chains)
+                       const float *x, size_t ldx, size_t n_columns, float *chains)
 {
     switch (mr) {
-    case 1:
-        fused(1, has_add, t, group, x, ldx, n, chains);
+#define X(n)                                                                                       \
+    case n:                                                                                        \
+        fused(n, has_add, t, group, x, ldx, n_columns, chains);                                    \
         break;
-    case 2:
-        fused(2, has_add, t, group, x, ldx, n, chains);
-        break;
-    case 3:
-        fused(3, has_add, t, group, x, ldx, n, chains);
-        break;
-#if MAX_ROWS > 3
-    case 4:
-        fused(4, has_add, t, group, x, ldx, n, chains);
-        break;
-    case 5:
-        fused(5, has_add, t, group, x, ldx, n, chains);
-        break;
-    case 6:
-        fused(6, has_add, t, group, x, ldx, n, chains);
-        break;
-#endif
+        ROW_CASES(X)
+#undef X
     default:
         break;
     }

@@ -13,6 +13,13 @@ static size_t attention_block(const struct pl_arch *a, size_t rows, int members)
     return each < PL_ATTN_BLOCK ? each : PL_ATTN_BLOCK;
 }
 
+void pl_step_meet(const struct job *j, int m)
+{
+    pl_cpu_mark(j->n->device, m, PL_CPU_OTHER);
+    pl_pool_barrier(j->n->device->pool);
+    pl_cpu_mark(j->n->device, m, PL_CPU_WAIT);
+}
+
 void pl_job_shape(struct job *j, int members)
 {
     const struct pl_arch *a = &j->n->arch;
@@ -66,10 +73,10 @@ static void image_rows(const struct job *j, int m, int members)
         else
             gather_patch(arch, j->source->pixels, j->row0 + r - 1, w->patch + r * each);
     }
-    pl_pool_barrier(j->n->device->pool);
+    pl_step_meet(j, m);
     a = pl_step_acts_of(j, w->patch, j->rows, &j->n->patch, m, members);
     pl_step_linear(j, &j->n->patch, &a, j->rows, w->x, NULL, m, members);
-    pl_pool_barrier(j->n->device->pool);
+    pl_step_meet(j, m);
     if (begin < end && begin == 0 && j->row0 == 0)
         memcpy(w->x, j->n->cls, h * sizeof(float));
 }
@@ -119,8 +126,9 @@ const float *pl_step_norm(const struct job *j, const float *gain, const float *b
         pl_pool_share(j->rows, m, members, &begin, &end);
     for (size_t r = begin; r < end; r++)
         j->n->device->kernels->norm(a->norm, a->norm_eps, to + r * h, w->x + r * h, gain, bias, h);
+    pl_cpu_mark(j->n->device, m, PL_CPU_NORM);
     if (!j->own_norm)
-        pl_pool_barrier(j->n->device->pool);
+        pl_step_meet(j, m);
     return to;
 }
 
@@ -133,13 +141,13 @@ void pl_step_norm_x(const struct job *j, const float *gain, const float *bias, i
     pl_pool_share(j->rows, m, members, &begin, &end);
     for (size_t r = begin; r < end; r++)
         j->n->device->kernels->norm(a->norm, a->norm_eps, x + r * h, x + r * h, gain, bias, h);
-    pl_pool_barrier(j->n->device->pool);
+    pl_step_meet(j, m);
 }
 
 struct pl_acts pl_step_acts(const struct job *j, const float *x, size_t rows,
                             const struct pl_panels *const *users, size_t n, int m, int members)
 {
-    const struct pl_device *d = j->n->device;
+    struct pl_device *d = j->n->device;
     struct pl_acts a = {.x = x, .ldq8 = PL_CPU_CHUNK};
     struct pl_q8 *to = j->n->work.q8;
     size_t begin = 0, end = rows, k = 0;
@@ -153,13 +161,14 @@ struct pl_acts pl_step_acts(const struct job *j, const float *x, size_t rows,
         to = pl_cpu_own_q8(d, m);
         a.ldq8 = rows;
     } else {
-        pl_pool_barrier(d->pool);
+        pl_step_meet(j, m);
         pl_pool_share(rows, m, members, &begin, &end);
     }
     for (size_t r = begin; r < end; r++)
         d->kernels->quantize(x + r * k, k, to + r, a.ldq8);
+    pl_cpu_mark(d, m, PL_CPU_QUANTIZE);
     if (to == j->n->work.q8)
-        pl_pool_barrier(d->pool);
+        pl_step_meet(j, m);
     a.q8 = to;
     return a;
 }
@@ -212,7 +221,7 @@ void pl_step_rope_table(const struct job *j, int32_t layer, int m, int members)
             w->sin[r * half + i] = factor * sinf(angle);
         }
     }
-    pl_pool_barrier(j->n->device->pool);
+    pl_step_meet(j, m);
 }
 
 /* y[rows, out] = x · wᵀ + bias for the panels [first, end); then added to add_to, where that is
@@ -236,6 +245,7 @@ void pl_step_linear_panels(const struct job *j, const struct pl_panels *p, const
 
     pl_cpu_gemm_weight(&g, p);
     j->n->device->kernels->gemm(&g);
+    pl_cpu_mark(j->n->device, m, p->op);
 }
 
 /* The same for this member's share of all panels. */
@@ -395,6 +405,7 @@ void pl_step_attention(const struct job *j, int32_t layer, bool cross, int m, in
         }
         row0 += v.rows;
     }
+    pl_cpu_mark(j->n->device, m, PL_CPU_ATTENTION);
 }
 
 /* act(gate) · up on the columns that this member has just computed. */
@@ -412,6 +423,7 @@ static void step_activate(const struct job *j, int m, int members)
         j->n->device->kernels->act(a->act, up, a->gated ? w->gate + r * ffn + begin : up,
                                    a->gated ? up : NULL, end - begin);
     }
+    pl_cpu_mark(j->n->device, m, PL_CPU_ACT);
 }
 
 void pl_step_taps(const struct job *j, int tap_layer, const float *from, int m, int members)
@@ -445,27 +457,26 @@ static void cross_attention(const struct job *j, int32_t l, int m, int members)
                               end * per_head, m);
     } else {
         pl_step_linear(j, &w->cross_q, &x, j->rows, b->q, NULL, m, members);
-        pl_pool_barrier(j->n->device->pool);
+        pl_step_meet(j, m);
     }
     pl_step_attention(j, l, true, m, members);
-    pl_pool_barrier(j->n->device->pool);
+    pl_step_meet(j, m);
     x = pl_step_acts_of(j, b->att, j->rows, &w->cross_o, m, members);
     pl_step_linear(j, &w->cross_o, &x, j->rows, b->xn, b->x, m, members);
-    pl_pool_barrier(j->n->device->pool);
+    pl_step_meet(j, m);
 }
 
 void pl_step_rest(const struct job *j, int32_t layer, int m, int members)
 {
     const struct pl_cpu_layer *w = &j->n->layers[layer];
     struct pl_workspace *b = &j->n->work;
-    struct pl_pool *pool = j->n->device->pool;
     bool post = j->n->arch.post_norm;
     const struct pl_panels *const ffn[] = {&w->gate, &w->up};
     const float *x = b->x;
     struct pl_acts a = pl_step_acts_of(j, b->att, j->rows, &w->o, m, members);
 
     pl_step_linear(j, &w->o, &a, j->rows, b->xn, b->x, m, members);
-    pl_pool_barrier(pool);
+    pl_step_meet(j, m);
     if (w->cross_q.data)
         cross_attention(j, layer, m, members);
     if (post)
@@ -477,10 +488,10 @@ void pl_step_rest(const struct job *j, int32_t layer, int m, int members)
         pl_step_linear(j, &w->gate, &a, j->rows, b->gate, NULL, m, members);
     pl_step_linear(j, &w->up, &a, j->rows, b->up, NULL, m, members);
     step_activate(j, m, members);
-    pl_pool_barrier(pool);
+    pl_step_meet(j, m);
     a = pl_step_acts_of(j, b->up, j->rows, &w->down, m, members);
     pl_step_linear(j, &w->down, &a, j->rows, b->xn, b->x, m, members);
-    pl_pool_barrier(pool);
+    pl_step_meet(j, m);
     if (post)
         pl_step_norm_x(j, w->ffn_norm, w->ffn_norm_bias, m, members);
     pl_step_taps(j, layer + 1, b->x, m, members);

@@ -28,6 +28,8 @@ struct pl_acts {
     size_t ldq8;
 };
 
+/* Waits for all members. */
+void pl_step_meet(const struct job *j, int m);
 /* Sets what follows from the number of rows. */
 void pl_job_shape(struct job *j, int members);
 /* The rows' embeddings with positions, types and norm, or the cache's stage rows, into x. No

@@ -1,20 +1,28 @@
 /*
- * The vectors that kernels are written in: eight floats with AVX2, else four, in GCC's and clang's
- * vector extensions. For kernels.c and quant.c only, which are compiled once for each instruction
- * set.
+ * The vectors that kernels are written in: sixteen floats with AVX-512, eight with AVX2, else four,
+ * in GCC's and clang's vector extensions. For kernels.c and quant.c only, which are compiled once
+ * for each instruction set.
  */
 #ifndef PL_MODEL_CPU_VEC_H
 #define PL_MODEL_CPU_VEC_H
 
 #include "model/cpu/kernels.h"
 
-#ifdef PL_ISA_AVX2
+/* ROW_CASES: MAX_ROWS as a list. */
+#if defined(PL_ISA_AVX512)
+#include <immintrin.h>
+#define WIDTH 16
+#define MAX_ROWS 12 /* 12 accumulators hide the latency of two units */
+#define ROW_CASES(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+#elif defined(PL_ISA_AVX2)
 #include <immintrin.h>
 #define WIDTH 8
 #define MAX_ROWS 6 /* 12 accumulators, 2 weights, 1 broadcast of 16 registers */
+#define ROW_CASES(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #else
 #define WIDTH 4
 #define MAX_ROWS 3 /* 12 accumulators of 16 registers */
+#define ROW_CASES(X) X(1) X(2) X(3)
 #endif
 #define PER_PANEL (PL_PANEL / WIDTH)
 #define K_BLOCK 256 /* 16 KB of a panel stay in L1 while all rows pass */
@@ -45,7 +53,9 @@ INLINE void store(float *p, vf v)
 
 INLINE vf fma_(vf a, vf b, vf c)
 {
-#ifdef PL_ISA_AVX2
+#if defined(PL_ISA_AVX512)
+    return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(PL_ISA_AVX2)
     return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 #else
     return a * b + c;

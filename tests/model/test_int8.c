@@ -12,13 +12,70 @@
 static const enum pl_dtype formats[] = {PL_DT_Q4_0, PL_DT_Q4_1, PL_DT_Q5_0, PL_DT_Q5_1, PL_DT_Q8_0,
                                         PL_DT_Q2_K, PL_DT_Q3_K, PL_DT_Q4_K, PL_DT_Q5_K, PL_DT_Q6_K};
 #define FORMATS (sizeof(formats) / sizeof(formats[0]))
-static const char *const isas[] = {"portable", "avx2", "avx512"};
+/* "emulated": avx512's code with its instructions in C (avx512_emulated.h), on a device that was
+ * opened for another path. */
+static const char *const isas[] = {"portable", "avx2", "avx512", "emulated"};
 #define ISAS (sizeof(isas) / sizeof(isas[0]))
 #define MOST 150 /* rows: more than a tile holds, and no multiple of it */
+
+#ifdef PL_HAVE_EMULATED
+void pl_q8_gemm_emulated(const struct pl_gemm *g);
+void pl_q8_quantize_emulated(const float *x, size_t n, struct pl_q8 *out, size_t stride);
+
+/* What kernels.c does around it. */
+static void gemm_emulated(const struct pl_gemm *g)
+{
+    if (!g->q8) {
+        pl_kernels_avx2.gemm(g);
+        return;
+    }
+    pl_q8_gemm_emulated(g);
+    for (size_t r = 0; r < g->rows; r++) {
+        for (size_t o = g->first * PL_PANEL; o < g->n && o < g->end * PL_PANEL; o++) {
+            g->y[r * g->ldy + o] += g->bias ? g->bias[o] : 0;
+            if (g->add_to)
+                g->add_to[r * g->ld_add + o] += g->y[r * g->ldy + o];
+        }
+    }
+}
+
+static struct pl_kernels pl_kernels_emulated;
+
+static const struct pl_kernels *emulated_kernels(void)
+{
+    pl_kernels_emulated = pl_kernels_avx2;
+    pl_kernels_emulated.name = "avx512 emulated";
+    pl_kernels_emulated.gemm = gemm_emulated;
+    pl_kernels_emulated.quantize = pl_q8_quantize_emulated;
+    return &pl_kernels_emulated;
+}
+
+static struct pl_device *open_emulated(int threads)
+{
+    struct pl_device *d = NULL;
+
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
+        print_message("SKIPPED: the emulation is made of AVX2, which is not there\n");
+        return NULL;
+    }
+    ok(pl_cpu_backend.open(&(struct pl_device_opts){.threads = threads, .isa = "avx2"}, &d, &err));
+    d->kernels = emulated_kernels();
+    return d;
+}
+#else
+static struct pl_device *open_emulated(int threads)
+{
+    (void)threads;
+    print_message("SKIPPED: no AVX-512 path in this build to emulate\n");
+    return NULL;
+}
+#endif
 
 /* NULL: this machine cannot run it. */
 static struct pl_device *open_device(const char *isa, int threads)
 {
+    if (!strcmp(isa, "emulated"))
+        return open_emulated(threads);
     struct pl_device *d = NULL;
     struct pl_err err = {""};
     enum pl_status st =
@@ -276,12 +333,18 @@ static void test_quantize(void **state)
 static struct pl_model *load(const char *name, enum pl_activations acts, int threads,
                              const char *isa)
 {
-    struct pl_model_opts o = {.activations = acts, .where = {.threads = threads, .isa = isa}};
+    bool emulated = isa && !strcmp(isa, "emulated");
+    struct pl_model_opts o = {.activations = acts,
+                              .where = {.threads = threads, .isa = emulated ? "avx2" : isa}};
     struct pl_model *m = NULL;
     char path[512];
 
     snprintf(path, sizeof(path), DIR "/%s.gguf", name);
     ok(pl_model_load(path, &o, &m, &err));
+#ifdef PL_HAVE_EMULATED
+    if (emulated)
+        pl_model_device(m)->kernels = emulated_kernels();
+#endif
     return m;
 }
 

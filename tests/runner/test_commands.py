@@ -93,9 +93,17 @@ def bench():
     j = json.loads(run("bench", MODEL, "-p", "16,32", "-n", "8", "-r", "3", "-d", "4", "--format", "json"))
     assert [r["test"] for r in j["rows"]] == ["pp16@d4", "pp32@d4", "tg8@d4"]
     assert all(r["tokens_per_s"] > 0 and r["sd"] >= 0 and r["limit_pct"] > 0 for r in j["rows"])
-    assert j["limits"]["read_gb_per_s"] > 0 and j["limits"]["f32_gflop_per_s"] > 0
+    assert j["limits"]["read_gb_per_s"] > 0 and j["limits"]["f32_gflop_per_s"] > 0 and j["limits"]["int8_gop_per_s"] > 0
+    assert j["activations"] == "f32" and "profile" not in j
+    j = json.loads(run("bench", MODEL, "-p", "16", "-n", "4", "-r", "1", "--format", "json", "--profile"))
+    assert [p["test"] for p in j["profile"]] == ["pp16", "tg4"]
+    for p in j["profile"]:
+        assert {"attention", "head", "norm"} <= {o["name"] for o in p["ops"]}
+        assert all(o["ms"] > 0 for o in p["ops"]) and abs(sum(o["pct"] for o in p["ops"]) - 100) < 1e-6
+    assert "| attention |" in run("bench", MODEL, "-p", "16", "-n", "", "-r", "1", "--profile")
+    run("bench", MODEL, "--profile", "--format", "csv", code=2)
     csv = run("bench", MODEL, "-p", "", "-n", "4", "-r", "1", "--format", "csv").splitlines()
-    assert len(csv) == 2 and csv[0].count(",") == csv[1].count(",") == 15
+    assert len(csv) == 2 and csv[0].count(",") == csv[1].count(",") == 17
     assert "| tg4 |" in run("bench", MODEL, "-p", "", "-n", "4", "-r", "2")
     run("bench", MODEL, "-p", "99999", code=2)
     run("bench", MODEL, "-p", "1,x", code=2)

@@ -95,6 +95,67 @@ __attribute__((target("avx512f"))) static double fma_avx512(float *sink)
 }
 #endif
 
+static double int8_portable(float *sink)
+{
+    static int8_t a[4096], b[4096];
+    int32_t sum = 0;
+
+    for (int i = 0; i < FMA_ITERATIONS / 2048; i++) {
+        __asm__ volatile("" : : "r"(a), "r"(b) : "memory");
+        for (int j = 0; j < 4096; j++)
+            sum += a[j] * b[j];
+    }
+    *sink += (float)sum;
+    return 2.0 * 4096 * (FMA_ITERATIONS / 2048);
+}
+
+#if defined(__x86_64__)
+#define INT8_CHAINS 10
+__attribute__((target("avx2"))) static double int8_avx2(float *sink)
+{
+    __m256i a[INT8_CHAINS], w = _mm256_set1_epi8(3), one = _mm256_set1_epi16(1);
+
+    for (int j = 0; j < INT8_CHAINS; j++)
+        a[j] = _mm256_set1_epi32(j);
+    for (int i = 0; i < FMA_ITERATIONS / 2; i++) {
+#pragma GCC unroll 10
+        for (int j = 0; j < INT8_CHAINS; j++) {
+            __asm__ volatile("" : "+x"(w)); /* not the same product again */
+            a[j] = _mm256_add_epi32(a[j], _mm256_madd_epi16(_mm256_maddubs_epi16(w, w), one));
+        }
+    }
+    for (int j = 0; j < INT8_CHAINS; j++)
+        *sink += (float)_mm256_extract_epi32(a[j], 0);
+    return 2.0 * 32 * INT8_CHAINS * (FMA_ITERATIONS / 2);
+}
+
+__attribute__((target("avx512f,avx512bw,avx512vnni"))) static double int8_vnni(float *sink)
+{
+    __m512i a[INT8_CHAINS], w = _mm512_set1_epi8(3);
+
+    for (int j = 0; j < INT8_CHAINS; j++)
+        a[j] = _mm512_set1_epi32(j);
+    for (int i = 0; i < FMA_ITERATIONS; i++)
+#pragma GCC unroll 10
+        for (int j = 0; j < INT8_CHAINS; j++)
+            a[j] = _mm512_dpbusd_epi32(a[j], w, w);
+    for (int j = 0; j < INT8_CHAINS; j++)
+        *sink += (float)_mm512_cvtsi512_si32(a[j]);
+    return 2.0 * 64 * INT8_CHAINS * FMA_ITERATIONS;
+}
+#endif
+
+static double (*best_int8(void))(float *)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw"))
+        return int8_vnni;
+    if (__builtin_cpu_supports("avx2"))
+        return int8_avx2;
+#endif
+    return int8_portable;
+}
+
 static double (*best_fma(const char **name))(float *)
 {
     *name = "portable";
@@ -115,7 +176,7 @@ static double (*best_fma(const char **name))(float *)
 struct crew {
     pthread_mutex_t gate; /* held until it is known how many threads there are */
     pthread_barrier_t barrier;
-    double (*fma)(float *);
+    double (*fma)(float *), (*int8)(float *);
     int wanted, threads; /* asked for, made */
     bool stop;
     struct pl_limits *out;
@@ -130,9 +191,10 @@ struct member {
     float fsink;
 };
 
-/* Passes of one kind, all threads in step, until `ns` are over; the first thread keeps the time and
- * the best rate. The two barriers around the decision let everybody see it. */
-static void passes(struct member *m, bool reading, int64_t ns, double *best)
+/* Passes of one kind (compute NULL: reading), all threads in step, until `ns` are over; the first
+ * thread keeps the time and the best rate. The two barriers around the decision let everybody see
+ * it. */
+static void passes(struct member *m, double (*compute)(float *), int64_t ns, double *best)
 {
     struct crew *c = m->crew;
     int64_t begin = pl_now_ns();
@@ -142,11 +204,11 @@ static void passes(struct member *m, bool reading, int64_t ns, double *best)
         double amount;
         pthread_barrier_wait(&c->barrier);
         int64_t t0 = pl_now_ns();
-        if (reading) {
+        if (!compute) {
             m->sink += read_part(m->part, m->n);
             amount = (double)(m->n * sizeof(vec));
         } else {
-            amount = c->fma(&m->fsink);
+            amount = compute(&m->fsink);
         }
         pthread_barrier_wait(&c->barrier);
         if (m->index == 0) {
@@ -173,14 +235,15 @@ static void *work(void *arg)
         if (!all)
             return NULL;
     }
-    passes(m, true, READ_NS, &c->out->read_bytes_per_s);
-    passes(m, false, FMA_NS, &c->out->f32_flop_per_s);
+    passes(m, NULL, READ_NS, &c->out->read_bytes_per_s);
+    passes(m, c->fma, FMA_NS, &c->out->f32_flop_per_s);
+    passes(m, c->int8, FMA_NS, &c->out->int8_op_per_s);
     return NULL;
 }
 
 enum pl_status pl_limits_measure(int threads, struct pl_limits *out, struct pl_err *err)
 {
-    struct pl_limits got = {0, 0, ""};
+    struct pl_limits got = {0};
     const char *name;
     struct crew c = {.wanted = threads, .out = &got, .gate = PTHREAD_MUTEX_INITIALIZER};
     size_t part = BUFFER_BYTES / (size_t)threads / sizeof(vec) / 8 * 8;
@@ -192,6 +255,7 @@ enum pl_status pl_limits_measure(int threads, struct pl_limits *out, struct pl_e
 
     c.fma = best_fma(&name);
     snprintf(got.vectors, sizeof(got.vectors), "%s", name);
+    c.int8 = best_int8();
     if (!members || !ids || !buffer ||
         pthread_barrier_init(&c.barrier, NULL, (unsigned)threads) != 0) {
         st = pl_fail(err, PL_ENOMEM, "limits: no memory for %zu bytes", BUFFER_BYTES);
