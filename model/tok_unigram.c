@@ -164,8 +164,10 @@ static size_t leave(const struct pl_tok_unigram *u, struct pl_tok_node *nodes, c
         if (id < 0)
             continue;
         size_t length = i + 1 - at;
+        /* sentencepiece 0.2.3 gives a user's piece 0.1 (n − 1) where no score is above 0: found by
+         * which of two equal paths behind one it takes, the rest of it never matters */
         double score = u->spm && u->spm->pieces[id].type == PL_SPM_USER
-                           ? (double)((float)length * (float)u->max_score) - 0.1
+                           ? (double)(float)((double)length * (u->max_score + 0.1) - 0.1)
                            : u->scores[id];
         reach(&nodes[i + 1], score + here, at, id, u->single);
         *furthest = i + 1 > *furthest ? i + 1 : *furthest;

@@ -93,6 +93,7 @@ NASTY = [
     "\u1100\u1161\u11a8 \uac01 \u1100\u1161", "\u0344 \u0958 \u2126 \u212b", "a" + "\u0300\u0323" * 40, "カタカナ ｶﾞ ﾊﾟ", "ὕ ᾳ ᾼ", "ﷺ", "\ufffd",
     "a \r b\r\rc", "tab\there\x0b\x0c\x85\u2028\u2029x", "a, b . c ? d ! isn't it 's 've 're", "<|im_start|>user\nhi<|im_end|>",
     "<|endoftext|>", "  <|endoftext|>  x", "Å Å Å", "ｆｕｌｌ　ｗｉｄｔｈ",
+    "a<tool>\n\n..1  \nti\n\n--éon's_\n\n\n",  # equal paths behind a user's piece
 ]
 
 TEXT = """It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it was
