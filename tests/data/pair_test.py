@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The tiny pair, its adapters and its held-out scenes as committed: shapes, sizes, and that the
-labels are true of the files. Needs numpy alone. Usage: pair_test.py SOURCE_DIR"""
+"""The tiny pair, its adapters and held-out scenes, and small-llama's drafting heads, as committed:
+shapes, sizes, and that the labels are true of the files. Needs numpy alone. Usage: pair_test.py SOURCE_DIR"""
 import json
 import re
 import struct
@@ -266,9 +266,24 @@ def check_adapters():
     check(total <= 2_000_000, f"{total} bytes of adapters, expected at most 2,000,000")
 
 
+def check_heads():
+    """small-llama's: EAGLE without its copy of the embedding, Medusa with one block a head."""
+    d, folder = 256, MODELS / "small-llama-heads"
+    eagle, medusa = (tensors(folder / f"{n}.safetensors") for n in ("eagle", "medusa"))
+    want = {"fc.weight": (d, 2 * d), "fc.bias": (d,), "layers.0.self_attn.k_proj.weight": (64, d),
+            "layers.0.mlp.down_proj.weight": (d, 128),
+            "layers.0.post_attention_layernorm.weight": (d,)}
+    for key, shape in want.items():
+        check(eagle.get(key) == shape, f"eagle: {key} is {eagle.get(key)}, not {shape}")
+    check("layers.0.input_layernorm.weight" not in eagle, "eagle: an input norm")
+    check(medusa == {f"{k}.0.linear.{part}": shape for k in range(3)
+                     for part, shape in (("weight", (d, d)), ("bias", (d,)))}, "medusa: its shapes")
+
+
 check_scenes()
 check_models()
 check_adapters()
+check_heads()
 for fault in faults:
     print(fault, file=sys.stderr)
 sys.exit(bool(faults))
