@@ -1,0 +1,108 @@
+"""Arms that prune: what `describe` refuses, keep 1 as the baseline bit for bit, staircases in the answer, perplexity beside them; --prune and --trace."""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+from lib import Runner, need
+
+PROGRAM, SOURCE = sys.argv[1:3]
+MODEL = os.path.join(SOURCE, "examples/models/small-llama")
+SCORERS = need(os.path.join(SOURCE, "examples/models/small-llama-sdtp.safetensors"))
+TEXT = need(os.path.join(SOURCE, "examples/data/heldout.txt"))
+LLM = {"path": MODEL, "dtype": "f32"}
+SDTP = {"method": "sdtp", "weights": SCORERS}
+ARMS = {
+    "base": None,
+    "one": {**SDTP, "keep": 1},
+    "keep07": {**SDTP, "keep": 0.7, "layers": None, "total_keep": None},
+    "total": {"method": "random", "layers": [0, 1], "total_keep": 0.5},
+    "renumbered": {**SDTP, "keep": 0.5, "positions": "renumbered"},
+    "snap": {"method": "snapkv", "keep": 0.25},
+    "stream": {"method": "streamingllm", "keep": 0.25},
+}
+N, TOKENS = 200, 8
+LENGTHS = {"base": [200, 200, 200], "one": [200, 200, 200], "keep07": [200, 140, 98], "renumbered": [200, 100, 50],
+           "snap": [50, 50, 50], "stream": [50, 50, 50]}
+
+
+def arm(prune):
+    return {"model": "m", "prune": prune}
+
+
+def refuses(r):
+    for prune, part in (({**SDTP, "keep": 0}, "prune.keep is 0"), ({**SDTP, "keep": 0.5, "layers": [3]}, "3 is not a layer"),
+                        ({**SDTP, "keep": 0.5, "layers": [2]}, "no 2.scorer.0.weight"), ({"method": "sdtp", "keep": 0.5}, "weights is missing"),
+                        ({"method": "h2o", "keep": 0.5, "window": 4}, "not an option of h2o"), ({**SDTP, "keep": 0.5}, None)):
+        d = r.call("describe", model=LLM, draft_model=None, arm=arm(prune), contexts=[N], tokens=TOKENS, data="text")
+        assert (len(d["errors"]) == 1 and part in d["errors"][0]) if part else d["errors"] == [], (prune, d["errors"])
+
+
+def trials(r):
+    sample = {"kind": "text", "index": 0, "path": TEXT, "offset": 0}
+    loaded = r.call("load", models={"m": LLM}, arms={k: arm(v) for k, v in ARMS.items()}, generate={"tokens": TOKENS},
+                    measure={"mode": "e2e", "quality": 40}, seed=3, threads=1)
+    assert loaded["type"] == "loaded", loaded
+    out = {}
+    for _ in range(2):  # any order, again and again: the same answers
+        for name in ("keep07", "base", "total", "snap", "one", "renumbered", "stream"):
+            x = r.call("trial", arm=name, context=N, sample=sample, repeat=0, attempt=0, timed=True)
+            assert x["type"] == "result", x
+            said = (x["tokens"], x["kv_len"], x["quality"], x["logits_hash"])
+            assert out.setdefault(name, (said, x))[0] == said, name
+    for name, want in LENGTHS.items():
+        assert out[name][1]["kv_len"] == [[want]], (name, out[name][1]["kv_len"])
+    assert out["total"][1]["kv_len"][0][0][2] == 100
+    assert out["one"][0] == out["base"][0]
+    assert out["keep07"][1]["logits_hash"] != out["base"][1]["logits_hash"]
+    assert out["snap"][1]["logits_hash"] == out["base"][1]["logits_hash"]  # KV goes after the prefill
+    ppl = {k: v[1]["quality"]["perplexity"] for k, v in out.items()}
+    assert all(1 < v < 200 for v in ppl.values()) and len(set(ppl.values())) == len(ppl) - 1, ppl
+    row = out["base"][1]["bytes"]["kv"] / (3 * (N + TOKENS - 1))
+    for name in ("keep07", "snap"):
+        assert out[name][1]["bytes"]["kv"] == row * sum(v + TOKENS - 1 for v in LENGTHS[name]), name
+    warm = r.call("trial", arm="base", context=N, sample=sample, repeat=0, attempt=0, timed=False)
+    assert warm["quality"] == {}
+
+
+def commands():
+    """logits gives the tokens that are left; generate says the same after keep 1; the trace says where they stood."""
+    with tempfile.TemporaryDirectory() as d:
+        ids = " ".join(str(3 + i * 7 % 900) for i in range(120))
+        trace = os.path.join(d, "t.json")
+
+        def run(*args, code=0):
+            p = subprocess.run([PROGRAM, *args], capture_output=True, text=True)
+            assert p.returncode == code, (args, p.stderr)
+            return p.stdout if code == 0 else p.stderr
+        plain = json.loads(run("generate", MODEL, "--ids", ids, "--tokens", "8", "--json", "--dtype", "f32"))
+        one = json.loads(run("generate", MODEL, "--ids", ids, "--tokens", "8", "--json", "--dtype", "f32", "--prune", json.dumps({**SDTP, "keep": 1})))
+        assert plain["ids"] == one["ids"]
+        run("logits", MODEL, "--ids", ids, "-o", os.path.join(d, "o.npy"), "--prune", json.dumps({**SDTP, "keep": 0.5}), "--trace", trace)
+        t = json.load(open(trace))
+        assert t["kv_len"] == [120, 60, 30] and [s["layer"] for s in t["stages"]] == [0, 1], t["kv_len"]
+        first, last = (s["kept"] for s in t["stages"])
+        assert len(first) == 60 and len(last) == 30 and set(last) < set(first) and last == sorted(last)
+        assert last[:4] == [0, 1, 2, 3] and last[-16:] == list(range(104, 120)) and len(t["stages"][0]["scores"]) == 120
+        with open(os.path.join(d, "o.npy"), "rb") as f:
+            assert b"(30, 1024)" in f.read(128)
+        run("logits", MODEL, "--ids", ids, "-o", os.path.join(d, "o.npy"), "--prune", '{"method": "tova", "keep": 0.1}', "--trace", trace)
+        t = json.load(open(trace))
+        assert t["kv_len"] == [12] * 3 and [[len(h) for h in layer] for layer in t["kept_kv"]] == [[12, 12]] * 3 and t["stages"] == []
+        fastv = '{"method": "fastv", "keep": 0.5}'
+        run("logits", MODEL, "--ids", ids, "-o", os.path.join(d, "o.npy"), "--prune", fastv, "--visual", "10:40", "--trace", trace)
+        assert json.load(open(trace))["kv_len"] == [120, 120, 100]
+        assert "this prompt has none" in run("logits", MODEL, "--ids", ids, "-o", os.path.join(d, "o.npy"), "--prune", fastv, code=2)
+        assert "unknown key" in run("generate", MODEL, "--ids", ids, "--tokens", "2", "--prune", '{"method": "h2o", "keep": 0.5, "x": 1}', code=2)
+
+
+def main():
+    r = Runner(PROGRAM, "serve")
+    refuses(r)
+    trials(r)
+    assert r.end() == 0
+    commands()
+
+
+main()
