@@ -5,9 +5,9 @@ Both look at the same scenes of moving shapes (pair_scenes.py): one through an e
 through a video camera. No outside data: scenes, events, clips, questions and answers follow from
 seeds. Needs ffmpeg with libx264 and
 
-  pip install torch transformers safetensors sentencepiece pillow numpy
+  pip install torch safetensors tokenizers sentencepiece pillow numpy
 
-  tools/train_pair.py generate --work W     tokenizer, training scenes (3 GB), held-out scenes
+  tools/train_pair.py generate --work W     tokenizer, training scenes (3.5 GB), held-out scenes
   tools/train_pair.py train NAME --work W   tiny-eventgpt or tiny-video-llava; goes on where it
                                             was stopped
   tools/train_pair.py export --work W       both models and their curves, as their users get them
