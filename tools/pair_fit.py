@@ -254,7 +254,8 @@ class Fit:
                       f" dev {score['loss']:.4f} content {score['content']:.3f} "
                       + " ".join(f"{k} {v:.2f}" for k, v in score["right"].items()), flush=True)
                 torch.save(dict(model=self.model.state_dict(), heads=self.heads.state_dict(),
-                                opt=opt.state_dict(), muon=muon.state, step=self.step, log=self.log, spent=spent),
+                                opt=opt.state_dict(), muon=muon.state, step=self.step,
+                                log=self.log, spent=spent),
                            saved.with_suffix(".tmp"))
                 saved.with_suffix(".tmp").rename(saved)
         self.spent += time.time() - began

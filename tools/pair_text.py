@@ -1,7 +1,7 @@
 """The pair's one tokenizer and its prompts.
 
-A BPE as Llama's (byte fallback, no normalisation, a space put before the text; unk 0, bos 1, eos 2),
-learned by SentencePiece from the questions, the answers and both prompts, with six added tokens
+A BPE as Llama's (byte fallback, no normalisation, a space put before the text; unk 0, bos 1,
+eos 2), learned by SentencePiece from the questions, the answers and both prompts, with six added tokens
 behind it, so that both models share one vocabulary. Stored as tokenizer.json alone, which has the
 added tokens in it.
 """

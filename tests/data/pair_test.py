@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The tiny pair, its adapters and held-out scenes, and small-llama's drafting heads, as committed:
-shapes, sizes, and that the labels are true of the files. Needs numpy alone. Usage: pair_test.py SOURCE_DIR"""
+shapes, sizes, and that the labels are true of the files. Needs numpy alone.
+Usage: pair_test.py SOURCE_DIR"""
 import json
 import re
 import struct
