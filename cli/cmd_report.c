@@ -81,9 +81,9 @@ static bool is_main(const struct pl_table *t, size_t row)
 
 static enum pl_status print(const struct pl_report *r, const bool *wanted, struct pl_err *err)
 {
-    static const enum pl_table_id shown[] = {PL_TABLE_SPEEDUP, PL_TABLE_LATENCY,
-                                             PL_TABLE_ACCEPTANCE, PL_TABLE_FAILURES,
-                                             PL_TABLE_WARNINGS};
+    static const enum pl_table_id shown[] = {PL_TABLE_SPEEDUP,  PL_TABLE_QUALITY,
+                                             PL_TABLE_LATENCY,  PL_TABLE_ACCEPTANCE,
+                                             PL_TABLE_FAILURES, PL_TABLE_WARNINGS};
     const bool colour = wants_colour();
     const char *between = "";
     struct pl_out o;

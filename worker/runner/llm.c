@@ -24,6 +24,7 @@ static enum pl_status llm_open(void **state, struct pl_err *err)
         free(s);
         return no_memory(err);
     }
+    pl_buf_init(&s->text, PL_TOKENIZER_MAX_TEXT);
     *state = s;
     return PL_OK;
 }
@@ -31,6 +32,7 @@ static enum pl_status llm_open(void **state, struct pl_err *err)
 static void free_model(struct llm_model *m)
 {
     llm_batch_free(&m->batch);
+    llm_eyes_release(&m->eyes);
     pl_session_free(m->session);
     pl_model_free(m->model);
     pl_tokenizer_free(m->tokenizer);
@@ -102,6 +104,7 @@ static void llm_close(void *state)
     free(s->ids_path);
     pl_ids_release(&s->ids);
     pl_ids_release(&s->next);
+    pl_buf_release(&s->text);
     free(s->out_tokens);
     free(s->out_ns);
     free(s->rounds);
@@ -199,7 +202,8 @@ static json_t *work_list(const json_t *q, const struct pl_model_info *info, enum
         if (v && !json_is_null(v))
             goto none;
     }
-    if (info->arch.patch || pl_json_get_i64(arm, "concurrency", 1) != 1)
+    if (info->arch.patch || pl_json_get_i64(arm, "concurrency", 1) != 1 ||
+        llm_asks(json_object_get(q, "sample"))) /* prompts of their own lengths */
         goto none;
     for (size_t i = 0; i < json_array_size(contexts); i++) {
         const int64_t context = json_integer_value(json_array_get(contexts, i));
@@ -229,7 +233,7 @@ static enum pl_status llm_describe(void *state, const json_t *q, json_t *answer,
     struct pl_err err = {""};
     struct llm_draft_info draft = {.max_rounds = 0};
     struct llm_sequences sequences = {1, 1, 0};
-    int64_t kv = 0;
+    int64_t kv = 0, longest;
     enum pl_status st = pl_entry_read(json_object_get(q, "model"), &e, &err);
 
     (void)state;
@@ -244,7 +248,10 @@ static enum pl_status llm_describe(void *state, const json_t *q, json_t *answer,
         say(errors, err.text);
     } else {
         struct pl_session_opts so = {.max_verify = 1, .kv_dtype = pl_entry_kv(&e, info.dtype)};
-        llm_need(&info.arch, largest(contexts), tokens, &positions, &source);
+        longest = llm_describe_scene(q, &e, &info, tokens, answer, errors);
+        if (largest(contexts) > longest)
+            longest = largest(contexts);
+        llm_need(&info.arch, longest, tokens, &positions, &source);
         so.max_tokens = (size_t)positions;
         so.max_source = (size_t)source;
         kv = pl_arch_kv_bytes_per_token(&info.arch, so.kv_dtype);

@@ -9,6 +9,7 @@
 #include "worker/runner/drafting.h"
 #include "worker/runner/engine.h"
 #include "worker/runner/entry.h"
+#include "worker/runner/llm_vision.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -53,6 +54,7 @@ struct llm_model {
     float *states;              /* encoders: [capacity, hidden] last hidden states */
     size_t max_source;          /* encoder–decoders: rows that the session's encoder takes */
     uint32_t *kv_len;           /* [layers] */
+    struct llm_eyes eyes;
     int32_t eos[PL_MAX_EOS];
     size_t n_eos;
     struct llm_batch batch;
@@ -95,7 +97,8 @@ struct llm_state {
     struct pl_ids ids;
     struct pl_ids next; /* ids and what the text goes on with */
     uint64_t seed;
-    int64_t tokens; /* to generate; 0: nothing was loaded */
+    struct pl_buf text; /* the last answer */
+    int64_t tokens;     /* to generate; 0: nothing was loaded */
     bool stop_at_eos, prefill_only;
     int32_t *out_tokens;           /* [tokens] */
     int64_t *out_ns;               /* [tokens] */

@@ -64,10 +64,13 @@ void llm_prune_swap(struct llm_pruned *p, struct llm_model *m)
     p->session = s;
 }
 
-enum pl_status llm_prune_begin(struct llm_pruned *p, const struct pl_ids *ids, struct pl_err *err)
+enum pl_status llm_prune_begin(struct llm_pruned *p, const struct pl_ids *ids,
+                               const struct llm_eyes *eyes, struct pl_err *err)
 {
     const struct pl_prune_prompt prompt = {
-        .n = ids->n, .key = pl_hash64(0, ids->ids, ids->n * sizeof(ids->ids[0]))};
+        .n = eyes->n ? eyes->n : ids->n,
+        .visual = eyes->n ? eyes->visual : NULL,
+        .key = pl_hash64(0, ids->ids, ids->n * sizeof(ids->ids[0]))};
 
     return p->prune ? pl_pruner_begin(p->pruner, &prompt, err) : PL_OK;
 }

@@ -17,6 +17,7 @@ enum pl_status llm_prune_room(struct llm_pruned *p, const struct llm_model *m, u
 void llm_prune_swap(struct llm_pruned *p, struct llm_model *m);
 /* Tells the pruner what prompt comes. */
 PL_MUST_CHECK
-enum pl_status llm_prune_begin(struct llm_pruned *p, const struct pl_ids *ids, struct pl_err *err);
+enum pl_status llm_prune_begin(struct llm_pruned *p, const struct pl_ids *ids,
+                               const struct llm_eyes *eyes, struct pl_err *err);
 
 #endif

@@ -170,6 +170,7 @@ enum pl_status llm_numeric(struct pl_fault *f, int64_t token)
 struct times {
     int64_t start, encoded, first, last; /* of this process's clock; encoded 0: no encoder */
     uint32_t generated;
+    int64_t said; /* tokens before the model's own end */
 };
 
 bool llm_is_eos(const struct llm_model *m, int32_t id)
@@ -191,6 +192,17 @@ static enum pl_status encode(struct llm_state *s, struct llm_model *m, struct ti
     return st ? fault(f, st, st == PL_ERANGE ? PL_FAULT_CONTEXT : PL_FAULT_RUNNER) : PL_OK;
 }
 
+/* Whether a text would end here: one of the ends that were left out of the choice beats id. */
+static bool ends(const struct llm_model *m, const float *logits, int32_t id, size_t masked)
+{
+    for (size_t i = 0; id >= 0 && i < masked; i++) {
+        const float end = logits[m->eos[i]];
+        if (end > logits[id] || (end == logits[id] && m->eos[i] < id))
+            return true;
+    }
+    return false;
+}
+
 /* From the prompt to the last token. Nothing in here allocates, prints or reads files. */
 static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct pl_pruner *pruner,
                                int64_t tokens, struct times *t, struct pl_fault *f)
@@ -198,7 +210,10 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
     const struct pl_arch *a = &pl_model_info(m->model)->arch;
     const int32_t begin = a->decoder_start;
     const struct pl_prompt prompt = {.ids = a->encoder_layers ? &begin : s->ids.ids,
-                                     .n = a->encoder_layers ? 1 : s->ids.n};
+                                     .embeds = m->eyes.n ? m->eyes.embeds : NULL,
+                                     .n = a->encoder_layers ? 1
+                                          : m->eyes.n       ? m->eyes.n
+                                                            : s->ids.n};
     size_t masked = s->stop_at_eos ? 0 : m->n_eos, vocab = (size_t)a->vocab;
     int64_t n = 1;
     enum pl_status st = pl_session_prefill(m->session, &prompt, m->first, &f->err);
@@ -208,6 +223,7 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
     if (st)
         return fault(f, st, st == PL_ERANGE ? PL_FAULT_CONTEXT : PL_FAULT_RUNNER);
     int32_t id = pl_pick(m->first, vocab, m->eos, masked);
+    t->said = ends(m, m->first, id, masked) ? 0 : tokens;
     t->first = t->last = pl_now_ns();
     if (id < 0)
         return llm_numeric(f, 0);
@@ -221,6 +237,8 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
         if (st)
             return fault(f, st, PL_FAULT_RUNNER);
         id = pl_pick(m->step, vocab, m->eos, masked);
+        if (t->said > n && ends(m, m->step, id, masked))
+            t->said = n;
         t->last = pl_now_ns();
         if (id < 0)
             return llm_numeric(f, n);
@@ -228,6 +246,8 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
         s->out_ns[n++] = t->last - t->start;
     }
     t->generated = (uint32_t)n;
+    if (t->said > n)
+        t->said = n;
     return PL_OK;
 }
 
@@ -252,6 +272,8 @@ void llm_measure_bytes(const struct llm_model *m, struct pl_session *const *sess
         out->kv_bytes = mem.kv_bytes_used;
         out->workspace_bytes = mem.workspace_bytes + mem.kv_bytes - mem.kv_bytes_used;
     }
+    if (pl_model_vision(m->model))
+        out->workspace_bytes += pl_vision_workspace_bytes(pl_model_vision(m->model));
     out->device_peak_bytes = r.peak;
     int64_t ours = out->weights_bytes + out->kv_bytes + out->workspace_bytes;
     out->other_bytes = r.peak > ours ? r.peak - ours : 0;
@@ -286,14 +308,22 @@ static enum pl_status check_numbers(const struct llm_state *s, const struct llm_
     return PL_OK;
 }
 
+/* What was done before the prompt could be run. */
+static int64_t before_prompt(const struct pl_trial_result *out)
+{
+    const int64_t tokenize = out->phase_ns[PL_PHASE_TOKENIZE],
+                  vision = out->phase_ns[PL_PHASE_VISION];
+
+    return (tokenize > 0 ? tokenize : 0) + (vision > 0 ? vision : 0);
+}
+
 /* The model alone, with s->ids as what it reads. */
 static enum pl_status plain_trial(struct llm_state *s, struct llm_arm *arm, int64_t tokens,
                                   struct times *t, struct pl_trial_result *out, struct pl_fault *f)
 {
     struct llm_model *m = arm->model;
     const struct pl_arch *a = &pl_model_info(m->model)->arch;
-    int64_t tokenize = out->phase_ns[PL_PHASE_TOKENIZE];
-    int64_t begun = t->start + (tokenize > 0 ? tokenize : 0);
+    int64_t begun = t->start + before_prompt(out);
     enum pl_status st = PL_OK;
 
     pl_session_reset(m->session);
@@ -346,38 +376,71 @@ static enum pl_status prepare(struct llm_state *s, struct llm_arm *arm, int64_t 
     return st ? fault(f, st, PL_FAULT_RUNNER) : PL_OK;
 }
 
-/* On m->session, which is the arm's. */
+/* What the model reads of a sample: s->ids, and behind eyes its embeddings. *n: the prompt's rows.
+ */
+static enum pl_status read_sample(struct llm_state *s, struct llm_model *m,
+                                  const struct pl_trial_request *q, struct llm_look *times,
+                                  int64_t *n, struct pl_fault *f)
+{
+    const int32_t vocab = pl_model_info(m->model)->arch.vocab;
+    enum pl_status st;
+
+    m->eyes.n = 0;
+    memset(times, 0, sizeof(*times));
+    times->tokenize = times->vision = -1;
+    *n = q->context;
+    if (!llm_asks(q->sample))
+        return llm_sample_ids(s, m->tokenizer, &m->no_tokenizer, vocab, q->sample, q->context,
+                              &times->tokenize, f);
+    if (!m->tokenizer)
+        st = pl_fail(&f->err, PL_ENOENT, "%s", m->no_tokenizer.text);
+    else
+        st = llm_look(&m->eyes, m->model, m->tokenizer, q->sample, &s->ids, times, &f->err);
+    *n = (int64_t)m->eyes.n;
+    return st ? fault(f, st, PL_FAULT_DATA) : PL_OK;
+}
+
+/* Hashes tell inputs apart: of a scene not by its question alone. The answer, which is scored. */
+static enum pl_status finish_scene(struct llm_state *s, const struct llm_model *m,
+                                   const struct times *t, struct pl_trial_result *out,
+                                   struct pl_fault *f)
+{
+    const size_t hidden = (size_t)pl_model_info(m->model)->arch.hidden;
+    enum pl_status st;
+
+    out->ids_hash = pl_hash64(out->ids_hash, m->eyes.rows, m->eyes.n_rows * hidden * sizeof(float));
+    st = llm_answer(m->tokenizer, out->tokens, (size_t)t->said, &s->text, &f->err);
+    if (st)
+        return fault(f, st, PL_FAULT_RUNNER);
+    out->text = s->text.data ? s->text.data : "";
+    out->text_len = s->text.len;
+    return PL_OK;
+}
+
+/* On m->session, which is the arm's; the prompt is there. */
 static enum pl_status run_trial(struct llm_state *s, struct llm_arm *arm, int64_t tokens,
                                 const struct pl_trial_request *q, struct pl_trial_result *out,
                                 struct pl_fault *f)
 {
     struct llm_model *m = arm->model;
-    struct times t = {0, 0, 0, 0, 0};
+    struct times t = {.start = 0};
     bool drafts = arm->draft && !s->prefill_only;
-    int64_t tokenize = -1;
-    enum pl_status st;
+    enum pl_status st = llm_prune_begin(&arm->pruned, &s->ids, &m->eyes, &f->err);
 
-    (void)pl_host_reset_peak();
-
-    st = llm_sample_ids(s, m->tokenizer, &m->no_tokenizer, pl_model_info(m->model)->arch.vocab,
-                        q->sample, q->context, &tokenize, f);
-    if (st)
-        return st;
-    st = llm_prune_begin(&arm->pruned, &s->ids, &f->err);
     if (st)
         return fault(f, st, PL_FAULT_DATA);
-    pl_trial_result_init(out);
-    out->prompt_tokens = (uint32_t)q->context;
-    out->phase_ns[PL_PHASE_TOKENIZE] = tokenize;
-    /* The trial began a tokenisation ago; looking the text up is no part of it. */
-    t.start = pl_now_ns() - (tokenize > 0 ? tokenize : 0);
+    /* The trial began a tokenisation and a look ago; finding the text is no part of it, nor is
+     * making room for a prompt that is longer than was foreseen. */
+    t.start = pl_now_ns() - before_prompt(out);
     st = drafts ? llm_draft_trial(s, arm, tokens, t.start, out, f)
                 : plain_trial(s, arm, tokens, &t, out, f);
     if (st)
         return st;
     llm_measure_bytes(m, &m->session, 1, drafts, out);
     st = check_numbers(s, m, out, f);
-    if (!st && !drafts)
+    if (!st && m->eyes.n)
+        st = finish_scene(s, m, &t, out, f);
+    else if (!st && !drafts)
         llm_quality(s, m, q, out);
     return st;
 }
@@ -387,17 +450,29 @@ enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct p
 {
     struct llm_state *s = state;
     struct llm_arm *arm = find_arm(s, q->arm);
-    int64_t tokens = s->prefill_only ? 1 : q->tokens ? q->tokens : s->tokens;
+    int64_t tokens = s->prefill_only ? 1 : q->tokens ? q->tokens : s->tokens, n;
+    struct llm_look look;
     enum pl_status st;
 
     if (!arm || s->tokens < 1)
         return fault(f, pl_fail(&f->err, PL_EUSAGE, "arm %s is not loaded", q->arm),
                      PL_FAULT_RUNNER);
+    const bool asks = llm_asks(q->sample);
     if (arm->sequences.all > 1)
         return llm_batch_trial(s, arm, q, out, f);
-    st = prepare(s, arm, q->context, tokens, f);
+    st = asks ? PL_OK : prepare(s, arm, q->context, tokens, f);
     if (st)
         return st;
+    (void)pl_host_reset_peak();
+    st = read_sample(s, arm->model, q, &look, &n, f);
+    if (!st && asks) /* now its length is known; a session as long as was foreseen is there */
+        st = prepare(s, arm, n, tokens, f);
+    if (st)
+        return st;
+    pl_trial_result_init(out);
+    out->prompt_tokens = (uint32_t)n;
+    out->phase_ns[PL_PHASE_TOKENIZE] = look.tokenize;
+    out->phase_ns[PL_PHASE_VISION] = look.vision;
     llm_prune_swap(&arm->pruned, arm->model);
     st = run_trial(s, arm, tokens, q, out, f);
     llm_prune_swap(&arm->pruned, arm->model);
