@@ -73,8 +73,10 @@ struct pl_draft_model_opts {
     size_t max_text;            /* most generated tokens that it is ever told */
     double temperature;         /* > 0: draws, and fills q */
     uint64_t key;
-    const int32_t *masked;
+    const int32_t *masked; /* copied, like eos */
     size_t n_masked;
+    const int32_t *eos; /* behind one of these it drafts no more */
+    size_t n_eos;
     int tap;   /* ≥ 0: that tap's states travel with the draft: the one that chose each id, */
     bool lead; /* or the one before it */
 };

@@ -19,6 +19,8 @@ struct drafter {
     size_t at;
     float *row; /* [max_text + 1][hidden]: row t chose id t of the text; NULL without a tap */
     bool lead;
+    int32_t eos[PL_ACCEPT_MAX_MASKED];
+    size_t n_eos;
 };
 
 static void model_free(void *state)
@@ -57,6 +59,8 @@ enum pl_status pl_draft_model_new(const struct pl_draft_model_opts *o, void **ou
                           .capacity = pl_session_capacity(o->session),
                           .tap = o->tap,
                           .lead = o->lead};
+    for (size_t i = 0; i < o->n_eos && i < PL_ACCEPT_MAX_MASKED; i++)
+        d->eos[d->n_eos++] = o->eos[i];
     d->rule = (struct pl_accept_rule){
         .temperature = o->temperature, .key = o->key, .masked = masked, .n_masked = o->n_masked};
     d->fed = calloc(o->max_text + 1, sizeof(*d->fed));
@@ -114,6 +118,15 @@ static enum pl_status feed(struct drafter *d, const int32_t *ids, size_t n, stru
     return PL_OK;
 }
 
+/* Whether the draft ends in an end of sequence. */
+static bool ended(const struct drafter *d, const struct pl_draft *out)
+{
+    for (size_t i = 0; i < d->n_eos; i++)
+        if (out->ids[out->n - 1] == d->eos[i])
+            return true;
+    return false;
+}
+
 static bool has_room(const struct drafter *d, size_t n)
 {
     return d->n_fed + n <= d->max_text && d->prompt + d->n_fed + n <= d->capacity;
@@ -159,7 +172,7 @@ static enum pl_status model_run_ahead(void *state, bool (*stop)(void *arg), void
     out->n = 0;
     out->tree = out->has_q = false;
     st = propose(d, 0, out, err);
-    while (!st && out->n < most && has_room(d, 1) && !stop(arg)) {
+    while (!st && out->n < most && !ended(d, out) && has_room(d, 1) && !stop(arg)) {
         st = feed(d, &out->ids[out->n - 1], 1, err);
         if (!st)
             st = propose(d, out->n, out, err);
@@ -189,7 +202,7 @@ static enum pl_status model_draft(void *state, const struct pl_verified *text, s
     st = feed(d, ids + same, text->n - same, err);
     while (!st && out->n < want) {
         st = propose(d, text->n + out->n, out, err);
-        if (st || out->n == want || !has_room(d, 1))
+        if (st || out->n == want || ended(d, out) || !has_room(d, 1))
             break;
         st = feed(d, &out->ids[out->n - 1], 1, err);
     }

@@ -32,7 +32,7 @@ struct pl_spec {
     uint64_t seed;
     atomic_bool stop;
     /* written by the drafter's lane, read after it was waited for */
-    int64_t d_begin, d_ready, d_end;
+    int64_t d_look, d_begin, d_ready, d_end;
 };
 
 static size_t most_drafted(const struct pl_spec_opts *o)
@@ -202,10 +202,14 @@ static enum pl_status beside(void *arg, struct pl_err *err)
 {
     struct pl_spec *s = arg;
     struct pl_prompt p = drafter_prompt(s);
-    enum pl_status st;
+    enum pl_status st = PL_OK;
 
-    s->d_begin = s->d_ready = pl_now_ns();
-    st = s->o.ops->begin(s->o.drafter, &p, err);
+    s->d_look = s->d_begin = s->d_ready = s->d_end = pl_now_ns();
+    if (s->q->look)
+        st = s->q->look(s->q->look_user, &p, err);
+    s->d_begin = s->d_ready = s->d_end = pl_now_ns();
+    if (!st)
+        st = s->o.ops->begin(s->o.drafter, &p, err);
     s->d_ready = s->d_end = pl_now_ns();
     if (!st)
         st = s->o.ops->run_ahead(s->o.drafter, must_stop, s, s->most, &s->sent, err);
@@ -274,6 +278,8 @@ static enum pl_status begin_overlapped(struct pl_spec *s, struct pl_err *err)
         st = st ? st : st3;
     }
     lap(s, PL_SPEC_WAIT);
+    if (s->q->look)
+        add_span(s, 1, PL_SPEC_D_VISION, s->d_look, s->d_begin);
     add_span(s, 1, PL_SPEC_D_PREFILL, s->d_begin, s->d_ready);
     add_span(s, 1, PL_SPEC_D_DECODE, s->d_ready, s->d_end);
     if (st)
@@ -300,9 +306,15 @@ static enum pl_status begin_in_turn(struct pl_spec *s, struct pl_err *err)
     s->draft.n = 0;
     if (st)
         return st;
-    st = s->o.ops->begin(s->o.drafter, &p, err);
+    if (s->q->look)
+        st = s->q->look(s->q->look_user, &p, err);
+    int64_t looked = pl_now_ns();
+    if (!st)
+        st = s->o.ops->begin(s->o.drafter, &p, err);
     if (s->o.ops->lane) {
-        add_span(s, 1, PL_SPEC_D_PREFILL, s->mark, pl_now_ns());
+        if (s->q->look)
+            add_span(s, 1, PL_SPEC_D_VISION, s->mark, looked);
+        add_span(s, 1, PL_SPEC_D_PREFILL, looked, pl_now_ns());
         lap(s, PL_SPEC_WAIT);
     }
     return st;

@@ -34,6 +34,7 @@ enum pl_spec_phase {
     PL_SPEC_VERIFY,
     PL_SPEC_DECODE,
     PL_SPEC_WAIT,      /* for the other lane, and what is left between phases */
+    PL_SPEC_D_VISION,  /* what the drafter's prompt is made of */
     PL_SPEC_D_PREFILL, /* the drafter's own model */
     PL_SPEC_D_DECODE,
     PL_SPEC_PHASES
@@ -84,8 +85,11 @@ struct pl_spec_request {
     const float *embeds;
     size_t n_prompt;
     struct pl_prompt drafter_prompt; /* n 0: the verifier's */
-    size_t tokens;                   /* ≥ 1 */
-    const int32_t *eos;              /* generation ends behind one of these */
+    /* Makes the drafter's prompt, in the drafter's lane; NULL: it is the one above. */
+    enum pl_status (*look)(void *user, struct pl_prompt *out, struct pl_err *err);
+    void *look_user;
+    size_t tokens;      /* ≥ 1 */
+    const int32_t *eos; /* generation ends behind one of these */
     size_t n_eos;
     uint64_t key;     /* sampling: of this request's draws, beside the rule's */
     int64_t start_ns; /* of pl_now_ns: what times are counted from */

@@ -51,6 +51,27 @@ def check_file(path):
     return names
 
 
+def pair(tmp):
+    """The trained pair under the published names: every arm says what the verifier alone says."""
+    path, out = os.path.join(tmp, "pair.h5"), os.path.join(tmp, "pair")
+    p = run("run", os.path.join(SOURCE, "examples/sweeps/pair-drafting.yaml"), "--samples", "2", "-o", path, ok=(0, 2, 4))
+    if p.returncode != 0 and "FFmpeg" in p.stderr:
+        return  # a build without a decoder of clips
+    assert p.returncode == 0, p.stderr
+    run("verify", path)
+    f = h5py.File(path)
+    names, tokens, t = list(f["axes/arm"].asstr()), f["tokens"][:], f["trials"][:]
+    assert {"vl_baseline", "L1+VL", "L4+VL", "L5F_decode", "B1_decode", "L4+VL-g16"} <= set(names)
+    for arm, name in enumerate(names):
+        assert (tokens[arm] == tokens[names.index("vl_baseline")]).all(), name
+        if name not in ("vl_baseline", "B1_decode"):
+            assert (t[arm]["d_vision_ms"] > 0).all() and (t[arm]["d_prefill_ms"] > 0).all(), name
+    run("report", path, "-o", out)
+    for r in rows(out, "acceptance"):
+        assert r["divergent"] == 0 and (r["acceptance_rate"] > 0.2 or r["arm"] == "B1_decode"), r
+    assert os.path.exists(os.path.join(out, "published/e2e_wallclock.json"))
+
+
 def main():
     with tempfile.TemporaryDirectory() as tmp:
         path, out = os.path.join(tmp, "d.h5"), os.path.join(tmp, "out")
@@ -86,6 +107,7 @@ def main():
         assert "gamma" in p.stderr and "1 to 255" in p.stderr, p.stderr
         p = run("validate", sweep, "--set", "models.tiny.path=" + os.path.join(SOURCE, "examples/models/small-gpt2"), ok=(2,))
         assert "vocabulary" in p.stderr, p.stderr
+        pair(tmp)
         # the simulated engine's drafting arms give the same tables, labelled
         sim = os.path.join(tmp, "sim.yaml")
         with open(sim, "w") as f:

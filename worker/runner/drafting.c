@@ -112,6 +112,8 @@ static enum pl_status make_model_drafter(struct pl_drafting *d, const struct pl_
                                            .key = o->seed + 1,
                                            .masked = o->masked,
                                            .n_masked = o->n_masked,
+                                           .eos = o->drafter_eos,
+                                           .n_eos = o->n_drafter_eos,
                                            .tap = o->draft->adapter ? 0 : -1,
                                            .lead = d->ahead};
     d->ops = &pl_draft_model;

@@ -24,6 +24,8 @@ struct pl_drafting_opts {
     size_t max_drafter_prompt;         /* 0: max_prompt */
     const int32_t *masked;             /* EOS that may not come */
     size_t n_masked;
+    const int32_t *drafter_eos; /* where the drafter ends; n 0: nowhere */
+    size_t n_drafter_eos;
     uint64_t seed; /* of sampling */
 };
 

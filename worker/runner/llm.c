@@ -268,6 +268,9 @@ static enum pl_status llm_describe(void *state, const json_t *q, json_t *answer,
         tokenizer = tokenizer_name(&e, &info.arch, data, warnings, errors);
         if (llm_draft_describe(q, &info.arch, tokens, &draft, &err))
             say(errors, err.text);
+        json_t *reads = json_object_get(answer, "reads");
+        if (reads && draft.reads)
+            say(reads, draft.reads);
     }
     if (json_object_update_new(
             answer,

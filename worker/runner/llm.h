@@ -83,6 +83,7 @@ struct llm_arm {
     struct pl_draft_opts draft_opts; /* borrows from draft */
     struct llm_model *drafter;       /* NULL: drafts without a model */
     struct pl_drafting *drafting;    /* made for the largest context */
+    int64_t own_prompt, own_room;    /* scenes: the drafter's prompt, and what it has room for */
     struct llm_pruned pruned;
     bool fresh;
     struct llm_arm *next;
@@ -142,6 +143,7 @@ struct llm_draft_info {
     int64_t max_rounds, weights_bytes, kv_bytes_per_token; /* of the drafter; 0: none */
     int32_t layers;
     bool synthetic;
+    const char *reads; /* of a scene: "events", "video"; NULL: nothing */
 };
 /* From a `describe` request. Without a draft: all 0. */
 PL_MUST_CHECK
@@ -155,10 +157,15 @@ enum pl_status llm_draft_arm(struct llm_state *s, struct llm_arm *a, const json_
 PL_MUST_CHECK
 enum pl_status llm_draft_ready(const struct llm_state *s, struct llm_arm *a, int64_t context,
                                int64_t tokens, struct pl_err *err);
-/* s->ids is the prompt. The model's `first` and `step` hold the first and last logits then. */
+/* A question about a scene, before llm_draft_ready: how long the drafter's prompt is. */
+PL_MUST_CHECK
+enum pl_status llm_draft_scene(struct llm_arm *a, const json_t *sample, struct pl_err *err);
+/* s->ids is the prompt, or of a scene what the model's eyes saw. The model's `first` and `step`
+ * hold the first and last logits then. */
 PL_MUST_CHECK
 enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t tokens,
-                               int64_t start_ns, struct pl_trial_result *out, struct pl_fault *f);
+                               const json_t *sample, int64_t start_ns, struct pl_trial_result *out,
+                               struct pl_fault *f);
 
 /* Adds the scores of a finished trial; takes its session's generated tokens back. s->ids is the
  * prompt. */

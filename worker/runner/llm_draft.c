@@ -61,6 +61,11 @@ enum pl_status llm_draft_describe(const json_t *q, const struct pl_arch *verifie
     out->weights_bytes = info.weights_bytes;
     out->kv_bytes_per_token = pl_arch_kv_bytes_per_token(&info.arch, pl_entry_kv(&e, info.dtype));
     out->synthetic = info.random;
+    out->reads = llm_reads(&info.vision);
+    if (llm_asks(json_object_get(q, "sample")) && !out->reads)
+        return pl_fail(err, PL_EUNSUPPORTED,
+                       "draft.model: %s reads text alone: it cannot draft for a scene",
+                       info.arch.name);
     st = pl_drafting_check(&o, verifier, &info.arch, err);
     return st ? st : check_pieces(&o, q, e.path, verifier, &info.arch, err);
 }
@@ -106,10 +111,15 @@ enum pl_status llm_draft_ready(const struct llm_state *s, struct llm_arm *a, int
         .n_masked = s->stop_at_eos ? 0 : a->model->n_eos,
         .seed = s->seed};
 
-    if (pl_drafting_fits(a->drafting, (size_t)context, (size_t)tokens))
+    if (pl_drafting_fits(a->drafting, (size_t)context, (size_t)tokens) &&
+        a->own_prompt <= a->own_room)
         return PL_OK;
+    a->own_room = a->own_prompt > context ? a->own_prompt : context;
+    o.max_drafter_prompt = (size_t)a->own_room;
     if (a->drafter) {
         o.drafter = a->drafter->model;
+        o.drafter_eos = a->drafter->eos;
+        o.n_drafter_eos = s->stop_at_eos ? a->drafter->n_eos : 0;
         o.drafter_kv = pl_entry_kv(&a->drafter->entry, pl_model_info(a->drafter->model)->dtype);
     }
     pl_drafting_free(a->drafting);
@@ -118,10 +128,11 @@ enum pl_status llm_draft_ready(const struct llm_state *s, struct llm_arm *a, int
 }
 
 static const enum pl_phase phases[PL_SPEC_PHASES] = {
-    [PL_SPEC_PREFILL] = PL_PHASE_PREFILL,     [PL_SPEC_DRAFT] = PL_PHASE_DRAFT,
-    [PL_SPEC_ADAPTER] = PL_PHASE_ADAPTER,     [PL_SPEC_VERIFY] = PL_PHASE_VERIFY,
-    [PL_SPEC_DECODE] = PL_PHASE_DECODE,       [PL_SPEC_WAIT] = PL_PHASE_WAIT,
-    [PL_SPEC_D_PREFILL] = PL_PHASE_D_PREFILL, [PL_SPEC_D_DECODE] = PL_PHASE_D_DECODE};
+    [PL_SPEC_PREFILL] = PL_PHASE_PREFILL,   [PL_SPEC_DRAFT] = PL_PHASE_DRAFT,
+    [PL_SPEC_ADAPTER] = PL_PHASE_ADAPTER,   [PL_SPEC_VERIFY] = PL_PHASE_VERIFY,
+    [PL_SPEC_DECODE] = PL_PHASE_DECODE,     [PL_SPEC_WAIT] = PL_PHASE_WAIT,
+    [PL_SPEC_D_VISION] = PL_PHASE_D_VISION, [PL_SPEC_D_PREFILL] = PL_PHASE_D_PREFILL,
+    [PL_SPEC_D_DECODE] = PL_PHASE_D_DECODE};
 
 static void add_session(const struct pl_session *v, struct pl_trial_result *out)
 {
@@ -167,12 +178,52 @@ static void fill(struct llm_state *s, struct llm_arm *a, const struct pl_spec_re
     add_session(pl_drafting_drafter(a->drafting), out);
 }
 
+enum pl_status llm_draft_scene(struct llm_arm *a, const json_t *sample, struct pl_err *err)
+{
+    enum pl_status st;
+
+    a->own_prompt = 0;
+    if (!a->drafter)
+        return PL_OK;
+    if (!a->drafter->tokenizer)
+        return pl_fail(err, PL_ENOENT, "the drafter: %s", a->drafter->no_tokenizer.text);
+    st = llm_prompt_length(&pl_model_info(a->drafter->model)->vision, a->drafter->tokenizer, sample,
+                           &a->own_prompt, err);
+    return st ? pl_err_prefix(err, st, "the drafter") : PL_OK;
+}
+
+/* The drafter's look at a scene, in its own lane. */
+struct look {
+    struct llm_model *drafter;
+    const json_t *sample;
+    struct pl_ids ids;
+};
+
+static enum pl_status look(void *user, struct pl_prompt *out, struct pl_err *err)
+{
+    struct look *l = user;
+    struct llm_model *d = l->drafter;
+    struct llm_look times;
+    enum pl_status st = llm_look(&d->eyes, d->model, d->tokenizer, l->sample, &l->ids, &times, err);
+
+    if (st)
+        return st;
+    *out = (struct pl_prompt){.embeds = d->eyes.embeds, .n = d->eyes.n};
+    return PL_OK;
+}
+
 enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t tokens,
-                               int64_t start_ns, struct pl_trial_result *out, struct pl_fault *f)
+                               const json_t *sample, int64_t start_ns, struct pl_trial_result *out,
+                               struct pl_fault *f)
 {
     struct llm_model *m = a->model;
-    const struct pl_spec_request q = {.ids = s->ids.ids,
-                                      .n_prompt = s->ids.n,
+    const bool scene = m->eyes.n > 0;
+    struct look seen = {.drafter = a->drafter, .sample = sample};
+    const struct pl_spec_request q = {.ids = scene ? NULL : s->ids.ids,
+                                      .embeds = scene ? m->eyes.embeds : NULL,
+                                      .n_prompt = scene ? m->eyes.n : s->ids.n,
+                                      .look = scene && a->drafter ? look : NULL,
+                                      .look_user = &seen,
                                       .tokens = (size_t)tokens,
                                       .eos = m->eos,
                                       .n_eos = s->stop_at_eos ? m->n_eos : 0,
@@ -182,6 +233,7 @@ enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t t
     struct pl_spec_result r;
     enum pl_status st = pl_drafting_generate(a->drafting, &q, &r, &f->err);
 
+    pl_ids_release(&seen.ids);
     if (st)
         return pl_fault_set(f, st,
                             st == PL_ERANGE    ? PL_FAULT_CONTEXT
@@ -189,7 +241,7 @@ enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t t
                                                : PL_FAULT_RUNNER);
     fill(s, a, &r, out);
     for (int32_t l = 0; l < pl_model_info(m->model)->arch.layers; l++)
-        m->kv_len[l] = (uint32_t)s->ids.n;
+        m->kv_len[l] = (uint32_t)q.n_prompt;
     memcpy(m->first, r.first_logits, (size_t)pl_model_info(m->model)->arch.vocab * sizeof(float));
     memcpy(m->step, r.last_logits, (size_t)pl_model_info(m->model)->arch.vocab * sizeof(float));
     out->kv_len = m->kv_len;
@@ -197,7 +249,7 @@ enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t t
     if (a->drafter) {
         out->layers_draft = (uint32_t)pl_model_info(a->drafter->model)->arch.layers;
         for (uint32_t l = 0; l < out->layers_draft; l++)
-            a->drafter->kv_len[l] = (uint32_t)s->ids.n;
+            a->drafter->kv_len[l] = scene ? (uint32_t)a->drafter->eyes.n : (uint32_t)s->ids.n;
         out->kv_len_draft = a->drafter->kv_len;
     }
     out->synthetic = m->entry.random || (a->drafter && a->drafter->entry.random);

@@ -432,10 +432,15 @@ static enum pl_status run_trial(struct llm_state *s, struct llm_arm *arm, int64_
     /* The trial began a tokenisation and a look ago; finding the text is no part of it, nor is
      * making room for a prompt that is longer than was foreseen. */
     t.start = pl_now_ns() - before_prompt(out);
-    st = drafts ? llm_draft_trial(s, arm, tokens, t.start, out, f)
+    st = drafts ? llm_draft_trial(s, arm, tokens, q->sample, t.start, out, f)
                 : plain_trial(s, arm, tokens, &t, out, f);
     if (st)
         return st;
+    if (drafts) { /* with EOS kept back, all of it is the answer */
+        t.said = out->generated;
+        for (size_t i = 0; s->stop_at_eos && t.said && i < m->n_eos; i++)
+            t.said -= out->tokens[t.said - 1] == m->eos[i];
+    }
     llm_measure_bytes(m, &m->session, 1, drafts, out);
     st = check_numbers(s, m, out, f);
     if (!st && m->eyes.n)
@@ -465,6 +470,10 @@ enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct p
         return st;
     (void)pl_host_reset_peak();
     st = read_sample(s, arm->model, q, &look, &n, f);
+    if (!st && asks && arm->draft && !s->prefill_only) {
+        st = llm_draft_scene(arm, q->sample, &f->err);
+        st = st ? fault(f, st, PL_FAULT_DATA) : PL_OK;
+    }
     if (!st && asks) /* now its length is known; a session as long as was foreseen is there */
         st = prepare(s, arm, n, tokens, f);
     if (st)

@@ -86,7 +86,7 @@ int64_t llm_describe_scene(const json_t *q, const struct pl_entry *e,
                            const struct pl_model_info *info, int64_t tokens, json_t *answer,
                            json_t *errors)
 {
-    const json_t *sample = json_object_get(q, "sample"), *arm = json_object_get(q, "arm"), *draft;
+    const json_t *sample = json_object_get(q, "sample"), *arm = json_object_get(q, "arm");
     const char *reads = llm_reads(&info->vision);
     struct pl_tokenizer *t = NULL;
     struct pl_err err = {""};
@@ -94,10 +94,6 @@ int64_t llm_describe_scene(const json_t *q, const struct pl_entry *e,
 
     if (!llm_asks(sample))
         return 0;
-    draft = json_object_get(arm, "draft");
-    if (draft && !json_is_null(draft))
-        json_array_append_new(errors,
-                              json_string("draft: this runner's engine cannot do it on scenes"));
     if (pl_json_get_i64(arm, "batch", 1) != 1 || pl_json_get_i64(arm, "concurrency", 1) != 1)
         json_array_append_new(
             errors,
