@@ -399,6 +399,7 @@ static enum pl_status read_sweep(struct pl_dataset *d, struct pl_err *err)
 
     d->seed = (uint64_t)pl_json_get_i64(sweep, "seed", 1);
     d->delta = pl_json_get_f64(measure, "noise", 0.01);
+    d->measures_energy = json_is_true(json_object_get(measure, "energy"));
     d->caches_vision =
         json_is_true(json_object_get(json_object_get(sweep, "data"), "cache_vision"));
     d->prefill_mode = strcmp(pl_json_get_str(measure, "mode", "e2e"), "prefill") == 0;
@@ -449,6 +450,13 @@ static enum pl_status read_logs(struct loader *l)
     enum pl_status st = read_workers(l);
     if (st == PL_OK)
         st = read_ceilings(l);
+    if (st == PL_OK)
+        st = pl_reader_log(d->reader, PL_LOG_ENERGY, &records, &d->n_energy,
+                           &d->overflow[PL_LOG_ENERGY], l->err);
+    if (st == PL_OK) {
+        d->energy = records;
+        records = NULL;
+    }
     if (st == PL_OK)
         st = pl_reader_log(d->reader, PL_LOG_SESSIONS, &records, &d->n_session_events,
                            &d->overflow[PL_LOG_SESSIONS], l->err);
@@ -556,6 +564,7 @@ void pl_dataset_free(struct pl_dataset *d)
     free(d->sessions);
     free(d->workers);
     free(d->ceilings);
+    free(d->energy);
     free(d->path);
     pl_reader_free(d->reader);
     free(d);

@@ -103,6 +103,9 @@ struct pl_dataset {
     struct pl_log_session *sessions;
     struct pl_log_worker *workers;
     struct pl_log_ceiling *ceilings;
+    struct pl_log_energy *energy; /* bursts */
+    uint32_t n_energy;
+    bool measures_energy; /* measure.energy */
     uint32_t n_failures, n_session_events, n_workers, n_ceilings;
     uint64_t overflow[PL_LOG_KINDS];
 };

@@ -327,6 +327,11 @@ void pl_report_html(const struct pl_report *r, const char *dir, struct pl_out *o
     figure(r, PL_FIGURE_CONTEXT_SCALING, dir, o);
     table(r, PL_TABLE_CONTEXT_SCALING, o);
     pl_out_text(o, "</section>\n");
+    if (r->tables[PL_TABLE_ENERGY].n_rows) {
+        section(o, "energy", "Energy");
+        table(r, PL_TABLE_ENERGY, o);
+        pl_out_text(o, "</section>\n");
+    }
     if (r->tables[PL_TABLE_ACCEPTANCE].n_rows) {
         section(o, "drafting", "Drafting");
         table(r, PL_TABLE_ACCEPTANCE, o);

@@ -147,6 +147,7 @@ enum pl_status pl_table_warnings(const struct pl_dataset *d, const struct pl_spe
             about_quality(d, a, c, t);
             st = about_series(d, a, c, t, err);
         }
+    pl_warn_energy(d, t);
     about_outliers(outliers, t);
     return st;
 }

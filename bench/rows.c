@@ -44,7 +44,7 @@ static void create(const struct options *o, const struct pl_shape *shape)
                                    .sample_id_len = 12,
                                    .sweep_text = "bench",
                                    .resolved = "{}",
-                                   .log_capacity = {8, 8, 8, 8, 8, 8}};
+                                   .log_capacity = {8, 8, 8, 8, 8, 8, 8}};
     char sha[65];
     snprintf(sha, sizeof sha, "%064d", 0);
     spec.sha256 = sha;

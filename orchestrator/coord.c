@@ -55,6 +55,7 @@ void pl_coord_free(struct pl_coord *c)
 {
     if (!c)
         return;
+    free(c->bursts.done);
     free(c->members);
     free(c->job_text);
     free(c->bits);
@@ -273,7 +274,7 @@ static void joining(struct pl_coord *c, int64_t now)
     if (!all && now - c->phase_since < c->o.join_ns)
         return;
     pl_sched_count(c->o.sched, &n);
-    if (n.left == 0) { /* a resume with nothing to do needs nobody */
+    if (n.left == 0 && !pl_coord_energy_left(c)) { /* a resume with nothing to do needs nobody */
         finish(c, now);
         return;
     }
@@ -297,9 +298,12 @@ static void running(struct pl_coord *c, int64_t now)
     pl_sched_count(c->o.sched, &n);
     if (c->phase != COORD_RUNNING)
         return;
-    if (n.left == 0)
-        finish(c, now);
-    else if (c->o.max_fails >= 0 && n.failed > (uint64_t)c->o.max_fails)
+    if (n.left == 0) {
+        if (!pl_coord_energy(c))
+            finish(c, now);
+        return;
+    }
+    if (c->o.max_fails >= 0 && n.failed > (uint64_t)c->o.max_fails)
         pl_coord_fail(c, n.done ? 3 : 4, "%llu trials failed, more than --max-fails %lld",
                       (unsigned long long)n.failed, (long long)c->o.max_fails);
     else if (pl_sched_stuck(c->o.sched))

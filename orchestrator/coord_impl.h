@@ -38,6 +38,12 @@ struct pl_coord {
     uint8_t *bits; /* of a LEASE message */
     bool log_warned;
     unsigned failures_said;
+    struct {        /* measure.energy */
+        bool *done; /* [arms][contexts]; NULL: not looked up yet */
+        size_t next;
+        uint32_t slot; /* whose burst it is, once given */
+        bool given, said;
+    } bursts;
 };
 
 /* coord.c */
@@ -53,6 +59,11 @@ void pl_coord_join(struct pl_coord *c, int64_t now, bool all_there);
 void pl_coord_grant(struct pl_coord *c, uint32_t slot, int64_t now);
 void pl_coord_lost(struct pl_coord *c, uint32_t slot);
 json_t *pl_coord_workers(const struct pl_coord *c, int64_t now); /* for the status file */
+/* coord_energy.c */
+bool pl_coord_energy_left(struct pl_coord *c); /* bursts are wanted and not done */
+/* Gives the next burst to somebody who waits; false: there is none, or nobody to do it. */
+bool pl_coord_energy(struct pl_coord *c);
+void pl_coord_burst(struct pl_coord *c, uint32_t slot, const struct pl_msg_burst *in);
 /* coord_log.c */
 void pl_coord_log(struct pl_coord *c, enum pl_log_kind kind, const void *record);
 void pl_coord_log_session(struct pl_coord *c, bool end, int exit_code);

@@ -361,6 +361,9 @@ void pl_coord_hear(struct pl_coord *c, uint32_t slot, const void *buf, size_t n,
     case PL_MSG_CEILING:
         ceiling(c, slot, buf);
         break;
+    case PL_MSG_BURST:
+        pl_coord_burst(c, slot, buf);
+        break;
     case PL_MSG_DONE:
         block_done(c, slot, buf);
         break;

@@ -28,6 +28,7 @@ static void log_capacities(const struct pl_plan *plan, uint32_t out[PL_LOG_KINDS
     out[PL_LOG_BLOCKS] = clamp(plan->n_blocks * 2 + 1024, 1024, 1u << 20);
     out[PL_LOG_FAILURES] = clamp(rows * 2, 64, 1u << 13);
     out[PL_LOG_CEILINGS] = 4096;
+    out[PL_LOG_ENERGY] = clamp((uint64_t)plan->shape.arms * plan->shape.contexts, 16, 1u << 16);
 }
 
 enum pl_status pl_session_create(const char *path, const struct pl_sweep *sweep,

@@ -215,6 +215,8 @@ const struct pl_sweep_key pl_sweep_keys[] = {
      "node for real engines on the CPU, else none", "node: one trial at a time on a node"},
     {MEASURE, "quality", PL_KEY_INT, 0, 4096, NULL, "32", "tokens", PL_FOR_ALL, NULL,
      "of the text behind the prompt, scored after each timed trial; 0: none"},
+    {MEASURE, "energy", PL_KEY_BOOL, 0, 0, NULL, "false", "", PL_FOR_ALL, NULL,
+     "after the grid, at least 10 s of nothing but each arm × context, for its energy"},
     {MEASURE, "noise", PL_KEY_FLOAT, 0, 1, NULL, "0.01", "fraction", PL_FOR_ALL, NULL,
      "δ of the verdicts: a difference below it is called small"},
 };

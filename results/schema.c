@@ -173,6 +173,16 @@ static const struct field ceiling_fields[] = {
     FIELD(pl_log_ceiling, unix_ns, I64),    FIELD(pl_log_ceiling, read_bytes_per_s, F64),
     FIELD(pl_log_ceiling, flop_per_s, F64), FIELD(pl_log_ceiling, kind, STR)};
 
+static const struct field energy_fields[] = {
+    FIELD(pl_log_energy, used, U8),       FIELD(pl_log_energy, synthetic, U8),
+    FIELD(pl_log_energy, session, U16),   FIELD(pl_log_energy, arm, U32),
+    FIELD(pl_log_energy, context, U32),   FIELD(pl_log_energy, worker, U32),
+    FIELD(pl_log_energy, sequences, U32), FIELD(pl_log_energy, readings, U32),
+    FIELD(pl_log_energy, trials, U64),    FIELD(pl_log_energy, tokens, U64),
+    FIELD(pl_log_energy, unix_ns, I64),   FIELD(pl_log_energy, seconds, F64),
+    FIELD(pl_log_energy, joules, F64),    FIELD(pl_log_energy, source, STR),
+    FIELD(pl_log_energy, absent, STR)};
+
 hid_t pl_h5_log_type(enum pl_log_kind k)
 {
     static const struct {
@@ -183,7 +193,8 @@ hid_t pl_h5_log_type(enum pl_log_kind k)
                          [PL_LOG_LOADS] = {load_fields, COUNT(load_fields)},
                          [PL_LOG_BLOCKS] = {block_fields, COUNT(block_fields)},
                          [PL_LOG_FAILURES] = {failure_fields, COUNT(failure_fields)},
-                         [PL_LOG_CEILINGS] = {ceiling_fields, COUNT(ceiling_fields)}};
+                         [PL_LOG_CEILINGS] = {ceiling_fields, COUNT(ceiling_fields)},
+                         [PL_LOG_ENERGY] = {energy_fields, COUNT(energy_fields)}};
     return compound(pl_log_size(k), t[k].f, t[k].n);
 }
 

@@ -35,7 +35,7 @@ static void test_defaults(void **state)
         "\"baseline\":\"a\",\"grid\":{\"contexts\":[64,16],\"samples\":2,\"repeats\":1},"
         "\"generate\":{\"tokens\":128,\"stop_at_eos\":false,\"temperature\":0.0},"
         "\"measure\":{\"mode\":\"e2e\",\"warmup\":3,\"timeout\":null,\"load_timeout\":null,"
-        "\"exclusive\":\"none\",\"quality\":32,\"noise\":0.01}}");
+        "\"exclusive\":\"none\",\"quality\":32,\"energy\":false,\"noise\":0.01}}");
 }
 
 static void test_everything(void **state)
@@ -74,7 +74,7 @@ static void test_everything(void **state)
         "\"baseline\":\"base\",\"grid\":{\"contexts\":[4],\"samples\":0,\"repeats\":3},"
         "\"generate\":{\"tokens\":8,\"stop_at_eos\":true,\"temperature\":0.0},"
         "\"measure\":{\"mode\":\"prefill\",\"warmup\":0,\"timeout\":5.0,\"load_timeout\":60.5,"
-        "\"exclusive\":\"none\",\"quality\":32,\"noise\":0.02}}");
+        "\"exclusive\":\"none\",\"quality\":32,\"energy\":false,\"noise\":0.02}}");
 }
 
 static void test_exclusive(void **state)

@@ -7,6 +7,7 @@
  *   REQ       I can take a block                 LEASE | WAIT (a LEASE follows later) | FINISH
  *   LOAD      a load happened                    ACK with the load's number
  *   CEILING   what my cores can do at most       –
+ *   BURST     what came of it                    ENERGY: measure this arm × context
  *   FAILURE   a trial or a load failed           ACK: its /failures entry is in the file
  *   PROGRESS  rows written; renews my leases     RENEWED with the same stamp, and REVOKED for a
  * lease not mine any more DONE      I am through with a lease          – OUT       I take no more
@@ -34,6 +35,8 @@
     X(WAIT, wait)                                                                                  \
     X(LOAD, load)                                                                                  \
     X(CEILING, ceiling)                                                                            \
+    X(ENERGY, energy)                                                                              \
+    X(BURST, burst)                                                                                \
     X(FAILURE, failure)                                                                            \
     X(ACK, ack)                                                                                    \
     X(PROGRESS, progress)                                                                          \
@@ -135,6 +138,14 @@ struct __attribute__((packed)) pl_msg_renewed {
 struct __attribute__((packed)) pl_msg_revoked {
     struct pl_msg_head head;
     uint64_t lease;
+};
+struct __attribute__((packed)) pl_msg_energy {
+    struct pl_msg_head head;
+    uint32_t arm, context;
+};
+struct __attribute__((packed)) pl_msg_burst {
+    struct pl_msg_head head;
+    struct pl_log_energy record; /* session, worker: filled by rank 0 */
 };
 struct __attribute__((packed)) pl_msg_done {
     struct pl_msg_head head;

@@ -448,6 +448,11 @@ static void hear(struct pl_worker *w, const void *buf, size_t n)
         else
             w->phase = LAST_WORD;
         break;
+    case PL_MSG_ENERGY: {
+        const struct pl_msg_energy *m = buf;
+        pl_burst_begin(w, m->arm, m->context);
+        break;
+    }
     case PL_MSG_FINISH:
         say_bye(w, 0);
         break;
@@ -466,6 +471,8 @@ static void take_event(struct pl_worker *w, enum pl_runner_event ev, const json_
         pl_block_trial_event(w, ev, answer, reason, text);
     else if (e->state == ENGINE_IDS && w->block.msg)
         pl_trial_ids_event(w, ev, answer, text);
+    else if ((e->state == ENGINE_TRIAL || e->state == ENGINE_IDS) && w->burst.active)
+        pl_burst_event(w, ev, answer, text);
     else if (e->state == ENGINE_CEILINGS)
         pl_trial_ceilings_event(w, ev, answer);
     else
@@ -475,6 +482,8 @@ static void take_event(struct pl_worker *w, enum pl_runner_event ev, const json_
 static void advance(struct pl_worker *w)
 {
     for (int i = 0; i < 64 && pl_block_advance(w); i++)
+        w->busy = true;
+    for (int i = 0; i < 64 && pl_burst_advance(w); i++)
         w->busy = true;
     if (w->going_out)
         go_out(w);

@@ -315,7 +315,8 @@ static void take_result(struct pl_worker *w, const json_t *answer)
         pl_block_fail(w, PL_REASON_GARBAGE, err.text, pl_runner_stderr_tail(e->runner), true);
         return;
     }
-    const uint64_t asked = (uint64_t)w->job->tokens[b->cells.context] * w->job->shape.batch;
+    const uint64_t asked =
+        (uint64_t)w->job->tokens[b->cells.context] * w->job->arms[it->arm].sequences;
     if (w->row.trial->generated > asked) {
         snprintf(why, sizeof why, "generated %" PRIu32 " tokens, %" PRIu64 " were asked for",
                  w->row.trial->generated, asked);

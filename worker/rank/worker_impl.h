@@ -10,6 +10,7 @@
 #include "worker/rank/msg.h"
 #include "worker/rank/node.h"
 #include "worker/rank/order.h"
+#include "worker/rank/rapl.h"
 #include "worker/rank/runner.h"
 #include "worker/rank/worker.h"
 
@@ -82,6 +83,15 @@ struct block {
     uint32_t warm_arm;
 };
 
+/* What measure.energy has this worker do. */
+struct burst {
+    bool active, synthetic;
+    uint32_t arm, context, warm;
+    uint64_t trials, tokens;
+    int64_t began, until, read, unix_ns; /* began 0: warming up */
+    struct pl_rapl rapl;
+};
+
 enum worker_phase { JOINING, ASKING, RUNNING, OUT, LAST_WORD, ENDED, ALONE };
 
 struct pl_worker {
@@ -124,6 +134,7 @@ struct pl_worker {
     int64_t lease_ns, lease_until, last_heard, last_sent;
     bool asked; /* a REQ is out */
     struct block block;
+    struct burst burst;
     struct pl_msg_lease *next; /* granted beforehand */
     struct pl_msg_cell *cells; /* written, not yet reported */
     uint32_t n_cells, cap_cells;
@@ -192,6 +203,14 @@ void pl_block_fail(struct pl_worker *w, enum pl_reason reason, const char *text,
 void pl_block_sample(struct pl_worker *w); /* neighbours, at a poll */
 void pl_block_end(struct pl_worker *w);    /* says DONE, forgets it */
 void pl_block_release(struct block *b);
+
+/* worker_burst.c */
+void pl_burst_begin(struct pl_worker *w, uint32_t arm, uint32_t context);
+/* Goes on as far as it can without waiting. True: call again. */
+bool pl_burst_advance(struct pl_worker *w);
+/* An answer to a trial, or to a question for ids, of the burst. */
+void pl_burst_event(struct pl_worker *w, enum pl_runner_event ev, const json_t *answer,
+                    const char *text);
 
 /* worker_trial.c */
 /* Sends the trial; NEED_WAIT when something must come first (ids, the node's turn). */

@@ -230,11 +230,10 @@ enum need pl_trial_send(struct pl_worker *w, uint32_t arm, uint32_t context, uin
     w->want_turn = false;
     if (ask_ceilings(w, arm, e))
         return NEED_WAIT;
-    json_t *request =
-        json_pack("{s:s,s:s,s:I,s:I,s:i,s:i,s:b}", "type", "trial", "arm", j->arms[arm].name,
-                  "context", (json_int_t)j->contexts[context], "tokens",
-                  (json_int_t)j->tokens[context], "repeat", (int)repeat, "attempt", (int)attempt,
-                  "timed", timed);
+    json_t *request = json_pack("{s:s,s:s,s:I,s:I,s:i,s:i,s:b}", "type", "trial", "arm",
+                                j->arms[arm].name, "context", (json_int_t)j->contexts[context],
+                                "tokens", (json_int_t)j->tokens[context], "repeat", (int)repeat,
+                                "attempt", (int)attempt, "timed", timed);
     enum pl_status st = request ? add_samples(w, request, arm, model, context, sample, err)
                                 : pl_fail(err, PL_ENOMEM, "a trial request");
     w->neighbours_min = UINT16_MAX;
