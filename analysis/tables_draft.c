@@ -38,14 +38,14 @@ static struct base base_of(const struct pl_dataset *d, uint32_t arm, uint32_t co
     const struct pl_cell *c = pl_dataset_cell(d, d->baseline[arm], context);
     double tokens = 0;
     struct base b = {NAN, NAN, NAN, NAN};
-    if (d->baseline[arm] == arm)
+    if (d->baseline[arm] == arm || c->sequences > 1) /* the model is of one sequence */
         return b;
     for (size_t i = 0; i < c->n; i++)
         tokens += c->generated[i];
     b.ttft = mean_of(d, c, PL_METRIC_TTFT);
     b.e2e = mean_of(d, c, PL_METRIC_E2E);
     b.tokens = over(tokens, (double)c->n);
-    b.step = over(b.e2e - b.ttft, b.tokens - d->shape.batch);
+    b.step = over(b.e2e - b.ttft, b.tokens - 1);
     return b;
 }
 
@@ -322,7 +322,7 @@ static void curve_of(const struct pl_dataset *d, uint32_t arm, uint32_t context,
     const struct curve c = {.P = b.ttft,
                             .t = b.step,
                             .V = dc->verify_us / 1e3 / n,
-                            .n = b.tokens - d->shape.batch,
+                            .n = b.tokens - 1,
                             .drafted = (double)dc->drafted / n,
                             .rounds = (double)dc->rounds / n};
     const double rate = over((double)dc->accepted, (double)dc->drafted);
