@@ -65,6 +65,11 @@ def converted(path):
 
     out = path + ".ct2"
     if not os.path.exists(out):
+        with open(os.path.join(path, "config.json"), encoding="utf-8") as f:
+            plain = json.load(f)
+        if plain["model_type"] == "bert" and "position_embedding_type" not in plain:  # the converter asks for it, newer configs lack it
+            with open(os.path.join(path, "config.json"), "w", encoding="utf-8") as f:
+                json.dump({**plain, "position_embedding_type": "absolute"}, f)
         config = transformers.AutoConfig.from_pretrained(path)
         words = tokenizers.Tokenizer(tokenizers.models.WordLevel({f"t{i}": i for i in range(config.vocab_size)}, unk_token="t2"))
         transformers.PreTrainedTokenizerFast(tokenizer_object=words, bos_token="t0", eos_token="t1", unk_token="t2",
