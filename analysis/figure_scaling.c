@@ -223,7 +223,7 @@ static void square_axes(const struct picture *p, bool own)
         const struct pl_scaling_point *v = &p->s->points[i];
         const double at[2] = {v->mean, megabytes(p->d, v, own)};
         for (int k = 0; k < 2 && at[1] > 0; k++) {
-            least[k] = fmin(least[k], at[k]);
+            least[k] = fmin(least[k], k == 0 && v->ci_low > 0 ? v->ci_low : at[k]);
             most[k] = fmax(most[k], k == 0 && v->ci_high > at[k] ? v->ci_high : at[k]);
         }
     }
