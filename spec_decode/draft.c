@@ -36,6 +36,6 @@ enum pl_status pl_draft_check_vocab(const struct pl_arch *drafter, const struct 
         return PL_OK;
     return pl_fail(err, PL_ERANGE,
                    "the drafter's vocabulary has %" PRId32 " ids, the verifier's %" PRId32
-                   ": expected the same (method retokenize goes through text)",
+                   ": expected the same",
                    drafter->vocab, verifier->vocab);
 }

@@ -17,6 +17,7 @@ ARMS = {
     "adaptive": {"model": "big", "draft": {"method": "prompt_lookup", "gamma": 8, "adaptive": True}},
     "small": {"model": "big", "draft": {"model": "small", "gamma": 4}},
     "in turn": {"model": "big", "draft": {"model": "small", "gamma": 3, "overlap": "none"}},
+    "medusa": {"model": "big", "draft": {"method": "medusa", "weights": os.path.join(MODELS, "small-llama-heads/medusa.safetensors"), "gamma": 3}},
     "hidden": {"model": "big", "draft": {"model": "small", "after_prefill": "none"}},
 }
 TOKENS, CONTEXT = 24, 48
@@ -43,6 +44,8 @@ def describes(r):
     refused(r, "draft.gamma: expected a whole number from 1 to 255", {"method": "prompt_lookup", "gamma": 0})
     refused(r, "its vocabulary is another one: id", {"model": "x", "gamma": 2}, {"path": os.path.join(MODELS, "small-gpt2")})
     refused(r, "is no decoder", {"model": "x", "gamma": 2}, {"path": os.path.join(MODELS, "small-bert")})
+    refused(r, "has no eagle", {"method": "eagle", "weights": TEXT})
+    refused(r, "drafts chains", {"method": "medusa", "weights": TEXT, "tree_top": 2})
     refused(r, "expected auto or host", {"method": "prompt_lookup", "transport": "nccl"})
 
 
@@ -59,6 +62,11 @@ def trials(r):
             base = out["base", offset]
             assert x["tokens"] == base["tokens"] and x["ids_hash"] == base["ids_hash"], arm
             check(arm, x)
+    heads = [out["medusa", k]["counts"] for k in (0, 5000)]
+    assert sum(c["accepted"] for c in heads) > 0 and sum(c["drafted"] for c in heads) > 60, heads
+    bad = {"b": {"model": "big", "draft": {"method": "medusa", "weights": os.path.join(MODELS, "small-llama-heads/eagle.safetensors")}}}
+    x = r.call("load", models={"big": BIG}, arms=bad, generate={"tokens": TOKENS}, threads=2, max_context=CONTEXT)
+    assert x["type"] == "error" and "0.0.linear.weight misses, expected Medusa heads" in x["text"], x
     hidden = out["hidden", 0]["counts"]
     assert hidden["rounds"] <= 1 and hidden["drafted"] == hidden["free_tokens"], hidden
     assert out["small", 0]["phases_ns"]["d_prefill"] > 0 and out["in turn", 0]["counts"]["free_tokens"] == 0

@@ -1,6 +1,7 @@
 #include "worker/runner/drafting.h"
 
 #include "spec_decode/adapter.h"
+#include "spec_decode/medusa.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@ struct pl_drafting {
     const struct pl_drafter_ops *ops;
     void *drafter;
     struct pl_adapter *adapter; /* NULL: none */
+    bool states;                /* the verifier's states are wanted */
     bool ahead;                 /* the adapter goes on from the verifier's states */
     struct pl_lane *lane;
     struct pl_spec *spec;
@@ -42,6 +44,10 @@ enum pl_status pl_drafting_check(const struct pl_draft_opts *draft, const struct
     case PL_DRAFT_MODEL:
         return drafter ? pl_draft_check_vocab(drafter, verifier, err)
                        : pl_fail(err, PL_ESWEEP, "draft.model is not known");
+    case PL_DRAFT_MEDUSA:
+        return draft->tree_top > 1
+                   ? pl_fail(err, PL_EUNSUPPORTED, "draft.tree_top: this runner drafts chains")
+                   : PL_OK;
     case PL_DRAFT_ADAPTER:
         return drafter || !pl_draft_needs_model(draft)
                    ? PL_OK
@@ -63,8 +69,7 @@ enum pl_status pl_drafting_check_pieces(const struct pl_draft_opts *draft,
         if (v != d && (!v || !d || strcmp(v, d) != 0))
             return pl_fail(err, PL_ERANGE,
                            "draft.model: its vocabulary is another one: id %" PRId32
-                           " is \"%s\", the verifier's is \"%s\" (method retokenize goes "
-                           "through text)",
+                           " is \"%s\", the verifier\'s is \"%s\"",
                            id, d ? d : "", v ? v : "");
     }
     return PL_OK;
@@ -85,7 +90,7 @@ static enum pl_status make_verifier(struct pl_drafting *d, const struct pl_draft
         .max_tokens = least(o->max_prompt + o->max_tokens - 1, a->max_positions),
         .max_verify = most + 1,
         .taps = &final_states,
-        .n_taps = d->ahead ? 1 : 0,
+        .n_taps = d->states ? 1 : 0,
         .kv_dtype = o->verifier_kv};
 
     return pl_session_create(o->verifier, &so, &d->verifier, err);
@@ -143,6 +148,12 @@ static enum pl_status make_drafter(struct pl_drafting *d, const struct pl_drafti
     }
     if (draft->method == PL_DRAFT_MODEL)
         return make_model_drafter(d, o, most, err);
+    if (draft->method == PL_DRAFT_MEDUSA) {
+        enum pl_status st = pl_draft_medusa_open(draft->weights, o->verifier, o->masked,
+                                                 o->n_masked, &d->drafter, err);
+        d->ops = st ? NULL : &pl_draft_medusa;
+        return st;
+    }
     d->ops = &pl_draft_lookup;
     return pl_draft_lookup_new((int)draft->min_ngram, (int)draft->max_ngram, &d->drafter, err);
 }
@@ -175,6 +186,7 @@ enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_dr
     if (!d)
         return pl_fail(err, PL_ENOMEM, "no memory to draft");
     d->ahead = draft->adapter && pl_adapter_ahead(draft->adapter);
+    d->states = d->ahead || draft->method == PL_DRAFT_MEDUSA;
     d->models[0] = o->verifier;
     d->models[1] = o->drafter;
     d->max_prompt = o->max_prompt;
@@ -204,7 +216,7 @@ enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_dr
             .adaptive = draft->adaptive,
             .lanes = draft->overlap ? deal_cores : NULL,
             .lanes_user = d,
-            .tap = d->ahead ? 0 : -1,
+            .tap = d->states ? 0 : -1,
             .width = d->adapter && d->own ? drafter_width(o) : 0,
             .translate = {.run = d->adapter && d->own ? pl_adapter_translate : NULL,
                           .user = d->adapter,
