@@ -130,6 +130,7 @@ enum pl_status pl_figures_make(const struct pl_dataset *d, const struct pl_speed
         [PL_FIGURE_PERFORMANCE] = {"performance", "Tokens/s over a whole trial"},
         [PL_FIGURE_CONTEXT_SCALING] = {"context_scaling", "Latency and memory over context"},
         [PL_FIGURE_MEMORY_LATENCY] = {"memory_latency", "Memory against latency"},
+        [PL_FIGURE_PARETO] = {"quality_kv", "Quality against KV kept"},
         [PL_FIGURE_FAILURES] = {"failures", "Failed trials, by reason"}};
     for (int i = 0; i < PL_FIGURE_COUNT; i++) {
         figures[i] = (struct pl_figure){.name = names[i][0], .title = names[i][1]};
@@ -140,6 +141,7 @@ enum pl_status pl_figures_make(const struct pl_dataset *d, const struct pl_speed
     pl_figure_performance(d, scaling, &figures[PL_FIGURE_PERFORMANCE]);
     pl_figure_context_scaling(d, scaling, &figures[PL_FIGURE_CONTEXT_SCALING]);
     pl_figure_memory_latency(d, scaling, &figures[PL_FIGURE_MEMORY_LATENCY]);
+    pl_figure_pareto(d, &figures[PL_FIGURE_PARETO]);
     pl_figure_failures(d, &figures[PL_FIGURE_FAILURES]);
     for (int i = 0; i < PL_FIGURE_COUNT; i++) {
         const enum pl_status st = pl_out_status(&figures[i].body, err);

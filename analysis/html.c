@@ -346,6 +346,7 @@ void pl_report_html(const struct pl_report *r, const char *dir, struct pl_out *o
     }
     if (r->tables[PL_TABLE_QUALITY].n_rows) {
         section(o, "quality", "Quality");
+        figure(r, PL_FIGURE_PARETO, dir, o);
         table(r, PL_TABLE_QUALITY, o);
         pl_out_text(o, "</section>\n");
     }

@@ -24,6 +24,11 @@ bool pl_pruned_get(const struct pl_dataset *d, const struct pl_speedups *s, size
 /* Mean KV rows of a layer after prefill, of the only model or verifier; NaN: not known. */
 double pl_cell_layer_rows(const struct pl_dataset *d, const struct pl_cell *c, uint32_t layer);
 
+/* 95 % of a quality metric: mean ± t · SE over samples, whose repeats are averaged (they say the
+ * same text again); NaN with fewer than two. */
+void pl_cell_quality_interval(const struct pl_dataset *d, const struct pl_cell *c, uint32_t metric,
+                              double *low, double *high);
+
 /* The published columns, and what stands behind them. Empty unless an arm prunes. */
 void pl_table_table2(const struct pl_dataset *d, const struct pl_speedups *s, struct pl_table *t);
 /* Every quality metric of every arm, with its interval over samples. */

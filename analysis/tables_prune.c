@@ -187,9 +187,8 @@ static const struct pl_col quality_cols[] = {
     {"synthetic", PL_COL_BOOL, NULL, 0},
 };
 
-/* mean ± t · SE over samples, whose repeats are averaged: they say the same text again. */
-static void interval(const struct pl_dataset *d, const struct pl_cell *c, uint32_t metric,
-                     double *low, double *high)
+void pl_cell_quality_interval(const struct pl_dataset *d, const struct pl_cell *c, uint32_t metric,
+                              double *low, double *high)
 {
     const bool geometric =
         pl_quality_geometric(pl_quality_parse(pl_reader_metric(d->reader, metric)));
@@ -236,7 +235,7 @@ void pl_table_quality(const struct pl_dataset *d, struct pl_table *t)
                 const double value = pl_cell_quality(d, v, m, &n);
                 if (!n)
                     continue;
-                interval(d, v, m, &low, &high);
+                pl_cell_quality_interval(d, v, m, &low, &high);
                 pl_table_row(t);
                 pl_table_text(t, d->arms[a]);
                 pl_table_context(t, pl_reader_context(d->reader, c));
