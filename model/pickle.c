@@ -1,28 +1,7 @@
-#include "model/pickle.h"
+#include "model/pickle_impl.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum kind { MARK, NONE, INT, FLOAT, STR, BYTES, TUPLE, LIST, DICT, GLOBAL, DTYPE, ARRAY, SCALAR };
-
-static const char *const kind_names[] = {
-    "a mark", "None",     "an int",  "a float",  "a string",         "bytes", "a tuple", "a list",
-    "a dict", "a global", "a dtype", "an array", "a number of NumPy"};
-
-enum global { G_RECONSTRUCT, G_SCALAR, G_FROMBUFFER, G_NDARRAY, G_DTYPE, G_ENCODE };
-
-struct pl_pickle {
-    enum kind kind;
-    enum global global;
-    int64_t i; /* INT (bool, too) */
-    const uint8_t *bytes;
-    size_t len;              /* of bytes; of items */
-    struct pl_pickle **item; /* TUPLE, LIST; DICT: key, value, key, value … */
-    size_t room;
-    struct pl_npy_type type; /* DTYPE, ARRAY */
-    int dims;                /* ARRAY; −1: not built yet */
-    size_t dim[PL_PICKLE_MAX_DIMS], count;
-};
 
 struct machine {
     const char *name;
@@ -221,11 +200,6 @@ static enum pl_status push_long(struct machine *m)
 
 /* ---- values ---- */
 
-static bool is(const struct pl_pickle *v, const char *text)
-{
-    return v->len == strlen(text) && !memcmp(v->bytes, text, v->len);
-}
-
 static enum pl_status push_global(struct machine *m, const struct pl_pickle *module,
                                   const struct pl_pickle *name)
 {
@@ -243,8 +217,9 @@ static enum pl_status push_global(struct machine *m, const struct pl_pickle *mod
     enum pl_status st;
 
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
-        if ((!is(module, known[i].module[0]) && !is(module, known[i].module[1])) ||
-            !is(name, known[i].name))
+        if ((!pl_pickle_is(module, known[i].module[0]) &&
+             !pl_pickle_is(module, known[i].module[1])) ||
+            !pl_pickle_is(name, known[i].name))
             continue;
         st = push_new(m, GLOBAL, &v);
         if (!st)
@@ -289,7 +264,7 @@ static enum pl_status append(struct machine *m, enum kind kind, size_t n, bool m
     to = m->stack[m->n - n - mark - 1];
     if (to->kind != kind)
         return pl_fail(m->err, PL_EFORMAT, "%s: pickle, byte %zu: items for %s", m->name,
-                       (size_t)(m->at - m->start), kind_names[to->kind]);
+                       (size_t)(m->at - m->start), pl_pickle_kinds[to->kind]);
     if (to->len + n > to->room) {
         size_t room = 2 * (to->len + n);
         items = pl_arena_calloc(m->arena, room, sizeof(struct pl_pickle *));
@@ -375,7 +350,7 @@ static enum pl_status make_encoded(struct machine *m, const struct pl_pickle *ar
     enum pl_status st;
 
     if (args->len != 2 || s->kind != STR || args->item[1]->kind != STR ||
-        (!is(args->item[1], "latin1") && !is(args->item[1], "latin-1")))
+        (!pl_pickle_is(args->item[1], "latin1") && !pl_pickle_is(args->item[1], "latin-1")))
         return bad(m, "bytes in an encoding other than latin1");
     out = pl_arena_alloc(m->arena, s->len + 1);
     if (!out)
@@ -449,7 +424,7 @@ static enum pl_status build(struct machine *m)
             return bad(m, "a dtype without a byte order");
         if (state->len > 3 && state->item[3]->kind != NONE)
             return bad(m, "a structured dtype in a pickle");
-        to->type.big = is(order, ">");
+        to->type.big = pl_pickle_is(order, ">");
         return PL_OK;
     }
     if (to->kind != ARRAY || to->dims != -1 || state->len != 5)
@@ -626,42 +601,4 @@ enum pl_status pl_pickle_read(const char *name, const void *data, size_t len,
     free(m.stack);
     free(m.memo);
     return st;
-}
-
-enum pl_status pl_pickle_dict(const char *name, const struct pl_pickle *v,
-                              const struct pl_pickle **out, struct pl_err *err)
-{
-    if (v->kind == ARRAY && v->type.kind == 'O' && v->dims >= 0 && v->len == 1)
-        v = v->item[0];
-    if (v->kind != DICT)
-        return pl_fail(err, PL_EFORMAT, "%s: it holds %s, a dict of arrays is expected", name,
-                       kind_names[v->kind]);
-    *out = v;
-    return PL_OK;
-}
-
-enum pl_status pl_pickle_column(const char *name, const struct pl_pickle *dict, const char *key,
-                                struct pl_column *out, struct pl_err *err)
-{
-    const struct pl_pickle *v = NULL;
-
-    for (size_t i = 0; i + 1 < dict->len; i += 2) {
-        const struct pl_pickle *k = dict->item[i];
-        if ((k->kind == STR || k->kind == BYTES) && is(k, key))
-            v = dict->item[i + 1];
-    }
-    if (!v)
-        return pl_fail(err, PL_ENOENT, "%s: it has no array \"%s\"", name, key);
-    if (v->kind != ARRAY || v->dims < 0)
-        return pl_fail(err, PL_EFORMAT, "%s: %s is %s, an array is expected", name, key,
-                       kind_names[v->kind]);
-    if (v->dims != 1)
-        return pl_fail(err, PL_EFORMAT, "%s: %s has %d dimensions, 1 is expected", name, key,
-                       v->dims);
-    if (v->type.kind == 'O')
-        return pl_fail(err, PL_EFORMAT, "%s: %s is an array of objects, of numbers is expected",
-                       name, key);
-    *out = (struct pl_column){
-        .data = v->bytes, .n = v->count, .stride = v->type.item, .type = v->type};
-    return PL_OK;
 }

@@ -343,11 +343,12 @@ static enum pl_status one_frame(struct pl_vision *v, int which, const float *pix
 static enum pl_status mean_row(struct pl_vision *v, const struct pl_tensor *x, size_t frame,
                                struct pl_err *err)
 {
+    size_t h = (size_t)v->config.hidden, heads = h % 64 ? 1 : h / 64; /* as backends like them */
     struct pl_tensor *row = NULL;
     enum pl_status st = v->backend->tensor_view(v->temporal, frame, 1, &row, err);
 
     if (!st)
-        st = v->backend->attention(row, v->zero, x, x, 1, false, err);
+        st = v->backend->attention(row, v->zero, x, x, heads, false, err);
     v->backend->tensor_free(row);
     return st;
 }

@@ -495,7 +495,7 @@ int main(void)
     char path[256];
     int rc;
 
-    strcpy(dir, "/tmp/paceline-vision-XXXXXX");
+    snprintf(dir, sizeof(dir), "/tmp/paceline-vision-XXXXXX");
     if (!mkdtemp(dir))
         return 1;
     rc = cmocka_run_group_tests(tests, NULL, NULL);
