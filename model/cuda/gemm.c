@@ -1,10 +1,59 @@
 #include "model/cuda/cuda.h"
 
 #include <cublasLt.h>
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define WORKSPACE (32u << 20)
 #define PLANS 64
+
+/* The library is opened when a GPU is: it takes half a second to map, and a program that was built
+ * with CUDA starts where there is none. X(name without its prefix) */
+#define FUNCTIONS(X)                                                                               \
+    X(Create)                                                                                      \
+    X(Destroy)                                                                                     \
+    X(GetStatusString)                                                                             \
+    X(Matmul)                                                                                      \
+    X(MatmulAlgoGetHeuristic)                                                                      \
+    X(MatmulDescCreate)                                                                            \
+    X(MatmulDescDestroy)                                                                           \
+    X(MatmulDescSetAttribute)                                                                      \
+    X(MatmulPreferenceCreate)                                                                      \
+    X(MatmulPreferenceDestroy)                                                                     \
+    X(MatmulPreferenceSetAttribute)                                                                \
+    X(MatrixLayoutCreate)                                                                          \
+    X(MatrixLayoutDestroy)
+
+static struct {
+#define PL_X(name) __typeof__(&cublasLt##name) name;
+    FUNCTIONS(PL_X)
+#undef PL_X
+} lib;
+static char open_error[256]; /* "" once all of lib is there */
+static pthread_once_t opened = PTHREAD_ONCE_INIT;
+
+static void open_library(void)
+{
+    const char *missing = NULL;
+    char name[64];
+    void *so;
+
+    snprintf(name, sizeof(name), "libcublasLt.so.%d", CUBLAS_VER_MAJOR);
+    so = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    if (!so) {
+        snprintf(open_error, sizeof(open_error), "%.250s", dlerror());
+        return;
+    }
+#define PL_X(name)                                                                                 \
+    *(void **)&lib.name = dlsym(so, "cublasLt" #name);                                             \
+    missing = lib.name ? missing : #name;
+    FUNCTIONS(PL_X)
+#undef PL_X
+    if (missing)
+        snprintf(open_error, sizeof(open_error), "%s has no cublasLt%s", name, missing);
+}
 
 /* The library's choice for one shape. */
 struct plan {
@@ -27,7 +76,7 @@ static enum pl_status check(cublasStatus_t st, const char *what, struct pl_err *
     if (st == CUBLAS_STATUS_SUCCESS)
         return PL_OK;
     return pl_fail(err, st == CUBLAS_STATUS_ALLOC_FAILED ? PL_ENOMEM : PL_ESYS, "%s: %s", what,
-                   cublasLtGetStatusString(st));
+                   lib.GetStatusString(st));
 }
 
 enum pl_status pl_cuda_gemm_create(struct pl_cuda_gemm **out, struct pl_err *err)
@@ -37,7 +86,12 @@ enum pl_status pl_cuda_gemm_create(struct pl_cuda_gemm **out, struct pl_err *err
 
     if (!g)
         return pl_fail(err, PL_ENOMEM, "no memory for cuBLASLt");
-    st = check(cublasLtCreate(&g->lt), "cublasLtCreate", err);
+    pthread_once(&opened, open_library);
+    if (open_error[0]) {
+        free(g);
+        return pl_fail(err, PL_EUNSUPPORTED, "cuBLASLt: %s", open_error);
+    }
+    st = check(lib.Create(&g->lt), "cublasLtCreate", err);
     if (!st)
         st = pl_cuda_alloc(&g->workspace, WORKSPACE, "cuBLASLt's workspace", err);
     if (st) {
@@ -50,10 +104,10 @@ enum pl_status pl_cuda_gemm_create(struct pl_cuda_gemm **out, struct pl_err *err
 
 static void plan_release(struct plan *p)
 {
-    cublasLtMatmulDescDestroy(p->op);
-    cublasLtMatrixLayoutDestroy(p->w);
-    cublasLtMatrixLayoutDestroy(p->x);
-    cublasLtMatrixLayoutDestroy(p->y);
+    lib.MatmulDescDestroy(p->op);
+    lib.MatrixLayoutDestroy(p->w);
+    lib.MatrixLayoutDestroy(p->x);
+    lib.MatrixLayoutDestroy(p->y);
     *p = (struct plan){0};
 }
 
@@ -64,7 +118,7 @@ void pl_cuda_gemm_free(struct pl_cuda_gemm *g)
     for (size_t i = 0; i < g->n_plans && i < PLANS; i++)
         plan_release(&g->plans[i]);
     if (g->lt)
-        cublasLtDestroy(g->lt);
+        lib.Destroy(g->lt);
     cudaFree(g->workspace);
     free(g);
 }
@@ -87,29 +141,27 @@ static enum pl_status plan_make(struct pl_cuda_gemm *g, const struct pl_cuda_gem
 
     *p = (struct plan){
         .dtype = c->dtype, .out = c->out, .in = c->in, .rows = c->rows, .ldy = c->ldy};
-    st = cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    st = lib.MatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (!st)
-        st = cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
-                                            sizeof(transpose));
+        st = lib.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
+                                        sizeof(transpose));
     if (!st)
-        st = cublasLtMatrixLayoutCreate(&p->w, type_of(c->dtype), (uint64_t)c->in, (uint64_t)c->out,
-                                        c->in);
+        st = lib.MatrixLayoutCreate(&p->w, type_of(c->dtype), (uint64_t)c->in, (uint64_t)c->out,
+                                    c->in);
     if (!st)
-        st = cublasLtMatrixLayoutCreate(&p->x, type_of(c->dtype), (uint64_t)c->in,
-                                        (uint64_t)c->rows, c->in);
+        st = lib.MatrixLayoutCreate(&p->x, type_of(c->dtype), (uint64_t)c->in, (uint64_t)c->rows,
+                                    c->in);
     if (!st)
-        st = cublasLtMatrixLayoutCreate(&p->y, CUDA_R_32F, (uint64_t)c->out, (uint64_t)c->rows,
-                                        c->ldy);
+        st = lib.MatrixLayoutCreate(&p->y, CUDA_R_32F, (uint64_t)c->out, (uint64_t)c->rows, c->ldy);
     if (!st)
-        st = cublasLtMatmulPreferenceCreate(&want);
+        st = lib.MatmulPreferenceCreate(&want);
     if (!st)
-        st = cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                                  &room, sizeof(room));
+        st = lib.MatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room,
+                                              sizeof(room));
     if (!st)
-        st = cublasLtMatmulAlgoGetHeuristic(g->lt, p->op, p->w, p->x, p->y, p->y, want, 1, &found,
-                                            &n);
+        st = lib.MatmulAlgoGetHeuristic(g->lt, p->op, p->w, p->x, p->y, p->y, want, 1, &found, &n);
     if (want)
-        cublasLtMatmulPreferenceDestroy(want);
+        lib.MatmulPreferenceDestroy(want);
     if (!st && !n)
         st = CUBLAS_STATUS_NOT_SUPPORTED;
     if (st) {
@@ -154,7 +206,7 @@ enum pl_status pl_cuda_gemm_run(struct pl_cuda_gemm *g, const struct pl_cuda_gem
     st = plan_find(g, c, &p, err);
     if (st)
         return st;
-    return check(cublasLtMatmul(g->lt, p->op, &one, c->w, p->w, c->x, p->x, &beta, c->y, p->y, c->y,
-                                p->y, &p->algo, g->workspace, WORKSPACE, s),
+    return check(lib.Matmul(g->lt, p->op, &one, c->w, p->w, c->x, p->x, &beta, c->y, p->y, c->y,
+                            p->y, &p->algo, g->workspace, WORKSPACE, s),
                  "cublasLtMatmul", err);
 }

@@ -137,7 +137,7 @@ static void check_encoder(const char *name, const char *isa)
     assert_memory_equal(got, gh, n * h * sizeof(*got));
     if (pooled.data) {
         ok(pl_session_pooled(s, got, &err));
-        assert_true(relative(got, 1, &pooled) <= 1e-4);
+        assert_true(relative(got, 1, &pooled) <= tolerance(m, isa));
     } else {
         fails(PL_EUNSUPPORTED, "no pooler", pl_session_pooled(s, got, &err));
     }

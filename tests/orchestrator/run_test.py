@@ -185,11 +185,11 @@ def signals_alone(program):
         rc, text = p.run("--resume", "--set", "models.sim.virtual=true")
         assert rc == 2, text  # that is another sweep
         run = p.start("--resume")
-        time.sleep(0.5)
+        wait_for(lambda: len(rows(p.file)) > len(got))
         run.send_signal(sig)
         assert finish(run, 20) == 5
         after = rows(p.file)
-        assert len(after) > len(got) and all(after[i] == r for i, r in got.items())
+        assert all(after[i] == r for i, r in got.items())
         assert {r[2] for r in after.values()} == {0, 1}
         shutil.rmtree(p.dir)
 

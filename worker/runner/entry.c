@@ -58,6 +58,21 @@ static enum pl_status read_activations(const json_t *o, enum pl_activations *out
     return PL_OK;
 }
 
+/* Whether the GPU that "cuda" or "cuda:N" names is there. */
+static enum pl_status try_device(const char *name, struct pl_err *err)
+{
+    struct pl_device_opts o = {.ordinal = name[4] ? (int)strtol(name + 5, NULL, 10) : 0};
+    const struct pl_backend *b = pl_backend_by_name("cuda");
+    struct pl_device *d = NULL;
+    enum pl_status st;
+
+    st = b->open(&o, &d, err);
+    if (st)
+        return pl_err_prefix(err, PL_EUNSUPPORTED, "device %s", name);
+    b->close(d);
+    return PL_OK;
+}
+
 /* auto: the CPU. A GPU runs what names it. */
 static enum pl_status read_device(const json_t *o, struct pl_entry *e, struct pl_err *err)
 {
@@ -72,7 +87,7 @@ static enum pl_status read_device(const json_t *o, struct pl_entry *e, struct pl
         return pl_fail(err, PL_ESWEEP, "device: \"%s\", expected auto, cpu or cuda", d);
     if (!pl_backend_by_name("cuda"))
         return pl_fail(err, PL_EUNSUPPORTED, "device %s: this program was built without CUDA", d);
-    return PL_OK;
+    return try_device(d, err);
 }
 
 enum pl_status pl_entry_read(const json_t *entry, struct pl_entry *out, struct pl_err *err)
