@@ -8,6 +8,7 @@
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -28,7 +29,7 @@ struct fiber {
 const size_t STACK = 64 * 1024;
 
 std::mutex device; /* one launch at a time, whoever makes it */
-std::vector<fiber> fibers;
+std::vector<fiber> &fibers = *new std::vector<fiber>; /* stacks live to the end */
 std::vector<uint64_t> slots; /* [warp][2][32] */
 std::vector<char> shared_memory;
 void *scheduler_sp;
@@ -110,6 +111,9 @@ void prepare(fiber *f)
 {
     void **sp = (void **)(void *)(f->stack + STACK - 64);
 
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(f->stack, STACK); /* of frames that the last block never left */
+#endif
     *--sp = NULL; /* where fiber_main would return to; keeps the stack aligned as after a call */
     *--sp = (void *)fiber_main;
     for (int i = 0; i < 6; i++)
