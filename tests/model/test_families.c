@@ -93,7 +93,8 @@ static void check_decoder(const char *name, const char *isa)
     ok(pl_session_prefill(s, &p, got, &err));
     ok(pl_session_hidden_copy(s, 0, 0, n, gh, &err));
     report(name, m, isa, relative(got, n, &logits), relative(gh, n, &hidden));
-    check_greedy(s, got + (n - 1) * vocab, vocab, &greedy);
+    if (tolerance(m, isa) < 1e-3)
+        check_greedy(s, got + (n - 1) * vocab, vocab, &greedy);
     free(got);
     free(gh);
     free(ids.data);
@@ -179,7 +180,8 @@ static void check_seq2seq(const char *name, const char *isa)
         ok(pl_session_prefill(s, &p, got, &err));
         ok(pl_session_hidden_copy(s, 0, 0, k, gh, &err));
         report(name, m, isa, relative(got, k, &logits), relative(gh, k, &first));
-        check_greedy(s, got + (k - 1) * vocab, vocab, &greedy);
+        if (tolerance(m, isa) < 1e-3)
+            check_greedy(s, got + (k - 1) * vocab, vocab, &greedy);
     }
     fails(PL_EUSAGE, "before the decoder's first", pl_session_encode(s, &in, NULL, &err));
     free(m8);
