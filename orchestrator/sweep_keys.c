@@ -65,7 +65,8 @@ const struct pl_sweep_key pl_sweep_keys[] = {
     {MODEL, "dtype", PL_KEY_CHOICE, 0, 0, "f32|bf16|f16|auto", "null", "", PL_FOR_REAL,
      "auto: as stored", "type that weights are held in"},
     {MODEL, "device", PL_KEY_CHOICE, 0, 0, "auto|cpu|cuda", "\"auto\"", "", PL_FOR_REAL, NULL,
-     "where it runs; a build without CUDA refuses cuda when it describes the model"},
+     "where it runs (auto: the CPU); a build without CUDA, or a machine without a GPU, refuses "
+     "cuda when it describes the model"},
     {MODEL, "threads", PL_KEY_INT, 1, 1024, NULL, "null", "threads", PL_FOR_REAL,
      "the worker's share of cores", "CPU threads"},
     {MODEL, "kv", PL_KEY_CHOICE, 0, 0, "f32|f16|bf16|auto", "null", "", PL_FOR_REAL,
