@@ -16,9 +16,11 @@ run() { # run NAME DIR ctest-arguments…
   ctest --test-dir "$dir" --no-tests=error --output-on-failure "$@" 2>&1 | tee "$logs/$name.log"
   [ "${PIPESTATUS[0]}" -eq 0 ] || failed=1
 }
-run release "$release"
+# Unit tests share the cores; the others watch clocks and signals, and run alone.
+run release-unit "$release" -L unit -j "$(nproc)"
+run release "$release" -LE unit
 # Open MPI, HDF5 and Python are not ours to sanitize: the labels say which tests are unit tests.
-ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 run asan "$asan" -L unit
+ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 run asan "$asan" -L unit -j "$(nproc)"
 
 skips=$(grep -hoE '[A-Za-z0-9_./-]+ \.+\*+Skipped' "$logs"/*.log | awk '{print $1}' | sort -u)
 unlisted=0
