@@ -10,6 +10,8 @@
 #include "spec_decode/draft_opts.h"
 #include "spec_decode/round.h"
 
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,9 +72,9 @@ static struct pl_session *session(struct pl_model *m, size_t tokens)
 /* A drafter that says what it is told to. */
 struct puppet {
     const int32_t *say; /* the text that it believes in */
-    size_t from, n;     /* it speaks of tokens from … on */
+    size_t n;           /* tokens of it */
     enum pl_status fail;
-    bool hang; /* runs ahead until it is stopped */
+    atomic_bool spoke; /* run_ahead has said all of it, or failed */
 };
 
 static enum pl_status puppet_begin(void *d, const struct pl_prompt *p, struct pl_err *e)
@@ -88,13 +90,14 @@ static enum pl_status puppet_ahead(void *d, bool (*stop)(void *), void *arg, siz
 {
     struct puppet *p = d;
 
-    out->n = 0;
+    out->n = most < p->n ? most : p->n;
     out->tree = out->has_q = false;
+    memcpy(out->ids, p->say, out->n * sizeof(*out->ids));
+    atomic_store(&p->spoke, true);
     if (p->fail)
         return pl_fail(e, p->fail, "the puppet broke");
-    while (!stop(arg) || out->n < 6)
-        if (out->n < most && out->n < p->n)
-            out->ids[out->n] = p->say[out->n], out->n++;
+    while (!stop(arg))
+        sched_yield();
     return PL_OK;
 }
 
@@ -258,21 +261,48 @@ static void wrong_and_full(void **state)
     pl_session_free(v);
 }
 
+/* The verifier's prefill lasts until the puppet has spoken; every row is kept. */
+static enum pl_status await_puppet(void *user, const struct pl_stage *stage, int32_t *kept,
+                                   size_t *n_kept, struct pl_err *e)
+{
+    struct puppet *p = user;
+    const int64_t late = pl_now_ns() + 20 * PL_NS_PER_S;
+
+    (void)stage;
+    (void)kept;
+    (void)n_kept;
+    while (!atomic_load(&p->spoke)) {
+        if (pl_now_ns() > late)
+            return pl_fail(e, PL_EIO, "the drafter's lane does not run beside the prefill");
+        sched_yield();
+    }
+    return PL_OK;
+}
+
 /* A drafter that fails or runs on: an error, or a stop when the verifier's prefill is done. */
 static void lanes(void **state)
 {
-    struct pl_session *v = session(big, PROMPT + TOKENS);
-    struct pl_lane *lane = NULL;
     int32_t want[TOKENS];
-    struct puppet p = {.say = want, .n = 9};
+    struct puppet p = {.say = want, .n = 9, .spoke = true};
+    const struct pl_stage_hook wait = {.name = "await_puppet",
+                                       .layers = &(const int32_t){0},
+                                       .n_layers = 1,
+                                       .run = await_puppet,
+                                       .user = &p};
+    const struct pl_session_opts o = {
+        .max_tokens = PROMPT + TOKENS, .max_verify = 64, .hooks = &wait, .n_hooks = 1};
+    struct pl_session *v = NULL;
+    struct pl_lane *lane = NULL;
     const struct pl_spec_request q = {.ids = prompt, .n_prompt = PROMPT, .tokens = TOKENS};
     struct pl_spec_result r;
     struct pl_spec *s;
 
     (void)state;
+    ok(pl_session_create(big, &o, &v, &err));
     ok(pl_lane_new(&lane, &err));
     alone(v, want, TOKENS);
     s = spec_of(v, &p, 4, true, lane, TOKENS);
+    p.spoke = false;
     ok(pl_spec_generate(s, &q, &r, &err));
     assert_memory_equal(r.tokens, want, sizeof(want));
     assert_int_equal(r.free_tokens, 8); /* of 9 the first is dropped */
