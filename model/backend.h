@@ -73,6 +73,9 @@ static inline bool pl_weight_absent(const struct pl_weight_source *s)
  * the view's own order, so that a caller applies pl_weight_row and ld. */
 void pl_weight_read(const struct pl_weight_source *s, size_t first, float *out, size_t n);
 
+/* Bytes of it as f32; 0: absent. */
+int64_t pl_weight_f32_bytes(const struct pl_weight_source *s);
+
 /* What a product with a weight of a block format (quant.h) multiplies. */
 enum pl_activations {
     PL_ACTIVATIONS_F32,  /* the weights' values with f32: the reference */
@@ -103,6 +106,11 @@ struct pl_model_sources {
     struct pl_model_sources *encoder; /* of an encoder–decoder: layers, final_norm and relative */
     enum pl_activations activations;
 };
+
+/* Whether the embeddings are in memory of their own: else the head, tied, is read for them. */
+bool pl_sources_own_embed(const struct pl_arch *a, const struct pl_model_sources *s);
+/* Where the head's weights come from. */
+const struct pl_weight_source *pl_sources_head(const struct pl_model_sources *s);
 
 struct pl_cache_opts {
     enum pl_dtype kv_dtype;

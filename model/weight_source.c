@@ -37,3 +37,18 @@ void pl_weight_read(const struct pl_weight_source *src, size_t first, float *out
             out[i] = src->fill;
     }
 }
+
+int64_t pl_weight_f32_bytes(const struct pl_weight_source *s)
+{
+    return pl_weight_absent(s) ? 0 : s->rows * s->cols * (int64_t)sizeof(float);
+}
+
+bool pl_sources_own_embed(const struct pl_arch *a, const struct pl_model_sources *s)
+{
+    return !pl_weight_absent(&s->embed) && (!a->head || !pl_weight_absent(&s->lm_head));
+}
+
+const struct pl_weight_source *pl_sources_head(const struct pl_model_sources *s)
+{
+    return pl_weight_absent(&s->lm_head) ? &s->embed : &s->lm_head;
+}

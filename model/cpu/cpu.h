@@ -11,6 +11,7 @@
 #include "model/cpu/kernels.h"
 #include "model/cpu/pool.h"
 #include "model/cpu/q8.h"
+#include "model/tensor.h"
 
 #define PL_CPU_CHUNK 256 /* rows of a prompt that pass through all layers at once */
 #define PL_CPU_OWN                                                                                 \
@@ -68,18 +69,7 @@ static inline void pl_cpu_mark(struct pl_device *d, int member, enum pl_cpu_op o
     p->last = now;
 }
 
-struct pl_tensor {
-    struct pl_device *device;
-    size_t rows, cols;
-    float *data; /* [rows, cols]; NULL for a weight */
-    void *panels;
-    enum pl_dtype dtype; /* of the panels */
-    size_t paired;       /* as pl_panels has it */
-    bool repacked;       /* as pl_panels has it */
-    bool borrowed;       /* a view: the memory is another tensor's */
-};
-
-/* One matrix of a network, [out, in] in panels, or in rows of blocks. */
+/* One matrix of a network or a tensor's weight, [out, in] in panels, or in rows of blocks. */
 struct pl_panels {
     size_t out, in;
     enum pl_dtype dtype;
@@ -284,11 +274,7 @@ enum pl_status pl_cpu_tensor_create(struct pl_device *d, size_t rows, size_t col
                                     struct pl_tensor **out, struct pl_err *err);
 enum pl_status pl_cpu_weight_create(struct pl_device *d, const struct pl_weight_source *src,
                                     enum pl_dtype dt, struct pl_tensor **out, struct pl_err *err);
-enum pl_status pl_cpu_tensor_view(const struct pl_tensor *t, size_t first, size_t n,
-                                  struct pl_tensor **out, struct pl_err *err);
 void pl_cpu_tensor_free(struct pl_tensor *t);
-size_t pl_cpu_rows(const struct pl_tensor *t);
-size_t pl_cpu_cols(const struct pl_tensor *t);
 enum pl_status pl_cpu_upload(struct pl_tensor *t, size_t first, size_t n, const float *src,
                              struct pl_err *err);
 enum pl_status pl_cpu_download(const struct pl_tensor *t, size_t first, size_t n, float *dst,

@@ -90,22 +90,6 @@ static int64_t rows_need(const struct pl_weight_source *src, enum pl_dtype dt)
     return pl_weight_absent(src) ? 0 : (int64_t)pl_dtype_bytes(dt, (size_t)(src->rows * src->cols));
 }
 
-static int64_t vector_need(const struct pl_weight_source *src)
-{
-    return pl_weight_absent(src) ? 0 : src->rows * src->cols * (int64_t)sizeof(float);
-}
-
-/* The embeddings stand by themselves where they are not the head. */
-static bool own_embed(const struct pl_arch *a, const struct pl_model_sources *src)
-{
-    return !pl_weight_absent(&src->embed) && (!a->head || !pl_weight_absent(&src->lm_head));
-}
-
-static const struct pl_weight_source *head_of(const struct pl_model_sources *src)
-{
-    return pl_weight_absent(&src->lm_head) ? &src->embed : &src->lm_head;
-}
-
 int64_t pl_cpu_network_need(const struct pl_arch *a, const struct pl_model_sources *src,
                             enum pl_dtype dt)
 {
@@ -114,23 +98,25 @@ int64_t pl_cpu_network_need(const struct pl_arch *a, const struct pl_model_sourc
     struct vector outer[OUTER], v[VECTORS];
     struct slot s[SLOTS];
     enum pl_activations acts = src->activations;
-    int64_t sum = a->head ? source_need(head_of(src), dt, acts) : 0;
+    int64_t sum = a->head ? source_need(pl_sources_head(src), dt, acts) : 0;
 
     outer_vectors(src, &none, outer);
     for (int j = 0; j < OUTER; j++)
-        sum += vector_need(outer[j].src);
-    sum += own_embed(a, src) ? rows_need(&src->embed, pl_cpu_weight_dtype(&src->embed, dt)) : 0;
+        sum += pl_weight_f32_bytes(outer[j].src);
+    sum += pl_sources_own_embed(a, src)
+               ? rows_need(&src->embed, pl_cpu_weight_dtype(&src->embed, dt))
+               : 0;
     sum += rows_need(&src->positions, rows_dtype(&src->positions, dt));
     sum += rows_need(&src->types, rows_dtype(&src->types, dt));
     sum += source_need(&src->patch, dt, acts);
-    sum += source_need(&src->pooler, dt, acts) + vector_need(&src->pooler_bias);
+    sum += source_need(&src->pooler, dt, acts) + pl_weight_f32_bytes(&src->pooler_bias);
     for (int32_t i = 0; i < a->layers; i++) {
         layer_slots(&src->layers[i], &no_layer, s);
         layer_vectors(&src->layers[i], &no_layer, v);
         for (int j = 0; j < SLOTS; j++)
-            sum += source_need(s[j].src, dt, acts) + vector_need(s[j].bias);
+            sum += source_need(s[j].src, dt, acts) + pl_weight_f32_bytes(s[j].bias);
         for (int j = 0; j < VECTORS; j++)
-            sum += vector_need(v[j].src);
+            sum += pl_weight_f32_bytes(v[j].src);
     }
     if (src->encoder) {
         struct pl_arch e = pl_arch_encoder(a);
@@ -298,7 +284,8 @@ static enum pl_status load_outer(struct pl_network *n, const struct pl_model_sou
     outer_vectors(src, n, v);
     for (int j = 0; j < OUTER && !st; j++)
         st = pl_cpu_vector(v[j].src, v[j].to, err);
-    if (!st && own_embed(&n->arch, src)) { /* a tied one is read from the head's panels instead */
+    if (!st && pl_sources_own_embed(&n->arch,
+                                    src)) { /* a tied one is read from the head's panels instead */
         n->embed_dtype = pl_cpu_weight_dtype(&src->embed, dt);
         n->embed_mapped = pl_quant_decodes(n->embed_dtype);
         if (n->embed_mapped) {
@@ -308,7 +295,7 @@ static enum pl_status load_outer(struct pl_network *n, const struct pl_model_sou
         }
     }
     if (!st && n->arch.head)
-        st = pl_cpu_pack(n->device, head_of(src), dt, n->activations, &n->head_panels, err);
+        st = pl_cpu_pack(n->device, pl_sources_head(src), dt, n->activations, &n->head_panels, err);
     n->head_panels.op = PL_CPU_HEAD;
     if (!st && n->head_panels.repacked && !n->embed) { /* tied: rows are read in the file's order */
         n->embed_dtype = n->head_panels.dtype;
@@ -375,10 +362,7 @@ enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *
     n->head = (struct pl_tensor){.device = d,
                                  .rows = n->head_panels.out,
                                  .cols = n->head_panels.in,
-                                 .panels = n->head_panels.data,
-                                 .dtype = n->head_panels.dtype,
-                                 .repacked = n->head_panels.repacked,
-                                 .paired = n->head_panels.paired};
+                                 .weight = n->head_panels.data ? &n->head_panels : NULL};
     n->final_norm = (struct pl_tensor){
         .device = d, .rows = 1, .cols = (size_t)a->hidden, .data = n->final_gain};
     n->bytes = pl_cpu_network_need(a, src, dt);

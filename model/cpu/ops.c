@@ -1,15 +1,10 @@
 #include "model/cpu/cpu.h"
 
+#include "model/float_rank.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-static enum pl_status misfit(struct pl_err *err, const char *op, const char *what,
-                             const struct pl_tensor *a, const struct pl_tensor *b)
-{
-    return pl_fail(err, PL_ERANGE, "%s: %s do not fit: [%zu, %zu] and [%zu, %zu]", op, what,
-                   a->rows, a->cols, b->rows, b->cols);
-}
 
 enum pl_status pl_cpu_tensor_create(struct pl_device *d, size_t rows, size_t cols,
                                     struct pl_tensor **out, struct pl_err *err)
@@ -24,7 +19,6 @@ enum pl_status pl_cpu_tensor_create(struct pl_device *d, size_t rows, size_t col
     t->device = d;
     t->rows = rows;
     t->cols = cols;
-    t->dtype = PL_DT_F32;
     *out = t;
     return PL_OK;
 }
@@ -33,33 +27,33 @@ enum pl_status pl_cpu_weight_create(struct pl_device *d, const struct pl_weight_
                                     enum pl_dtype dt, struct pl_tensor **out, struct pl_err *err)
 {
     struct pl_tensor *t = calloc(1, sizeof(*t));
-    struct pl_panels p;
+    struct pl_panels *p = calloc(1, sizeof(*p));
     enum pl_status st;
+    void *own;
 
-    if (!t)
-        return pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
-    st = pl_cpu_pack(d, src, dt, PL_ACTIVATIONS_F32, &p, err);
-    if (st) {
-        free(t);
-        return st;
+    if (!t || !p) {
+        st = pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
+        goto out;
     }
-    if (p.mapped) { /* the tensor may outlive its source */
-        size_t bytes = (size_t)pl_cpu_panel_bytes(p.out, p.in, p.dtype, PL_ACTIVATIONS_F32);
-        void *own = pl_cpu_alloc(bytes, 1);
-        if (!own) {
-            free(t);
-            return pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
-        }
-        p.data = memcpy(own, p.data, bytes);
+    st = pl_cpu_pack(d, src, dt, PL_ACTIVATIONS_F32, p, err);
+    if (!st && p->mapped) { /* the tensor may outlive its source */
+        size_t bytes = (size_t)pl_cpu_panel_bytes(p->out, p->in, p->dtype, PL_ACTIVATIONS_F32);
+        own = pl_cpu_alloc(bytes, 1);
+        if (own)
+            p->data = memcpy(own, p->data, bytes);
+        else
+            st = pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
     }
-    *t = (struct pl_tensor){.device = d,
-                            .rows = p.out,
-                            .cols = p.in,
-                            .panels = p.data,
-                            .dtype = p.dtype,
-                            .paired = p.paired};
+    if (st)
+        goto out;
+    p->mapped = false;
+    *t = (struct pl_tensor){.device = d, .rows = p->out, .cols = p->in, .weight = p};
     *out = t;
     return PL_OK;
+out:
+    free(p);
+    free(t);
+    return st;
 }
 
 void pl_cpu_tensor_free(struct pl_tensor *t)
@@ -68,36 +62,17 @@ void pl_cpu_tensor_free(struct pl_tensor *t)
         return;
     if (!t->borrowed) {
         free(t->data);
-        free(t->panels);
+        if (t->weight)
+            free(((struct pl_panels *)t->weight)->data);
+        free(t->weight);
     }
     free(t);
-}
-
-size_t pl_cpu_rows(const struct pl_tensor *t)
-{
-    return t->rows;
-}
-
-size_t pl_cpu_cols(const struct pl_tensor *t)
-{
-    return t->cols;
-}
-
-static enum pl_status check_rows(const struct pl_tensor *t, size_t first, size_t n,
-                                 struct pl_err *err)
-{
-    if (!t->data)
-        return pl_fail(err, PL_EUSAGE, "a weight in the backend's order has no rows to copy");
-    if (first > t->rows || n > t->rows - first)
-        return pl_fail(err, PL_ERANGE, "rows %zu to %zu of a tensor [%zu, %zu]", first, first + n,
-                       t->rows, t->cols);
-    return PL_OK;
 }
 
 enum pl_status pl_cpu_upload(struct pl_tensor *t, size_t first, size_t n, const float *src,
                              struct pl_err *err)
 {
-    enum pl_status st = check_rows(t, first, n, err);
+    enum pl_status st = pl_check_rows(t, first, n, err);
 
     if (!st && n)
         memcpy(t->data + first * t->cols, src, n * t->cols * sizeof(float));
@@ -107,36 +82,11 @@ enum pl_status pl_cpu_upload(struct pl_tensor *t, size_t first, size_t n, const 
 enum pl_status pl_cpu_download(const struct pl_tensor *t, size_t first, size_t n, float *dst,
                                struct pl_err *err)
 {
-    enum pl_status st = check_rows(t, first, n, err);
+    enum pl_status st = pl_check_rows(t, first, n, err);
 
     if (!st && n)
         memcpy(dst, t->data + first * t->cols, n * t->cols * sizeof(float));
     return st;
-}
-
-enum pl_status pl_cpu_tensor_view(const struct pl_tensor *t, size_t first, size_t n,
-                                  struct pl_tensor **out, struct pl_err *err)
-{
-    enum pl_status st = check_rows(t, first, n, err);
-    struct pl_tensor *v;
-
-    if (st)
-        return st;
-    v = calloc(1, sizeof(*v));
-    if (!v)
-        return pl_fail(err, PL_ENOMEM, "no memory for a view");
-    *v = *t;
-    v->borrowed = true;
-    v->rows = n;
-    v->data = t->data + first * t->cols;
-    *out = v;
-    return PL_OK;
-}
-
-/* Whether y can take one row of `cols` for each of x's. */
-static bool takes(const struct pl_tensor *y, const struct pl_tensor *x, size_t cols)
-{
-    return y->data && x->data && y->rows >= x->rows && y->cols == cols;
 }
 
 struct linear {
@@ -159,30 +109,20 @@ enum pl_status pl_cpu_linear(struct pl_tensor *y, const struct pl_tensor *x,
                              const struct pl_tensor *w, const struct pl_tensor *bias,
                              struct pl_err *err)
 {
-    struct linear l = {.device = y->device,
-                       .panels = (w->rows + PL_PANEL - 1) / PL_PANEL,
-                       .repacked = w->repacked};
+    enum pl_status st = pl_check_linear(y, x, w, bias, err);
+    const struct pl_panels *p = w->weight;
+    struct linear l = {.device = y->device, .panels = (w->rows + PL_PANEL - 1) / PL_PANEL};
 
-    if (!w->panels)
-        return pl_fail(err, PL_EUSAGE, "linear: the weight was not made by weight_create");
-    if (!x->data || x->cols != w->cols)
-        return misfit(err, "linear", "input and weight", x, w);
-    if (!takes(y, x, w->rows))
-        return misfit(err, "linear", "output and weight", y, w);
-    if (bias && bias->cols != w->rows)
-        return misfit(err, "linear", "bias and weight", bias, w);
+    if (st)
+        return st;
+    l.repacked = p->repacked;
     l.g = (struct pl_gemm){.x = x->data,
                            .ldx = x->cols,
                            .rows = x->rows,
                            .y = y->data,
                            .ldy = y->cols,
                            .bias = bias ? bias->data : NULL};
-    pl_cpu_gemm_weight(&l.g, &(struct pl_panels){.out = w->rows,
-                                                 .in = w->cols,
-                                                 .dtype = w->dtype,
-                                                 .data = w->panels,
-                                                 .repacked = w->repacked,
-                                                 .paired = w->paired});
+    pl_cpu_gemm_weight(&l.g, p);
     pl_pool_run(y->device->pool, linear_part, &l);
     return PL_OK;
 }
@@ -191,33 +131,32 @@ enum pl_status pl_cpu_norm(enum pl_norm_kind kind, float eps, struct pl_tensor *
                            const struct pl_tensor *x, const struct pl_tensor *gain,
                            const struct pl_tensor *bias, struct pl_err *err)
 {
-    if (!takes(y, x, x->cols))
-        return misfit(err, "norm", "output and input", y, x);
-    if (gain->cols != x->cols || (bias && bias->cols != x->cols))
-        return misfit(err, "norm", "gain or bias and input", gain, x);
-    for (size_t r = 0; r < x->rows; r++)
+    enum pl_status st = pl_check_norm(y, x, gain, bias, err);
+
+    for (size_t r = 0; r < x->rows && !st; r++)
         y->device->kernels->norm(kind, eps, y->data + r * y->cols, x->data + r * x->cols,
                                  gain->data, bias ? bias->data : NULL, x->cols);
-    return PL_OK;
+    return st;
 }
 
 enum pl_status pl_cpu_activate(enum pl_act_kind act, struct pl_tensor *y, const struct pl_tensor *x,
                                struct pl_err *err)
 {
-    if (!takes(y, x, x->cols))
-        return misfit(err, "activate", "output and input", y, x);
-    y->device->kernels->act(act, y->data, x->data, NULL, x->rows * x->cols);
-    return PL_OK;
+    enum pl_status st = pl_check_rowwise("activate", "output and input", y, x, err);
+
+    if (!st)
+        y->device->kernels->act(act, y->data, x->data, NULL, x->rows * x->cols);
+    return st;
 }
 
 enum pl_status pl_cpu_axpby(float a, const struct pl_tensor *x, float b, struct pl_tensor *y,
                             struct pl_err *err)
 {
-    if (!takes(y, x, x->cols))
-        return misfit(err, "axpby", "y and x", y, x);
-    for (size_t i = 0; i < x->rows * x->cols; i++)
+    enum pl_status st = pl_check_rowwise("axpby", "y and x", y, x, err);
+
+    for (size_t i = 0; i < x->rows * x->cols && !st; i++)
         y->data[i] = b != 0 ? a * x->data[i] + b * y->data[i] : a * x->data[i];
-    return PL_OK;
+    return st;
 }
 
 /* One query row of one head over `len` keys, by two passes over the scores in p[len]. */
@@ -247,17 +186,12 @@ enum pl_status pl_cpu_attention(struct pl_tensor *y, const struct pl_tensor *q,
                                 const struct pl_tensor *k, const struct pl_tensor *v, size_t heads,
                                 bool causal, struct pl_err *err)
 {
-    size_t dim = heads ? q->cols / heads : 0;
+    enum pl_status st = pl_check_attention(y, q, k, v, heads, causal, err);
+    size_t dim = st ? 0 : q->cols / heads;
     float *p;
 
-    if (!heads || q->cols % heads)
-        return pl_fail(err, PL_ERANGE, "attention: %zu columns are no %zu heads", q->cols, heads);
-    if (!takes(y, q, q->cols) || y->data == q->data)
-        return misfit(err, "attention", "output and queries", y, q);
-    if (k->cols != q->cols || !k->rows || (causal && k->rows < q->rows))
-        return misfit(err, "attention", "queries and keys", q, k);
-    if (v->cols != k->cols || v->rows != k->rows)
-        return misfit(err, "attention", "keys and values", k, v);
+    if (st)
+        return st;
     p = pl_cpu_alloc(k->rows, sizeof(*p));
     if (!p)
         return pl_fail(err, PL_ENOMEM, "attention: no memory for %zu scores", k->rows);
@@ -267,18 +201,6 @@ enum pl_status pl_cpu_attention(struct pl_tensor *y, const struct pl_tensor *q,
                        h * dim, dim, causal ? k->rows - q->rows + r + 1 : k->rows, p);
     free(p);
     return PL_OK;
-}
-
-/* Orders floats as integers: NaN below all, −0 with 0. */
-static uint32_t rank(float f)
-{
-    uint32_t u;
-
-    if (f != f)
-        return 0;
-    f += 0.0f;
-    memcpy(&u, &f, sizeof(u));
-    return u & 0x80000000u ? ~u : u | 0x80000000u;
 }
 
 /* The k-th largest rank by four passes of 256 buckets; *ties: how many of that rank are among the
@@ -291,8 +213,8 @@ static uint32_t kth_rank(const float *x, size_t n, size_t k, size_t *ties)
         size_t count[256] = {0};
         int b = 255;
         for (size_t i = 0; i < n; i++)
-            if ((rank(x[i]) & mask) == prefix)
-                count[rank(x[i]) >> shift & 255]++;
+            if ((pl_float_rank(x[i]) & mask) == prefix)
+                count[pl_float_rank(x[i]) >> shift & 255]++;
         for (; count[b] < k; b--)
             k -= count[b];
         prefix |= (uint32_t)b << shift;
@@ -304,14 +226,15 @@ static uint32_t kth_rank(const float *x, size_t n, size_t k, size_t *ties)
 
 enum pl_status pl_cpu_topk(const struct pl_tensor *x, size_t k, int32_t *idx, struct pl_err *err)
 {
+    enum pl_status st = pl_check_topk(x, k, err);
     size_t ties, out = 0;
     uint32_t least;
 
-    if (!x->data || !x->rows || !k || k > x->cols)
-        return pl_fail(err, PL_ERANGE, "topk: %zu of %zu columns", k, x->cols);
+    if (st)
+        return st;
     least = kth_rank(x->data, x->cols, k, &ties);
     for (size_t i = 0; i < x->cols; i++) {
-        uint32_t r = rank(x->data[i]);
+        uint32_t r = pl_float_rank(x->data[i]);
         if (r > least || (r == least && ties && ties--))
             idx[out++] = (int32_t)i;
     }
@@ -321,26 +244,23 @@ enum pl_status pl_cpu_topk(const struct pl_tensor *x, size_t k, int32_t *idx, st
 enum pl_status pl_cpu_gather(struct pl_tensor *y, const struct pl_tensor *x, const int32_t *idx,
                              size_t n, struct pl_err *err)
 {
-    if (!y->data || !x->data || y->cols != x->cols || n > y->rows)
-        return misfit(err, "gather", "output and input", y, x);
-    for (size_t i = 0; i < n; i++)
-        if (idx[i] < 0 || (size_t)idx[i] >= x->rows)
-            return pl_fail(err, PL_ERANGE, "gather: row %d of %zu", idx[i], x->rows);
-    for (size_t i = 0; i < n; i++)
+    enum pl_status st = pl_check_gather(y, x, idx, n, err);
+
+    for (size_t i = 0; i < n && !st; i++)
         memmove(y->data + i * y->cols, x->data + (size_t)idx[i] * x->cols, x->cols * sizeof(float));
-    return PL_OK;
+    return st;
 }
 
 enum pl_status pl_cpu_argmax(const struct pl_tensor *x, int32_t *idx, struct pl_err *err)
 {
-    if (!x->data || !x->cols)
-        return pl_fail(err, PL_ERANGE, "argmax of a tensor without columns");
-    for (size_t r = 0; r < x->rows; r++) {
+    enum pl_status st = pl_check_argmax(x, err);
+
+    for (size_t r = 0; r < x->rows && !st; r++) {
         const float *row = x->data + r * x->cols;
         int32_t best = row[0] == row[0] ? 0 : -1;
         for (size_t c = 1; c < x->cols && best >= 0; c++)
             best = row[c] != row[c] ? -1 : row[c] > row[best] ? (int32_t)c : best;
         idx[r] = best;
     }
-    return PL_OK;
+    return st;
 }

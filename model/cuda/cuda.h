@@ -13,6 +13,7 @@
 
 #include "model/backend.h"
 #include "model/cuda/kernels.h"
+#include "model/tensor.h"
 
 #define PL_CUDA_CHUNK 2048          /* most rows of one forward */
 #define PL_CUDA_DECODED (64u << 20) /* most bytes of decoded weights at a time */
@@ -31,14 +32,6 @@ struct pl_device {
     struct pl_cuda_gemm *gemm;
     void *scratch; /* device memory of operations; grown by pl_cuda_scratch */
     size_t scratch_bytes;
-};
-
-struct pl_tensor {
-    struct pl_device *device;
-    size_t rows, cols;
-    float *data;             /* [rows, cols]; NULL for a weight */
-    struct pl_cuda_matrix w; /* of a weight */
-    bool borrowed;
 };
 
 enum pl_cuda_weight {
@@ -199,11 +192,7 @@ enum pl_status pl_cuda_tensor_create(struct pl_device *d, size_t rows, size_t co
                                      struct pl_tensor **out, struct pl_err *err);
 enum pl_status pl_cuda_weight_create(struct pl_device *d, const struct pl_weight_source *src,
                                      enum pl_dtype dt, struct pl_tensor **out, struct pl_err *err);
-enum pl_status pl_cuda_tensor_view(const struct pl_tensor *t, size_t first, size_t n,
-                                   struct pl_tensor **out, struct pl_err *err);
 void pl_cuda_tensor_free(struct pl_tensor *t);
-size_t pl_cuda_rows(const struct pl_tensor *t);
-size_t pl_cuda_cols(const struct pl_tensor *t);
 enum pl_status pl_cuda_upload(struct pl_tensor *t, size_t first, size_t n, const float *src,
                               struct pl_err *err);
 enum pl_status pl_cuda_download(const struct pl_tensor *t, size_t first, size_t n, float *dst,

@@ -54,42 +54,26 @@ static void outer_vectors(const struct pl_model_sources *s, struct pl_network *n
     memcpy(out, list, sizeof(list));
 }
 
-static int64_t vector_bytes(const struct pl_weight_source *src)
-{
-    return pl_weight_absent(src) ? 0 : src->rows * src->cols * (int64_t)sizeof(float);
-}
-
-/* The embeddings stand by themselves where they are not the head. */
-static bool own_embed(const struct pl_arch *a, const struct pl_model_sources *src)
-{
-    return !pl_weight_absent(&src->embed) && (!a->head || !pl_weight_absent(&src->lm_head));
-}
-
-static const struct pl_weight_source *head_of(const struct pl_model_sources *src)
-{
-    return pl_weight_absent(&src->lm_head) ? &src->embed : &src->lm_head;
-}
-
 int64_t pl_cuda_network_need(const struct pl_arch *a, const struct pl_model_sources *src,
                              enum pl_dtype dt)
 {
     struct pl_network none;
     struct outer outer[OUTER];
-    int64_t sum = a->head ? pl_cuda_matrix_bytes(head_of(src), dt) : 0;
+    int64_t sum = a->head ? pl_cuda_matrix_bytes(pl_sources_head(src), dt) : 0;
 
     outer_vectors(src, &none, outer);
     for (int j = 0; j < OUTER; j++)
-        sum += vector_bytes(outer[j].src);
-    sum += own_embed(a, src) ? pl_cuda_matrix_bytes(&src->embed, dt) : 0;
+        sum += pl_weight_f32_bytes(outer[j].src);
+    sum += pl_sources_own_embed(a, src) ? pl_cuda_matrix_bytes(&src->embed, dt) : 0;
     sum += pl_cuda_matrix_bytes(&src->patch, dt) + pl_cuda_matrix_bytes(&src->pooler, dt);
     for (int32_t i = 0; i < a->layers; i++) {
         const struct pl_layer_sources *s = &src->layers[i];
         for (int j = 0; j < PL_W_COUNT; j++) {
             sum += pl_cuda_matrix_bytes(source_at(s, matrices[j].w), dt);
-            sum += matrices[j].bias == NO ? 0 : vector_bytes(source_at(s, matrices[j].bias));
+            sum += matrices[j].bias == NO ? 0 : pl_weight_f32_bytes(source_at(s, matrices[j].bias));
         }
         for (int j = 0; j < PL_V_COUNT; j++)
-            sum += vector_bytes(source_at(s, vectors[j]));
+            sum += pl_weight_f32_bytes(source_at(s, vectors[j]));
     }
     if (src->encoder) {
         struct pl_arch e = pl_arch_encoder(a);
@@ -142,10 +126,10 @@ static enum pl_status load_outer(struct pl_network *n, const struct pl_model_sou
         st = pl_cuda_vector_load(v[j].src, false, v[j].to, err);
     if (!st)
         st = pl_cuda_vector_load(&src->relative, true, &n->relative, err);
-    if (!st && own_embed(&n->arch, src))
+    if (!st && pl_sources_own_embed(&n->arch, src))
         st = load_matrix(n, &src->embed, dt, &n->embed, err);
     if (!st && n->arch.head)
-        st = load_matrix(n, head_of(src), dt, &n->head, err);
+        st = load_matrix(n, pl_sources_head(src), dt, &n->head, err);
     if (!st)
         st = load_matrix(n, &src->patch, dt, &n->patch, err);
     if (!st)
@@ -332,8 +316,10 @@ enum pl_status pl_cuda_network_create(struct pl_device *d, const struct pl_arch 
     }
     if (n->encoder)
         n->encoder->embedder = n;
-    n->head_tensor = (struct pl_tensor){
-        .device = d, .rows = (size_t)n->head.out, .cols = (size_t)n->head.in, .w = n->head};
+    n->head_tensor = (struct pl_tensor){.device = d,
+                                        .rows = (size_t)n->head.out,
+                                        .cols = (size_t)n->head.in,
+                                        .weight = n->head.data ? &n->head : NULL};
     n->final_tensor = (struct pl_tensor){
         .device = d, .rows = 1, .cols = (size_t)a->hidden, .data = n->final_gain};
     n->bytes = pl_cuda_network_need(a, src, dt);

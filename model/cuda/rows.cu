@@ -1,5 +1,6 @@
 /* What is done row by row or element by element. */
 #include "model/cuda/common.cuh"
+#include "model/float_rank.h"
 
 #include <type_traits>
 
@@ -331,18 +332,6 @@ extern "C" void pl_k_argmax(const float *x, int rows, int64_t cols, int32_t *idx
     PL_LAUNCH(argmax, (unsigned)rows, 512, 0, s, x, cols, idx);
 }
 
-/* Orders floats as integers: NaN below all, −0 with 0. */
-__device__ __forceinline__ uint32_t rank_of(float f)
-{
-    uint32_t u;
-
-    if (f != f)
-        return 0;
-    f += 0.0f;
-    memcpy(&u, &f, sizeof(u));
-    return u & 0x80000000u ? ~u : u | 0x80000000u;
-}
-
 #define TOPK 1024
 
 /* Places before this thread's that have a flag, over a block of TOPK; *all: how many have. */
@@ -384,8 +373,8 @@ __global__ void topk(const float *x, int n, int k, int32_t *idx)
             count[threadIdx.x] = 0;
         __syncthreads();
         for (int i = (int)threadIdx.x; i < n; i += TOPK)
-            if ((rank_of(x[i]) & mask) == prefix)
-                atomicAdd(&count[rank_of(x[i]) >> shift & 255], 1u);
+            if ((pl_float_rank(x[i]) & mask) == prefix)
+                atomicAdd(&count[pl_float_rank(x[i]) >> shift & 255], 1u);
         __syncthreads();
         if (!threadIdx.x) {
             int b = 255;
@@ -400,7 +389,7 @@ __global__ void topk(const float *x, int n, int k, int32_t *idx)
     int ties = left, out = 0, all;
     for (int base = 0; base < n; base += TOPK) {
         int i = base + (int)threadIdx.x;
-        uint32_t r = i < n ? rank_of(x[i]) : 0;
+        uint32_t r = i < n ? pl_float_rank(x[i]) : 0;
         int nth = flags_before(i < n && r == least, warps, &all);
         bool take = i < n && (r > least || (r == least && nth < ties));
         ties = ties > all ? ties - all : 0;

@@ -4,13 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum pl_status misfit(struct pl_err *err, const char *op, const char *what,
-                             const struct pl_tensor *a, const struct pl_tensor *b)
-{
-    return pl_fail(err, PL_ERANGE, "%s: %s do not fit: [%zu, %zu] and [%zu, %zu]", op, what,
-                   a->rows, a->cols, b->rows, b->cols);
-}
-
 enum pl_status pl_cuda_tensor_create(struct pl_device *d, size_t rows, size_t cols,
                                      struct pl_tensor **out, struct pl_err *err)
 {
@@ -39,18 +32,20 @@ enum pl_status pl_cuda_weight_create(struct pl_device *d, const struct pl_weight
                                      enum pl_dtype dt, struct pl_tensor **out, struct pl_err *err)
 {
     struct pl_tensor *t = calloc(1, sizeof(*t));
+    struct pl_cuda_matrix *m = calloc(1, sizeof(*m));
     enum pl_status st;
 
-    if (!t)
-        return pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
-    st = pl_cuda_matrix_load(d, src, dt, &t->w, err);
+    if (t && m)
+        st = pl_cuda_matrix_load(d, src, dt, m, err);
+    else
+        st = pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
     if (st) {
+        free(m);
         free(t);
         return st;
     }
-    t->device = d;
-    t->rows = (size_t)t->w.out;
-    t->cols = (size_t)t->w.in;
+    *t =
+        (struct pl_tensor){.device = d, .rows = (size_t)m->out, .cols = (size_t)m->in, .weight = m};
     *out = t;
     return PL_OK;
 }
@@ -61,36 +56,17 @@ void pl_cuda_tensor_free(struct pl_tensor *t)
         return;
     if (!t->borrowed) {
         cudaFree(t->data);
-        pl_cuda_matrix_free(&t->w);
+        if (t->weight)
+            pl_cuda_matrix_free(t->weight);
+        free(t->weight);
     }
     free(t);
-}
-
-size_t pl_cuda_rows(const struct pl_tensor *t)
-{
-    return t->rows;
-}
-
-size_t pl_cuda_cols(const struct pl_tensor *t)
-{
-    return t->cols;
-}
-
-static enum pl_status check_rows(const struct pl_tensor *t, size_t first, size_t n,
-                                 struct pl_err *err)
-{
-    if (!t->data)
-        return pl_fail(err, PL_EUSAGE, "a weight in the backend's order has no rows to copy");
-    if (first > t->rows || n > t->rows - first)
-        return pl_fail(err, PL_ERANGE, "rows %zu to %zu of a tensor [%zu, %zu]", first, first + n,
-                       t->rows, t->cols);
-    return PL_OK;
 }
 
 enum pl_status pl_cuda_upload(struct pl_tensor *t, size_t first, size_t n, const float *src,
                               struct pl_err *err)
 {
-    enum pl_status st = check_rows(t, first, n, err);
+    enum pl_status st = pl_check_rows(t, first, n, err);
 
     if (st || !n)
         return st;
@@ -103,7 +79,7 @@ enum pl_status pl_cuda_upload(struct pl_tensor *t, size_t first, size_t n, const
 enum pl_status pl_cuda_download(const struct pl_tensor *t, size_t first, size_t n, float *dst,
                                 struct pl_err *err)
 {
-    enum pl_status st = check_rows(t, first, n, err);
+    enum pl_status st = pl_check_rows(t, first, n, err);
 
     if (st || !n)
         return st;
@@ -111,31 +87,6 @@ enum pl_status pl_cuda_download(const struct pl_tensor *t, size_t first, size_t 
                                        cudaMemcpyDeviceToHost, t->device->stream),
                        "download", err);
     return st ? st : pl_cuda_sync(t->device, "download", err);
-}
-
-enum pl_status pl_cuda_tensor_view(const struct pl_tensor *t, size_t first, size_t n,
-                                   struct pl_tensor **out, struct pl_err *err)
-{
-    enum pl_status st = check_rows(t, first, n, err);
-    struct pl_tensor *v;
-
-    if (st)
-        return st;
-    v = calloc(1, sizeof(*v));
-    if (!v)
-        return pl_fail(err, PL_ENOMEM, "no memory for a view");
-    *v = *t;
-    v->borrowed = true;
-    v->rows = n;
-    v->data = t->data + first * t->cols;
-    *out = v;
-    return PL_OK;
-}
-
-/* Whether y can take one row of `cols` for each of x's. */
-static bool takes(const struct pl_tensor *y, const struct pl_tensor *x, size_t cols)
-{
-    return y->data && x->data && y->rows >= x->rows && y->cols == cols;
 }
 
 /* Rows of x that the library multiplies at a time. */
@@ -170,17 +121,12 @@ enum pl_status pl_cuda_linear(struct pl_tensor *y, const struct pl_tensor *x,
                               const struct pl_tensor *w, const struct pl_tensor *bias,
                               struct pl_err *err)
 {
-    struct pl_cuda_matrix m = w->w;
-    enum pl_status st = PL_OK;
+    enum pl_status st = pl_check_linear(y, x, w, bias, err);
+    struct pl_cuda_matrix m;
 
-    if (!m.data)
-        return pl_fail(err, PL_EUSAGE, "linear: the weight was not made by weight_create");
-    if (!x->data || x->cols != w->cols)
-        return misfit(err, "linear", "input and weight", x, w);
-    if (!takes(y, x, w->rows))
-        return misfit(err, "linear", "output and weight", y, w);
-    if (bias && bias->cols != w->rows)
-        return misfit(err, "linear", "bias and weight", bias, w);
+    if (st)
+        return st;
+    m = *(const struct pl_cuda_matrix *)w->weight;
     m.bias = bias ? bias->data : NULL;
     for (size_t at = 0; at < x->rows && !st; at += SLICE)
         st = linear_slice(y, x, &m, at, x->rows - at < SLICE ? x->rows - at : SLICE, err);
@@ -191,49 +137,45 @@ enum pl_status pl_cuda_norm(enum pl_norm_kind kind, float eps, struct pl_tensor 
                             const struct pl_tensor *x, const struct pl_tensor *gain,
                             const struct pl_tensor *bias, struct pl_err *err)
 {
-    if (!takes(y, x, x->cols))
-        return misfit(err, "norm", "output and input", y, x);
-    if (gain->cols != x->cols || (bias && bias->cols != x->cols))
-        return misfit(err, "norm", "gain or bias and input", gain, x);
-    pl_k_norm(kind, eps, y->data, PL_DT_F32, x->data, gain->data, bias ? bias->data : NULL,
-              (int)x->rows, (int64_t)x->cols, y->device->stream);
-    return PL_OK;
+    enum pl_status st = pl_check_norm(y, x, gain, bias, err);
+
+    if (!st)
+        pl_k_norm(kind, eps, y->data, PL_DT_F32, x->data, gain->data, bias ? bias->data : NULL,
+                  (int)x->rows, (int64_t)x->cols, y->device->stream);
+    return st;
 }
 
 enum pl_status pl_cuda_activate(enum pl_act_kind act, struct pl_tensor *y,
                                 const struct pl_tensor *x, struct pl_err *err)
 {
-    if (!takes(y, x, x->cols))
-        return misfit(err, "activate", "output and input", y, x);
-    pl_k_act(act, y->data, PL_DT_F32, NULL, x->data, (int64_t)(x->rows * x->cols),
-             y->device->stream);
-    return PL_OK;
+    enum pl_status st = pl_check_rowwise("activate", "output and input", y, x, err);
+
+    if (!st)
+        pl_k_act(act, y->data, PL_DT_F32, NULL, x->data, (int64_t)(x->rows * x->cols),
+                 y->device->stream);
+    return st;
 }
 
 enum pl_status pl_cuda_axpby(float a, const struct pl_tensor *x, float b, struct pl_tensor *y,
                              struct pl_err *err)
 {
-    if (!takes(y, x, x->cols))
-        return misfit(err, "axpby", "y and x", y, x);
-    pl_k_axpby(a, x->data, b, y->data, (int64_t)(x->rows * x->cols), y->device->stream);
-    return PL_OK;
+    enum pl_status st = pl_check_rowwise("axpby", "y and x", y, x, err);
+
+    if (!st)
+        pl_k_axpby(a, x->data, b, y->data, (int64_t)(x->rows * x->cols), y->device->stream);
+    return st;
 }
 
 enum pl_status pl_cuda_attention(struct pl_tensor *y, const struct pl_tensor *q,
                                  const struct pl_tensor *k, const struct pl_tensor *v, size_t heads,
                                  bool causal, struct pl_err *err)
 {
-    if (!heads || q->cols % heads)
-        return pl_fail(err, PL_ERANGE, "attention: %zu columns are no %zu heads", q->cols, heads);
-    if (!takes(y, q, q->cols) || y->data == q->data)
-        return misfit(err, "attention", "output and queries", y, q);
-    if (k->cols != q->cols || !k->rows || (causal && k->rows < q->rows))
-        return misfit(err, "attention", "queries and keys", q, k);
-    if (v->cols != k->cols || v->rows != k->rows)
-        return misfit(err, "attention", "keys and values", k, v);
-    pl_k_attend_small(y->data, q->data, k->data, v->data, (int)q->rows, (int)k->rows, (int)heads,
-                      (int)(q->cols / heads), causal, y->device->stream);
-    return PL_OK;
+    enum pl_status st = pl_check_attention(y, q, k, v, heads, causal, err);
+
+    if (!st)
+        pl_k_attend_small(y->data, q->data, k->data, v->data, (int)q->rows, (int)k->rows,
+                          (int)heads, (int)(q->cols / heads), causal, y->device->stream);
+    return st;
 }
 
 /* n numbers of the scratch to the host. */
@@ -249,11 +191,10 @@ static enum pl_status take(struct pl_device *d, int32_t *idx, size_t n, const ch
 
 enum pl_status pl_cuda_topk(const struct pl_tensor *x, size_t k, int32_t *idx, struct pl_err *err)
 {
-    enum pl_status st;
+    enum pl_status st = pl_check_topk(x, k, err);
 
-    if (!x->data || !x->rows || !k || k > x->cols)
-        return pl_fail(err, PL_ERANGE, "topk: %zu of %zu columns", k, x->cols);
-    st = pl_cuda_scratch(x->device, k * sizeof(*idx), err);
+    if (!st)
+        st = pl_cuda_scratch(x->device, k * sizeof(*idx), err);
     if (st)
         return st;
     pl_k_topk(x->data, (int)x->cols, (int)k, x->device->scratch, x->device->stream);
@@ -262,11 +203,10 @@ enum pl_status pl_cuda_topk(const struct pl_tensor *x, size_t k, int32_t *idx, s
 
 enum pl_status pl_cuda_argmax(const struct pl_tensor *x, int32_t *idx, struct pl_err *err)
 {
-    enum pl_status st;
+    enum pl_status st = pl_check_argmax(x, err);
 
-    if (!x->data || !x->cols)
-        return pl_fail(err, PL_ERANGE, "argmax of a tensor without columns");
-    st = pl_cuda_scratch(x->device, x->rows * sizeof(*idx), err);
+    if (!st)
+        st = pl_cuda_scratch(x->device, x->rows * sizeof(*idx), err);
     if (st)
         return st;
     pl_k_argmax(x->data, (int)x->rows, (int64_t)x->cols, x->device->scratch, x->device->stream);
@@ -278,15 +218,10 @@ enum pl_status pl_cuda_gather(struct pl_tensor *y, const struct pl_tensor *x, co
 {
     struct pl_device *d = y->device;
     size_t ids = pl_cuda_round(n * sizeof(*idx), 256), rows = n * x->cols * sizeof(float);
-    enum pl_status st;
+    enum pl_status st = pl_check_gather(y, x, idx, n, err);
 
-    if (!y->data || !x->data || y->cols != x->cols || n > y->rows)
-        return misfit(err, "gather", "output and input", y, x);
-    for (size_t i = 0; i < n; i++)
-        if (idx[i] < 0 || (size_t)idx[i] >= x->rows)
-            return pl_fail(err, PL_ERANGE, "gather: row %d of %zu", idx[i], x->rows);
-    if (!n)
-        return PL_OK;
+    if (st || !n)
+        return st;
     st = pl_cuda_scratch(d, ids + rows, err);
     if (!st)
         st = pl_cuda_check(
