@@ -14,6 +14,7 @@ class Runner:
     def __init__(self, *argv, timeout=60):
         self.p = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.timeout = timeout
+        self.argv = argv
         self.id = 0
         self.hello = self.line()
 
