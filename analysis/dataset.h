@@ -27,6 +27,10 @@
     X(D_VISION, d_vision_ms, "d_vision")                                                           \
     X(D_PREFILL, d_prefill_ms, "d_prefill")                                                        \
     X(D_DECODE, d_decode_ms, "d_decode")                                                           \
+    X(PREPROCESS, preprocess_ms, "preprocess")                                                     \
+    X(TOWER, tower_ms, "tower")                                                                    \
+    X(D_PREPROCESS, d_preprocess_ms, "d_preprocess")                                               \
+    X(D_TOWER, d_tower_ms, "d_tower")                                                              \
     X(TTFT, ttft_ms, "ttft")                                                                       \
     X(E2E, total_ms, "e2e")
 

@@ -70,6 +70,15 @@ static const char *check_times(const struct checker *k)
                  t->total_ms);
         return k->buf;
     }
+    const double parts = zero_if_nan(t->preprocess_ms) + zero_if_nan(t->tower_ms),
+                 d_parts = zero_if_nan(t->d_preprocess_ms) + zero_if_nan(t->d_tower_ms);
+    if (parts > zero_if_nan(t->vision_ms) + slack(zero_if_nan(t->vision_ms)) ||
+        d_parts > zero_if_nan(t->d_vision_ms) + slack(zero_if_nan(t->d_vision_ms))) {
+        snprintf(k->buf, k->size,
+                 "preprocess + tower = %.6g, drafter's %.6g ms, but vision = %.6g, %.6g ms", parts,
+                 d_parts, t->vision_ms, t->d_vision_ms);
+        return k->buf;
+    }
     if (t->ttft_ms > t->total_ms + ABSOLUTE_MS) {
         snprintf(k->buf, k->size, "ttft = %.6g ms, but total = %.6g ms", t->ttft_ms, t->total_ms);
         return k->buf;
@@ -198,12 +207,8 @@ static const char *check_rounds(const struct checker *k)
 const char *pl_row_check(const struct pl_shape *shape, const struct pl_row *row, char *buf,
                          size_t size)
 {
-    struct checker k = {.shape = shape,
-                        .row = row,
-                        .t = *row->trial,
-                        .sequences = 1,
-                        .buf = buf,
-                        .size = size};
+    struct checker k = {
+        .shape = shape, .row = row, .t = *row->trial, .sequences = 1, .buf = buf, .size = size};
     if (k.t.reason != PL_REASON_NONE) {
         snprintf(buf, size, "done, but with reason %u (%s)", k.t.reason,
                  pl_reason_name((enum pl_reason)k.t.reason));

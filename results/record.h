@@ -62,7 +62,7 @@ const char *pl_reason_name(enum pl_reason r);     /* "unknown" beyond the list *
 enum pl_reason pl_reason_parse(const char *name); /* PL_REASON_RUNNER for names it does not know */
 
 /* The columns of /trials in their order: X(C type, tag, name). Times are ms; bytes are bytes; NaN:
- * not measured. */
+ * not measured. preprocess and tower are parts of vision. */
 #define PL_TRIAL_COLUMNS(X)                                                                        \
     X(double, F64, tokenize_ms)                                                                    \
     X(double, F64, vision_ms)                                                                      \
@@ -76,6 +76,10 @@ enum pl_reason pl_reason_parse(const char *name); /* PL_REASON_RUNNER for names 
     X(double, F64, d_vision_ms)                                                                    \
     X(double, F64, d_prefill_ms)                                                                   \
     X(double, F64, d_decode_ms)                                                                    \
+    X(double, F64, preprocess_ms)                                                                  \
+    X(double, F64, tower_ms)                                                                       \
+    X(double, F64, d_preprocess_ms)                                                                \
+    X(double, F64, d_tower_ms)                                                                     \
     X(double, F64, ttft_ms)                                                                        \
     X(double, F64, total_ms)                                                                       \
     X(uint32_t, U32, prompt_tokens)                                                                \

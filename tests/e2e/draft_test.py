@@ -66,6 +66,7 @@ def pair(tmp):
         assert (tokens[arm] == tokens[names.index("vl_baseline")]).all(), name
         if name not in ("vl_baseline", "B1_decode"):
             assert (t[arm]["d_vision_ms"] > 0).all() and (t[arm]["d_prefill_ms"] > 0).all(), name
+            assert (t[arm]["d_preprocess_ms"] > 0).all() and (t[arm]["d_tower_ms"] > 0).all(), name
     run("report", path, "-o", out)
     for r in rows(out, "acceptance"):
         assert r["divergent"] == 0 and (r["acceptance_rate"] > 0.2 or r["arm"] == "B1_decode"), r

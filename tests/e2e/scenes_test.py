@@ -1,5 +1,6 @@
 """scenes_test.py PACELINE: questions about scenes, from the files of a dataset to scored answers. The first half needs no model: a
 foreign engine here sees what one is told. The second half runs the tiny pair on its held-out scenes."""
+import itertools
 import json
 import os
 import re
@@ -189,6 +190,12 @@ def trained_pair(bench):
     bench.expect((plain["state"] == 1).all(), "every trial is done")
     bench.expect((t["vision_ms"] > 0).all() and (t["tokenize_ms"] > 0).all(), "no look takes no time")
     bench.expect(np.allclose(t["tokenize_ms"] + t["vision_ms"] + t["prefill_ms"], t["ttft_ms"], rtol=1e-6), "the phases are the TTFT")
+    bench.expect((t["preprocess_ms"] > 0).all() and (t["tower_ms"] > 0).all(), "both parts of a look are told")
+    bench.expect((t["preprocess_ms"] + t["tower_ms"] <= t["vision_ms"]).all(), "parts of a look are no more than it")
+    phases = {(row["arm"], row["phase"]): row["mean"] for row in bench.table(out, "latency")}
+    for arm, part in itertools.product(("verifier", "drafter"), ("preprocess", "tower")):
+        mean = t[part + "_ms"][list(plain["arms"]).index(arm)].mean()
+        bench.expect(abs(phases[arm, part] - mean) < 1e-9, f"latency of {part} of {arm}")
     accuracy = np.nanmean(plain["accuracy"], axis=(1, 2, 3))
     bench.expect(not np.isnan(plain["accuracy"]).any() and (accuracy > 0.3).all(), f"accuracy {accuracy}")
     bench.expect(len(set(t["ids_hash"].ravel())) == t.size, "different inputs have different hashes")
@@ -203,6 +210,7 @@ def trained_pair(bench):
     bench.expect((cached["trials"]["logits_hash"] == t["logits_hash"]).all(), "bit for bit")
     faster = np.median(cached["trials"]["vision_ms"]) < np.median(t["vision_ms"]) / 5
     bench.expect(faster and (cached["trials"]["vision_ms"] > 0).all(), "a kept scene is looked up")
+    bench.expect(np.isnan(cached["trials"]["preprocess_ms"]).any(), "a kept scene has no preprocessing")
     bench.table(out, "warnings")
     for name in os.listdir(os.path.join(out + ".report", "tables")):
         if name.endswith(".md"):

@@ -59,6 +59,8 @@ static void times_are_accounted_for(void **state)
     BREAK(PLAIN, "total_ms", row.trial->total_ms = NAN);
     BREAK(PLAIN, "prefill_ms", row.trial->prefill_ms = -1);
     BREAK(PLAIN, "d_decode_ms", row.trial->d_decode_ms = INFINITY);
+    BREAK(PLAIN, "preprocess", row.trial->preprocess_ms = 1e9);
+    BREAK(PLAIN, "tower", row.trial->d_tower_ms = 1e9);
     BREAK(PLAIN, "drafter", row.trial->d_decode_ms = 2 * row.trial->total_ms);
     BREAK(PLAIN, "ttft", row.trial->ttft_ms = row.trial->total_ms + 1);
     BREAK(PLAIN, "reason", row.trial->reason = PL_REASON_OOM);

@@ -242,9 +242,10 @@ static enum pl_status get_phases(const json_t *result, struct pl_trial *t, struc
         size_t at;
     } phases[] = {
 #define PHASE(name) {#name, offsetof(struct pl_trial, name##_ms)}
-        PHASE(tokenize), PHASE(vision),   PHASE(encode),    PHASE(prefill),
-        PHASE(draft),    PHASE(adapter),  PHASE(verify),    PHASE(decode),
-        PHASE(wait),     PHASE(d_vision), PHASE(d_prefill), PHASE(d_decode),
+        PHASE(tokenize),   PHASE(vision),   PHASE(encode),       PHASE(prefill),
+        PHASE(draft),      PHASE(adapter),  PHASE(verify),       PHASE(decode),
+        PHASE(wait),       PHASE(d_vision), PHASE(d_prefill),    PHASE(d_decode),
+        PHASE(preprocess), PHASE(tower),    PHASE(d_preprocess), PHASE(d_tower),
 #undef PHASE
     };
     for (size_t i = 0; i < sizeof phases / sizeof phases[0]; i++) {

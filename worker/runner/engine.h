@@ -42,7 +42,8 @@ struct pl_fault {
  * f->err already. */
 enum pl_status pl_fault_set(struct pl_fault *f, enum pl_status st, enum pl_fault_reason reason);
 
-/* Phases in the order of CONTRACTS. X(symbol, name) */
+/* Phases in the order of CONTRACTS, then parts of a vision: not further phases of their lane.
+ * X(symbol, name) */
 #define PL_PHASE_LIST(X)                                                                           \
     X(TOKENIZE, "tokenize")                                                                        \
     X(VISION, "vision")                                                                            \
@@ -55,7 +56,11 @@ enum pl_status pl_fault_set(struct pl_fault *f, enum pl_status st, enum pl_fault
     X(WAIT, "wait")                                                                                \
     X(D_VISION, "d_vision")                                                                        \
     X(D_PREFILL, "d_prefill")                                                                      \
-    X(D_DECODE, "d_decode")
+    X(D_DECODE, "d_decode")                                                                        \
+    X(PREPROCESS, "preprocess")                                                                    \
+    X(TOWER, "tower")                                                                              \
+    X(D_PREPROCESS, "d_preprocess")                                                                \
+    X(D_TOWER, "d_tower")
 
 enum pl_phase {
 #define PL_X(sym, name) PL_PHASE_##sym,

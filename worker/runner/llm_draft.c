@@ -197,14 +197,15 @@ struct look {
     struct llm_model *drafter;
     const json_t *sample;
     struct pl_ids ids;
+    struct llm_look times;
 };
 
 static enum pl_status look(void *user, struct pl_prompt *out, struct pl_err *err)
 {
     struct look *l = user;
     struct llm_model *d = l->drafter;
-    struct llm_look times;
-    enum pl_status st = llm_look(&d->eyes, d->model, d->tokenizer, l->sample, &l->ids, &times, err);
+    enum pl_status st =
+        llm_look(&d->eyes, d->model, d->tokenizer, l->sample, &l->ids, &l->times, err);
 
     if (st)
         return st;
@@ -218,7 +219,8 @@ enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t t
 {
     struct llm_model *m = a->model;
     const bool scene = m->eyes.n > 0;
-    struct look seen = {.drafter = a->drafter, .sample = sample};
+    struct look seen = {
+        .drafter = a->drafter, .sample = sample, .times = {.preprocess = -1, .tower = -1}};
     const struct pl_spec_request q = {.ids = scene ? NULL : s->ids.ids,
                                       .embeds = scene ? m->eyes.embeds : NULL,
                                       .n_prompt = scene ? m->eyes.n : s->ids.n,
@@ -240,6 +242,8 @@ enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t t
                             : st == PL_EFORMAT ? PL_FAULT_NUMERIC
                                                : PL_FAULT_RUNNER);
     fill(s, a, &r, out);
+    out->phase_ns[PL_PHASE_D_PREPROCESS] = seen.times.preprocess;
+    out->phase_ns[PL_PHASE_D_TOWER] = seen.times.tower;
     for (int32_t l = 0; l < pl_model_info(m->model)->arch.layers; l++)
         m->kv_len[l] = (uint32_t)q.n_prompt;
     memcpy(m->first, r.first_logits, (size_t)pl_model_info(m->model)->arch.vocab * sizeof(float));

@@ -387,7 +387,7 @@ static enum pl_status read_sample(struct llm_state *s, struct llm_model *m,
 
     m->eyes.n = 0;
     memset(times, 0, sizeof(*times));
-    times->tokenize = times->vision = -1;
+    times->tokenize = times->vision = times->preprocess = times->tower = -1;
     *n = q->context;
     if (!llm_asks(q->sample))
         return llm_sample_ids(s, m->tokenizer, &m->no_tokenizer, vocab, q->sample, q->context,
@@ -482,6 +482,8 @@ enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct p
     out->prompt_tokens = (uint32_t)n;
     out->phase_ns[PL_PHASE_TOKENIZE] = look.tokenize;
     out->phase_ns[PL_PHASE_VISION] = look.vision;
+    out->phase_ns[PL_PHASE_PREPROCESS] = look.preprocess;
+    out->phase_ns[PL_PHASE_TOWER] = look.tower;
     llm_prune_swap(&arm->pruned, arm->model);
     st = run_trial(s, arm, tokens, q, out, f);
     llm_prune_swap(&arm->pruned, arm->model);

@@ -202,7 +202,7 @@ static enum pl_status see(struct llm_eyes *e, const struct pl_model *m, const js
     if (!media.path)
         return PL_ENOENT;
     enum pl_status st = pl_vision_load(c, &media, &pixels, NULL, NULL, err);
-    times->load = pl_now_ns() - began;
+    int64_t loaded = pl_now_ns();
     if (!st) {
         e->n_rows = (size_t)pl_vision_rows(c, pixels.frames, pixels.still);
         st = grow(&e->own, &e->own_cap, e->n_rows * (size_t)c->hidden, err);
@@ -210,6 +210,8 @@ static enum pl_status see(struct llm_eyes *e, const struct pl_model *m, const js
     }
     if (!st)
         st = pl_vision_encode(v, &pixels, e->own, err);
+    times->preprocess = loaded > began ? loaded - began : 1;
+    times->tower = pl_now_ns() - loaded;
     pl_pixels_release(&pixels);
     return st;
 }
@@ -245,7 +247,7 @@ enum pl_status llm_look(struct llm_eyes *e, const struct pl_model *m, const stru
     size_t n = 0;
 
     e->n = 0;
-    memset(times, 0, sizeof(*times));
+    *times = (struct llm_look){.preprocess = -1, .tower = -1};
     if (!c)
         return text_alone(err);
     if (!file)

@@ -47,8 +47,8 @@ bool llm_asks(const json_t *sample);
 /* Times of one look, ns. */
 struct llm_look {
     int64_t tokenize, vision; /* > 0 */
-    int64_t load;             /* of vision: file → pixels; 0: it was kept */
-    bool kept;                /* found among the scenes seen before */
+    int64_t preprocess, tower; /* of vision: file → pixels, pixels → rows; −1: they were kept */
+    bool kept;                 /* found among the scenes seen before */
 };
 
 /* Makes the prompt of a sample: ids with their placeholder into `ids`, and e->embeds. PL_ENOENT:
