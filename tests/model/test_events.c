@@ -187,6 +187,10 @@ static void test_structured_lies(void **state)
          "'shape': (1,), }",
          "x is of type 'U4'"},
         {"{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }", "array of plain numbers"},
+        {"{'descr': [('x', '|O'), ('y', '<i4'), ('t', '<i4'), ('p', '|i1')], 'fortran_order': "
+         "False, "
+         "'shape': (1,), }",
+         "x is of type 'O"},
         {"{'descr': " RECORD ", 'fortran_order': False, 'shape': (9,), }", "its shape says"},
         {"{'descr': [('x', '<i4'], 'fortran_order': False, 'shape': (1,), }", "descr"},
         {"{'descr': [], 'fortran_order': False, 'shape': (1,), }", "descr"},
@@ -205,7 +209,7 @@ static void test_structured_lies(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        size_t n = npy(b, bad[i].head, body, i == 1 ? 25 : i == 2 ? 12 : 0);
+        size_t n = npy(b, bad[i].head, body, i == 1 ? 25 : i == 2 ? 12 : i == 3 ? 17 : 0);
         struct pl_err err = {""};
         enum pl_status st = pl_events_parse("bad.npy", b, n, &e, &err);
         if (!st || !strstr(err.text, bad[i].part))
@@ -270,6 +274,9 @@ static void test_hostile_pickles(void **state)
         {P("\x80\x03"
            "cnumpy\ndtype\nX\x02\x00\x00\x00zz\x85R."),
          "dtype"},
+        {P("\x80\x03"
+           "cnumpy\ndtype\nX\x02\x00\x00\x00O8\x85R."),
+         "dtype"}, /* an array of objects would hold pickles of its own */
         {P("\x80\x03"
            "cnumpy.core.multiarray\n_reconstruct\ncnumpy\ndtype\nK\x00\x85"
            "C\x01"
