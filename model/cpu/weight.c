@@ -102,20 +102,27 @@ static void fetch_pages(const struct pl_tensor_view *v)
 #endif
 }
 
-static void interleave(const struct pl_panels *o, size_t panel, const void *rows)
+/* Bytes from a row of a pack's room to the next: a power of two would put all 16 into the same few
+ * lines of L1 (interleaving 4096 columns of bf16: 1.2 ns an element, 0.3 so). */
+static size_t row_pitch(const struct pl_panels *o)
 {
-    size_t at = panel * o->in * PL_PANEL;
+    return pl_round_up(o->in * pl_cpu_dtype_bytes(o->dtype), 64) + 64;
+}
+
+static void interleave(const struct pl_panels *o, size_t panel, const char *rows)
+{
+    const size_t at = panel * o->in * PL_PANEL, pitch = row_pitch(o);
 
     if (o->dtype == PL_DT_F32) {
         float *dst = (float *)o->data + at;
         for (size_t k = 0; k < o->in; k++)
             for (size_t j = 0; j < PL_PANEL; j++)
-                dst[k * PL_PANEL + j] = ((const float *)rows)[j * o->in + k];
+                dst[k * PL_PANEL + j] = ((const float *)(const void *)(rows + j * pitch))[k];
     } else {
         uint16_t *dst = (uint16_t *)o->data + at;
         for (size_t k = 0; k < o->in; k++)
             for (size_t j = 0; j < PL_PANEL; j++)
-                dst[k * PL_PANEL + j] = ((const uint16_t *)rows)[j * o->in + k];
+                dst[k * PL_PANEL + j] = ((const uint16_t *)(const void *)(rows + j * pitch))[k];
     }
 }
 
@@ -141,9 +148,9 @@ static void pack_part(void *arg, int member, int members)
 {
     const struct pack *p = arg;
     const struct pl_panels *o = p->out;
-    size_t begin, end, bytes = pl_cpu_dtype_bytes(o->dtype), row = o->in * bytes;
+    size_t begin, end, pitch = row_pitch(o);
     char *rows = p->room + (size_t)member * p->each;
-    float *floats = (float *)(rows + pl_round_up(PL_PANEL * row, 64));
+    float *floats = (float *)(void *)(rows + PL_PANEL * pitch);
 
     pl_pool_share((o->out + PL_PANEL - 1) / PL_PANEL, member, members, &begin, &end);
     for (size_t panel = begin; panel < end; panel++) {
@@ -154,9 +161,9 @@ static void pack_part(void *arg, int member, int members)
             continue;
         }
         for (size_t j = 0; j < n; j++)
-            read_as(p->src, o->dtype, pl_weight_row(p->src, first + j) * o->in, rows + j * row,
+            read_as(p->src, o->dtype, pl_weight_row(p->src, first + j) * o->in, rows + j * pitch,
                     floats, o->in);
-        memset(rows + n * row, 0, (PL_PANEL - n) * row);
+        memset(rows + n * pitch, 0, (PL_PANEL - n) * pitch);
         interleave(o, panel, rows);
     }
 }
@@ -279,8 +286,7 @@ enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *s
         return pl_fail(err, PL_EUNSUPPORTED, "%s: weights of type %s cannot be run", src->name,
                        pl_dtype_traits(o.dtype)->name);
     o.data = alloc_weight(pl_round_up(o.out, PL_PANEL) * o.in, pl_cpu_dtype_bytes(o.dtype));
-    p.each = pl_round_up(PL_PANEL * o.in * pl_cpu_dtype_bytes(o.dtype), 64) +
-             pl_round_up(o.in * sizeof(float), 64);
+    p.each = PL_PANEL * row_pitch(&o) + pl_round_up(o.in * sizeof(float), 64);
     p.room = pl_cpu_alloc(threads, p.each);
     if (!o.data || !p.room) {
         free(o.data);
