@@ -22,6 +22,14 @@ static const struct {
 };
 #define N_SHAPES (sizeof shapes / sizeof shapes[0])
 
+int64_t pl_published_length(const struct pl_dataset *d, uint32_t arm, uint32_t context)
+{
+    const struct pl_cell *c = pl_dataset_cell(d, arm, context);
+    const int64_t n = pl_reader_context(d->reader, context);
+
+    return n || !c->n ? n : llround(c->prompt_tokens / (double)c->n / c->sequences);
+}
+
 void pl_published_float(struct pl_out *o, double v)
 {
     const size_t at = o->buf.len;

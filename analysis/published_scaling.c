@@ -56,7 +56,7 @@ enum pl_status pl_published_scaling_csv(const struct pl_report *r, struct pl_pub
         pl_out_f(&o, "%s,", id);
         pl_out_esc(&o, PL_ESC_CSV, model);
         pl_out_f(&o, ",%s,%" PRId64 ",", arch ? arch : "",
-                 pl_reader_context(d->reader, s->context));
+                 pl_published_length(d, s->arm, s->context));
         pl_published_csv_float(&o, s->mean);
         pl_out_text(&o, ",");
         pl_published_csv_float(&o, s->throughput);
@@ -137,7 +137,8 @@ static void put_config(const struct arm *a, struct pl_out *o)
     int64_t longest = 0;
 
     for (size_t i = 0; i < a->n; i++) {
-        const int64_t c = pl_reader_context(d->reader, a->r->scaling.points[a->first + i].context);
+        const int64_t c =
+            pl_published_length(d, a->arm, a->r->scaling.points[a->first + i].context);
         longest = c > longest ? c : longest;
     }
     pl_out_text(o, "  \"config\": {\n    \"model\": {\n");
@@ -158,7 +159,7 @@ static void put_config(const struct arm *a, struct pl_out *o)
     pl_out_text(o, "      \"context_lengths\": [\n");
     for (size_t i = 0; i < a->n; i++)
         pl_out_f(o, "        %" PRId64 "%s\n",
-                 pl_reader_context(d->reader, a->r->scaling.points[a->first + i].context),
+                 pl_published_length(d, a->arm, a->r->scaling.points[a->first + i].context),
                  i + 1 < a->n ? "," : "");
     pl_out_text(o, "      ],\n");
     if (a->arch != PL_SCALING_ENCODER)
@@ -227,7 +228,7 @@ static void put_metrics(const struct arm *a, size_t i, struct pl_out *o)
     const double own = c->weights_bytes + c->kv_bytes + c->workspace_bytes;
     const bool encoder = a->arch == PL_SCALING_ENCODER;
 
-    pl_out_f(o, "    \"%" PRId64 "\": {\n", pl_reader_context(d->reader, s->context));
+    pl_out_f(o, "    \"%" PRId64 "\": {\n", pl_published_length(d, a->arm, s->context));
     if (encoder) {
         put_spread(o, "forward_pass_latency_ms", "latency_std_ms",
                    spread_of(d, c, PL_METRIC_ENCODE));

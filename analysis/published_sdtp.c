@@ -28,7 +28,7 @@ static void md_row(struct pl_out *o, const struct pl_dataset *d, const struct pl
 {
     const double *s = base ? p->base_s : p->arm_s;
 
-    pl_out_f(o, "| %" PRId64 " | ", pl_reader_context(d->reader, p->context));
+    pl_out_f(o, "| %" PRId64 " | ", pl_published_length(d, p->baseline, p->context));
     pl_out_esc(o, PL_ESC_MD, d->arms[base ? p->baseline : p->arm]);
     pl_out_text(o, pl_dataset_cell(d, base ? p->baseline : p->arm, p->context)->synthetic
                        ? " (synthetic) |"
@@ -141,7 +141,7 @@ static json_t *side(const struct pl_dataset *d, const struct pl_pruned *p, bool 
 
 static json_t *one_length(const struct pl_dataset *d, const struct pl_pruned *p)
 {
-    const int64_t n = pl_reader_context(d->reader, p->context);
+    const int64_t n = pl_published_length(d, p->baseline, p->context);
     const json_t *prune = json_object_get(pl_reader_arm_json(d->reader, p->arm), "prune");
     double full = NAN, left = NAN;
     json_t *base = side(d, p, true, &full), *arm = side(d, p, false, &left);
@@ -172,7 +172,7 @@ static json_t *configuration(const struct pl_report *r, uint32_t arm)
         char key[24];
         if (p.arm != arm)
             continue;
-        const int64_t length = pl_reader_context(d->reader, p.context);
+        const int64_t length = pl_published_length(d, p.baseline, p.context);
         snprintf(key, sizeof key, "%" PRId64, length);
         json_object_set_new(results, key, one_length(d, &p));
         json_array_append_new(tested, json_integer(length));
