@@ -5,7 +5,7 @@
 #ifndef PL_BASE_PRUNE_KEYS_H
 #define PL_BASE_PRUNE_KEYS_H
 
-#define PL_PRUNE_METHODS "sdtp|random|fastv|lazyllm|h2o|snapkv|pyramidkv|streamingllm|tova"
+#define PL_PRUNE_METHODS "sdtp|random|fastv|lazyllm|h2o|snapkv|pyramidkv|streamingllm|tova|prumerge"
 #define PL_PRUNE_STAGED "sdtp|random|fastv|lazyllm" /* those that drop tokens between blocks */
 
 /* X(name, type, min, max, choices, default as JSON, default in words, unit, methods whose key it
@@ -14,9 +14,11 @@
 #define PL_PRUNE_KEYS(X)                                                                           \
     X(method, CHOICE, 0, 0, PL_PRUNE_METHODS, NULL, NULL, "", PL_PRUNE_METHODS,                    \
       "who chooses the tokens")                                                                    \
-    X(keep, FLOATS, 1e-6, 1, NULL, "null", "required, unless there is total_keep", "fraction",     \
+    X(keep, FLOATS, 1e-6, 1, NULL, "null",                                                         \
+      "required, unless there is total_keep; prumerge: as many as stand out", "fraction",          \
       PL_PRUNE_METHODS,                                                                            \
-      "of what is left, at each stage (a list: one for each); of the KV rows of each layer; 1 "    \
+      "of what is left, at each stage (a list: one for each); of the KV rows of each layer; of a " \
+      "picture's patches, by the class row's attention (prumerge); 1 "                             \
       "switches off")                                                                              \
     X(total_keep, FLOAT, 1e-6, 1, NULL, "null", "keep's", "fraction", PL_PRUNE_STAGED,             \
       "final length / prompt, in place of keep: solved for the stages")                            \
@@ -44,6 +46,10 @@
       "of the rows that are kept: the last ones, whatever their attention")                        \
     X(average, BOOL, 0, 0, NULL, "null", "false", "", "h2o",                                       \
       "rank by the mean attention of the rows that could see a row, not by its sum")               \
+    X(plus, BOOL, 0, 0, NULL, "null", "false", "", "prumerge",                                     \
+      "PruMerge+: patches at even steps stay, too")                                                \
+    X(neighbours, INT, 0, 65536, NULL, "null", "32", "patches", "prumerge",                        \
+      "merged into each patch that stays, by the likeness of their keys")                          \
     X(seed, U64, 0, 0, NULL, "null", "the sweep's", "", "random", "of the draws")
 
 #endif

@@ -5,29 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One linear with its bias (NULL: none). */
-struct pair {
-    struct pl_tensor *w, *b;
-    size_t out;
-};
-
-struct pl_vision {
-    struct pl_vision_config config;
-    const struct pl_backend *backend;
-    struct pl_device *device;
-    struct pl_network *tower[2]; /* [1] NULL: no still images */
-    struct pair first, second, adaptor;
-    int64_t weights_bytes;
-    /* made by pl_vision_reserve */
-    size_t frames;
-    struct pl_cache *cache[2];
-    struct pl_tensor *a, *b; /* [tokens, hidden] of one frame, in turns */
-    /* EventGPT */
-    struct pl_tensor *sum;      /* [tokens, hidden] mean over the frames */
-    struct pl_tensor *temporal; /* [frames, hidden] mean over each frame's rows */
-    struct pl_tensor *zero;     /* [1, hidden] */
-};
-
 /* ---- weights ---- */
 
 static const char *const event_towers[] = {
@@ -147,9 +124,9 @@ int64_t pl_vision_need(const struct pl_backend *b, const struct pl_vision_config
     return sum;
 }
 
-static enum pl_status make_pair(struct pl_vision *v, const struct pl_weight_source *w,
-                                const struct pl_weight_source *b, enum pl_dtype dt,
-                                struct pair *out, struct pl_err *err)
+enum pl_status pl_vision_linear_create(struct pl_vision *v, const struct pl_weight_source *w,
+                                       const struct pl_weight_source *b, enum pl_dtype dt,
+                                       struct pl_vision_linear *out, struct pl_err *err)
 {
     float *bias;
     enum pl_status st;
@@ -189,13 +166,15 @@ enum pl_status pl_vision_create(const struct pl_backend *b, struct pl_device *d,
             continue;
         st = b->network_create(d, &c->tower, &s->tower[i], dt, &v->tower[i], err);
         v->weights_bytes += st ? 0 : b->network_bytes(v->tower[i]);
+        if (!st)
+            st = pl_vision_gaze_create(v, &s->tower[i], &v->gaze[i], err);
     }
     if (!st)
-        st = make_pair(v, &s->first, &s->first_bias, dt, &v->first, err);
+        st = pl_vision_linear_create(v, &s->first, &s->first_bias, dt, &v->first, err);
     if (!st)
-        st = make_pair(v, &s->second, &s->second_bias, dt, &v->second, err);
+        st = pl_vision_linear_create(v, &s->second, &s->second_bias, dt, &v->second, err);
     if (!st)
-        st = make_pair(v, &s->adaptor, &s->adaptor_bias, dt, &v->adaptor, err);
+        st = pl_vision_linear_create(v, &s->adaptor, &s->adaptor_bias, dt, &v->adaptor, err);
     if (st)
         pl_vision_free(v);
     else
@@ -215,14 +194,16 @@ static void free_room(struct pl_vision *v)
         if (v->cache[i])
             v->backend->cache_free(v->cache[i]);
         v->cache[i] = NULL;
+        pl_vision_gaze_free_room(v, &v->gaze[i]);
     }
     v->frames = 0;
+    v->merges = false;
 }
 
 void pl_vision_free(struct pl_vision *v)
 {
-    struct pair *const pairs[] = {v ? &v->first : NULL, v ? &v->second : NULL,
-                                  v ? &v->adaptor : NULL};
+    struct pl_vision_linear *const pairs[] = {v ? &v->first : NULL, v ? &v->second : NULL,
+                                              v ? &v->adaptor : NULL};
 
     if (!v)
         return;
@@ -231,9 +212,11 @@ void pl_vision_free(struct pl_vision *v)
         v->backend->tensor_free(pairs[i]->w);
         v->backend->tensor_free(pairs[i]->b);
     }
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < 2; i++) {
+        pl_vision_gaze_free(v, &v->gaze[i]);
         if (v->tower[i])
             v->backend->network_free(v->tower[i]);
+    }
     free(v);
 }
 
@@ -270,11 +253,15 @@ int64_t pl_vision_workspace_bytes(const struct pl_vision *v)
     return sum;
 }
 
-static enum pl_status make_room(struct pl_vision *v, size_t frames, struct pl_err *err)
+static enum pl_status make_room(struct pl_vision *v, size_t frames, bool merges, struct pl_err *err)
 {
     size_t tokens = (size_t)pl_arch_image_rows(&v->config.tower), h = (size_t)v->config.hidden;
-    const struct pl_cache_opts o = {
-        .kv_dtype = PL_DT_F32, .max_tokens = tokens, .max_rows = tokens};
+    const int before_last = v->config.tower.layers - 1; /* what its q and k are made of */
+    const struct pl_cache_opts o = {.kv_dtype = PL_DT_F32,
+                                    .max_tokens = tokens,
+                                    .max_rows = tokens,
+                                    .taps = &before_last,
+                                    .n_taps = merges};
     const struct {
         struct pl_tensor **to;
         size_t rows;
@@ -292,6 +279,9 @@ static enum pl_status make_room(struct pl_vision *v, size_t frames, struct pl_er
     for (int i = 0; i < 2 && !st; i++)
         if (v->tower[i])
             st = v->backend->cache_create(v->tower[i], &o, &v->cache[i], err);
+    for (int i = 0; i < 2 && !st && merges; i++)
+        if (v->tower[i])
+            st = pl_vision_gaze_room(v, &v->gaze[i], err);
     if (!st && pools(v)) {
         float *zeros = calloc(h, sizeof(*zeros));
         st = zeros ? v->backend->upload(v->zero, 0, 1, zeros, err)
@@ -301,22 +291,60 @@ static enum pl_status make_room(struct pl_vision *v, size_t frames, struct pl_er
     return st;
 }
 
-enum pl_status pl_vision_reserve(struct pl_vision *v, size_t frames, struct pl_err *err)
+static enum pl_status reserve(struct pl_vision *v, size_t frames, bool merges, struct pl_err *err)
 {
     enum pl_status st;
 
-    if (frames <= v->frames)
+    if (frames <= v->frames && merges <= v->merges)
         return PL_OK;
+    merges = merges || v->merges;
     free_room(v);
-    st = make_room(v, frames, err);
+    st = make_room(v, frames, merges, err);
     if (st)
         free_room(v);
     else
         v->frames = frames;
+    v->merges = !st && merges;
     return st;
 }
 
+enum pl_status pl_vision_reserve(struct pl_vision *v, size_t frames, struct pl_err *err)
+{
+    return reserve(v, frames, false, err);
+}
+
+enum pl_status pl_vision_reserve_merges(struct pl_vision *v, size_t frames, struct pl_err *err)
+{
+    return reserve(v, frames, true, err);
+}
+
 /* ---- a frame ---- */
+
+enum pl_status pl_vision_project(struct pl_vision *v, const struct pl_tensor *x, size_t n,
+                                 struct pl_tensor **out, struct pl_err *err)
+{
+    const struct pl_backend *b = v->backend;
+    struct pl_tensor *from = NULL, *rows_a = NULL, *rows_b = NULL;
+    enum pl_status st = b->tensor_view(x, 0, n, &from, err);
+
+    if (!st)
+        st = b->tensor_view(v->a, 0, n, &rows_a, err);
+    if (!st)
+        st = b->tensor_view(v->b, 0, n, &rows_b, err);
+    if (!st)
+        st = b->linear(rows_a, from, v->first.w, v->first.b, err);
+    if (!st)
+        st = b->activate(v->config.act, rows_a, rows_a, err);
+    if (!st)
+        st = b->linear(rows_b, rows_a, v->second.w, v->second.b, err);
+    if (!st && v->adaptor.w)
+        st = b->linear(rows_a, rows_b, v->adaptor.w, v->adaptor.b, err);
+    *out = v->adaptor.w ? v->a : v->b;
+    b->tensor_free(from);
+    b->tensor_free(rows_a);
+    b->tensor_free(rows_b);
+    return st;
+}
 
 /* Tower, projector and adaptor of one frame; its rows are then in *out (v->a or v->b). */
 static enum pl_status one_frame(struct pl_vision *v, int which, const float *pixels,
@@ -327,21 +355,12 @@ static enum pl_status one_frame(struct pl_vision *v, int which, const float *pix
                                 .n = (size_t)pl_arch_image_rows(&v->config.tower)};
     enum pl_status st = b->encode(v->tower[which], v->cache[which], &s, err);
 
-    if (!st)
-        st = b->linear(v->a, b->cache_encoded(v->cache[which]), v->first.w, v->first.b, err);
-    if (!st)
-        st = b->activate(v->config.act, v->a, v->a, err);
-    if (!st)
-        st = b->linear(v->b, v->a, v->second.w, v->second.b, err);
-    if (!st && v->adaptor.w)
-        st = b->linear(v->a, v->b, v->adaptor.w, v->adaptor.b, err);
-    *out = v->adaptor.w ? v->a : v->b;
-    return st;
+    return st ? st : pl_vision_project(v, b->cache_encoded(v->cache[which]), s.n, out, err);
 }
 
-/* Row `frame` of temporal: the mean of x's rows, which is what a query of zeros attends to. */
-static enum pl_status mean_row(struct pl_vision *v, const struct pl_tensor *x, size_t frame,
-                               struct pl_err *err)
+/* A mean is what a query of zeros attends to. */
+enum pl_status pl_vision_mean_row(struct pl_vision *v, const struct pl_tensor *x, size_t frame,
+                                  struct pl_err *err)
 {
     size_t h = (size_t)v->config.hidden, heads = h % 64 ? 1 : h / 64; /* as backends like them */
     struct pl_tensor *row = NULL;
@@ -367,7 +386,7 @@ static enum pl_status encode_pooled(struct pl_vision *v, const struct pl_pixels 
         struct pl_tensor *x;
         st = one_frame(v, 0, p->v + f * each, &x, err);
         if (!st)
-            st = mean_row(v, x, f, err);
+            st = pl_vision_mean_row(v, x, f, err);
         if (!st)
             st = b->axpby(share, x, f ? 1.0f : 0.0f, v->sum, err);
     }
@@ -393,18 +412,25 @@ static enum pl_status encode_all(struct pl_vision *v, const struct pl_pixels *p,
     return st;
 }
 
-enum pl_status pl_vision_encode(struct pl_vision *v, const struct pl_pixels *p, float *rows,
-                                struct pl_err *err)
+enum pl_status pl_vision_check(const struct pl_vision *v, const struct pl_pixels *p,
+                               struct pl_err *err)
 {
-    enum pl_status st;
-
     if (!p->frames || p->size != v->config.tower.image)
         return pl_fail(err, PL_EUSAGE, "%zu frames of %d × %d pixels: the tower takes %d × %d",
                        p->frames, p->size, p->size, v->config.tower.image, v->config.tower.image);
     if (p->still && !pools(v) && !v->tower[1])
         return pl_fail(err, PL_EUNSUPPORTED,
                        "a still image: the checkpoint has no image tower (image_tower.*)");
-    st = pl_vision_reserve(v, p->frames, err);
+    return PL_OK;
+}
+
+enum pl_status pl_vision_encode(struct pl_vision *v, const struct pl_pixels *p, float *rows,
+                                struct pl_err *err)
+{
+    enum pl_status st = pl_vision_check(v, p, err);
+
+    if (!st)
+        st = pl_vision_reserve(v, p->frames, err);
     if (st)
         return st;
     return pools(v) ? encode_pooled(v, p, rows, err) : encode_all(v, p, rows, err);

@@ -109,6 +109,25 @@ enum pl_status pl_vision_encode(struct pl_vision *v, const struct pl_pixels *p, 
                                 struct pl_err *err);
 PL_MUST_CHECK
 enum pl_status pl_vision_reserve(struct pl_vision *v, size_t frames, struct pl_err *err);
+
+/* Fewer rows of a picture, made of the tower's rows before the projector. A picture's `tokens` rows
+ * begin with the class row. Video-LLaVA: chosen and merged frame by frame. EventGPT, whose rows are
+ * means over the frames: chosen once, by the means of attn and keys over the frames, then merged in
+ * each; its frame rows (means over all of a frame's rows) stay. */
+struct pl_vision_merge {
+    /* attn[tokens]: what the class row attends to in the last block that runs, mean over heads;
+     * keys[tokens, hidden]: that block's. *n: rows that `apply` makes, 1 … tokens. */
+    enum pl_status (*choose)(void *user, size_t tokens, size_t hidden, const float *attn,
+                             const float *keys, size_t *n, struct pl_err *err);
+    void (*apply)(void *user, const float *rows, float *out); /* → [n, hidden], class row first */
+    void *user;
+};
+/* As pl_vision_encode; *n_rows (at most pl_vision_rows) of them come. PL_EUNSUPPORTED: a tower of
+ * one block. */
+PL_MUST_CHECK
+enum pl_status pl_vision_encode_merged(struct pl_vision *v, const struct pl_pixels *p,
+                                       const struct pl_vision_merge *merge, float *rows,
+                                       size_t *n_rows, struct pl_err *err);
 int64_t pl_vision_workspace_bytes(const struct pl_vision *v);
 
 /* ---- text → ids → embeddings ---- */

@@ -1,4 +1,4 @@
-/* What model.c needs of vision.c. */
+/* What model.c needs of vision.c, and what vision.c and vision_merge.c share. */
 #ifndef PL_MODEL_VISION_IMPL_H
 #define PL_MODEL_VISION_IMPL_H
 
@@ -28,5 +28,68 @@ enum pl_status pl_vision_create(const struct pl_backend *b, struct pl_device *d,
                                 enum pl_dtype dt, struct pl_vision **out, struct pl_err *err);
 void pl_vision_free(struct pl_vision *v); /* accepts NULL */
 int64_t pl_vision_weights_bytes(const struct pl_vision *v);
+
+/* ---- between vision.c and vision_merge.c ---- */
+
+/* One linear with its bias (NULL: none). */
+struct pl_vision_linear {
+    struct pl_tensor *w, *b;
+    size_t out;
+};
+
+/* What a tower's last block looks with, once more: what a merge is chosen by (vision_merge.c). */
+struct pl_vision_gaze {
+    struct pl_vision_linear q, k;
+    struct pl_tensor *gain, *bias; /* [1, hidden] of the norm before them */
+    struct pl_tensor *x, *keys;    /* [tokens, hidden]; made with the room of a merge */
+};
+
+struct pl_vision {
+    struct pl_vision_config config;
+    const struct pl_backend *backend;
+    struct pl_device *device;
+    struct pl_network *tower[2]; /* [1] NULL: no still images */
+    struct pl_vision_linear first, second, adaptor;
+    struct pl_vision_gaze gaze[2];
+    int64_t weights_bytes;
+    /* made by pl_vision_reserve */
+    size_t frames;
+    bool merges; /* with room for a merge */
+    struct pl_cache *cache[2];
+    struct pl_tensor *a, *b; /* [tokens, hidden] of one frame, in turns */
+    /* EventGPT */
+    struct pl_tensor *sum;      /* [tokens, hidden] mean over the frames */
+    struct pl_tensor *temporal; /* [frames, hidden] mean over each frame's rows */
+    struct pl_tensor *zero;     /* [1, hidden] */
+};
+
+/* Projector and adaptor of the first n rows of x; they are then in *out (v->a or v->b). */
+PL_MUST_CHECK
+enum pl_status pl_vision_project(struct pl_vision *v, const struct pl_tensor *x, size_t n,
+                                 struct pl_tensor **out, struct pl_err *err);
+/* Row `frame` of temporal: the mean of x's rows. */
+PL_MUST_CHECK
+enum pl_status pl_vision_mean_row(struct pl_vision *v, const struct pl_tensor *x, size_t frame,
+                                  struct pl_err *err);
+/* Weights of a gaze, and what comes with the room for merges. */
+PL_MUST_CHECK
+enum pl_status pl_vision_gaze_create(struct pl_vision *v, const struct pl_model_sources *tower,
+                                     struct pl_vision_gaze *out, struct pl_err *err);
+PL_MUST_CHECK
+enum pl_status pl_vision_gaze_room(struct pl_vision *v, struct pl_vision_gaze *g,
+                                   struct pl_err *err);
+void pl_vision_gaze_free_room(struct pl_vision *v, struct pl_vision_gaze *g);
+void pl_vision_gaze_free(struct pl_vision *v, struct pl_vision_gaze *g);
+/* As pl_vision_reserve, with room for merges. */
+PL_MUST_CHECK
+enum pl_status pl_vision_reserve_merges(struct pl_vision *v, size_t frames, struct pl_err *err);
+/* Checks of pixels before an encode. */
+PL_MUST_CHECK
+enum pl_status pl_vision_check(const struct pl_vision *v, const struct pl_pixels *p,
+                               struct pl_err *err);
+PL_MUST_CHECK
+enum pl_status pl_vision_linear_create(struct pl_vision *v, const struct pl_weight_source *w,
+                                       const struct pl_weight_source *b, enum pl_dtype dt,
+                                       struct pl_vision_linear *out, struct pl_err *err);
 
 #endif

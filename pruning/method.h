@@ -19,9 +19,9 @@ struct pl_prune_opts {
     enum pl_positions positions;
     bool visual; /* only visual tokens may go */
     struct pl_keep_rule rule;
-    size_t window, kernel, beta;
+    size_t window, kernel, beta, neighbours;
     double recent;
-    bool average;
+    bool average, plus;
     uint64_t seed;
     bool has_seed;
 };
@@ -45,11 +45,12 @@ struct pl_pruner {
     float *scores; /* [2 · max_tokens]: the second half is a method's to write in */
     struct pl_stage_hook hook;
     /* KV reducers */
-    int32_t *kv_index; /* [layers][kv heads · max_tokens]: rows to keep */
-    size_t *kv_count;  /* [layers] */
-    void *state;       /* the method's own */
+    int32_t *kv_index;                   /* [layers][kv heads · max_tokens]: rows to keep */
+    size_t *kv_count;                    /* [layers] */
+    void *state;                         /* the method's own */
+    const struct pl_vision_merge *merge; /* INPUT */
     bool tracing;
-    json_t *stages, *kept_kv; /* the trace of the last prompt */
+    json_t *stages, *kept_kv, *merged; /* the trace of the last prompt */
 };
 
 enum pl_prune_where {
@@ -82,7 +83,7 @@ struct pl_prune_method {
 
 extern const struct pl_prune_method pl_prune_sdtp, pl_prune_random, pl_prune_fastv,
     pl_prune_lazyllm, pl_prune_h2o, pl_prune_snapkv, pl_prune_pyramidkv, pl_prune_streamingllm,
-    pl_prune_tova;
+    pl_prune_tova, pl_prune_prumerge;
 /* NULL: there is none of that name. */
 const struct pl_prune_method *pl_prune_method(const char *name);
 
@@ -91,6 +92,10 @@ void pl_prune_group_mean(const struct pl_pruner *p, const float *attn, size_t n,
                          float scale, float *out);
 /* Mean over all heads of attn [heads][n]: what a stage's score is made of by attention. */
 void pl_prune_head_mean(const struct pl_pruner *p, const float *attn, size_t n, float *out);
+/* A picture's (EventGPT: all pictures') patches that stay, to the trace where one is kept. */
+PL_MUST_CHECK
+enum pl_status pl_prune_note_merge(struct pl_pruner *p, const int32_t *kept, size_t n,
+                                   struct pl_err *err);
 size_t pl_prune_last_row(const struct pl_prune_opts *o); /* a window of 1 */
 
 #endif

@@ -144,6 +144,8 @@ static enum pl_status read_keep(const json_t *prune, struct pl_prune_opts *o, st
     const size_t want = stages ? o->n_layers : 1, n = list ? json_array_size(keep) : want;
 
     o->total_keep = pl_json_get_f64(prune, "total_keep", 0);
+    if ((!keep || json_is_null(keep)) && o->method->where == PL_PRUNE_INPUT)
+        return PL_OK; /* as many as stand out */
     if (!keep || json_is_null(keep))
         return o->total_keep > 0 ? PL_OK
                                  : pl_fail(err, PL_ESWEEP, "prune: %s is missing",
@@ -196,6 +198,8 @@ enum pl_status pl_prune_opts_read(const json_t *prune, const struct pl_arch *a,
     o->kernel = (size_t)pl_json_get_i64(prune, "kernel", 5);
     o->beta = (size_t)pl_json_get_i64(prune, "beta", 20);
     o->recent = pl_json_get_f64(prune, "recent", 0.5);
+    o->neighbours = (size_t)pl_json_get_i64(prune, "neighbours", 32);
+    o->plus = json_is_true(json_object_get(prune, "plus"));
     o->average = json_is_true(json_object_get(prune, "average"));
     seed = json_object_get(prune, "seed");
     o->has_seed = json_is_integer(seed);

@@ -8,9 +8,9 @@
 const struct pl_prune_method *pl_prune_method(const char *name)
 {
     static const struct pl_prune_method *const all[] = {
-        &pl_prune_sdtp,      &pl_prune_random,       &pl_prune_fastv,
-        &pl_prune_lazyllm,   &pl_prune_h2o,          &pl_prune_snapkv,
-        &pl_prune_pyramidkv, &pl_prune_streamingllm, &pl_prune_tova};
+        &pl_prune_sdtp, &pl_prune_random,  &pl_prune_fastv,     &pl_prune_lazyllm,
+        &pl_prune_h2o,  &pl_prune_snapkv,  &pl_prune_pyramidkv, &pl_prune_streamingllm,
+        &pl_prune_tova, &pl_prune_prumerge};
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         if (strcmp(all[i]->name, name) == 0)
@@ -227,6 +227,19 @@ void pl_prune_head_mean(const struct pl_pruner *p, const float *attn, size_t n, 
     }
 }
 
+const struct pl_vision_merge *pl_pruner_merge(const struct pl_pruner *p)
+{
+    return p->o.n_keep && p->o.keep[0] >= 1 ? NULL : p->merge;
+}
+
+enum pl_status pl_prune_note_merge(struct pl_pruner *p, const int32_t *kept, size_t n,
+                                   struct pl_err *err)
+{
+    if (p->tracing && json_array_append_new(p->merged, numbers(NULL, kept, n)))
+        return pl_fail(err, PL_ENOMEM, "no memory for a trace");
+    return PL_OK;
+}
+
 size_t pl_prune_last_row(const struct pl_prune_opts *o)
 {
     (void)o;
@@ -247,7 +260,8 @@ static enum pl_status make_room(struct pl_pruner *p, struct pl_err *err)
     }
     p->stages = json_array();
     p->kept_kv = json_array();
-    return ok && p->stages && p->kept_kv
+    p->merged = json_array();
+    return ok && p->stages && p->kept_kv && p->merged
                ? PL_OK
                : pl_fail(err, PL_ENOMEM, "no memory to prune %zu tokens", p->max_tokens);
 }
@@ -305,6 +319,7 @@ void pl_pruner_free(struct pl_pruner *p)
         p->o.method->close(p);
     json_decref(p->stages);
     json_decref(p->kept_kv);
+    json_decref(p->merged);
     free(p->scores);
     free(p->kv_index);
     free(p->kv_count);
@@ -313,7 +328,8 @@ void pl_pruner_free(struct pl_pruner *p)
 
 void pl_pruner_session_opts(const struct pl_pruner *p, struct pl_session_opts *o)
 {
-    if (p->o.method->where == PL_PRUNE_KV && !p->o.method->needs)
+    if (p->o.method->where == PL_PRUNE_INPUT ||
+        (p->o.method->where == PL_PRUNE_KV && !p->o.method->needs))
         return;
     o->positions = p->o.positions;
     o->hooks = &p->hook;
@@ -340,7 +356,7 @@ enum pl_status pl_pruner_begin(struct pl_pruner *p, const struct pl_prune_prompt
     p->visual = prompt->visual;
     json_array_clear(p->stages);
     json_array_clear(p->kept_kv);
-    if (p->o.visual) {
+    if (p->o.visual || p->o.method->where == PL_PRUNE_INPUT) {
         may_go = 0;
         for (size_t i = 0; p->visual && i < p->n; i++)
             may_go += p->visual[i] != 0;
@@ -367,6 +383,12 @@ void pl_pruner_set_trace(struct pl_pruner *p, bool on)
 json_t *pl_pruner_trace(const struct pl_pruner *p)
 {
     json_t *o = json_pack("{s:O}", "stages", p->stages);
+
+    if (o && p->merge && json_object_set_new(o, "merged", json_copy(p->merged)) != 0) {
+        json_decref(o);
+        return NULL;
+    }
+    json_array_clear(p->merged);
 
     if (o && p->o.method->where == PL_PRUNE_KV && json_object_set(o, "kept_kv", p->kept_kv) != 0) {
         json_decref(o);

@@ -1,6 +1,7 @@
 /*
  * Token pruning of one session: an arm's `prune` becomes stage hooks of the engine (tokens are
- * dropped between blocks), a reduction of the KV cache right after the prefill, or both. Methods
+ * dropped between blocks), a reduction of the KV cache right after the prefill, or a merge of a
+ * picture's tokens before the model. Methods
  * and their sources: pruning/ NAME.c; keys: base/prune_keys.h, docs/SWEEP.md.
  *
  * Life: create → session_opts → pl_session_create; then for each prompt begin → pl_session_prefill
@@ -36,6 +37,11 @@ void pl_pruner_session_opts(const struct pl_pruner *p, struct pl_session_opts *o
 /* What the pruner holds besides its session. */
 int64_t pl_pruner_bytes(const struct pl_pruner *p);
 
+/* Of methods that make a picture's rows fewer before the language model: what
+ * pl_vision_encode_merged takes, before `begin` of the prompt with them; borrowed from p. NULL: the
+ * method is another one, or keeps everything. */
+const struct pl_vision_merge *pl_pruner_merge(const struct pl_pruner *p);
+
 struct pl_prune_prompt {
     size_t n;
     uint64_t key;          /* of the prompt: what is drawn depends on it (a hash of its ids) */
@@ -54,7 +60,8 @@ enum pl_status pl_pruner_finish(struct pl_pruner *p, struct pl_session *s, struc
 /* From the next begin on, keeps what each stage saw and chose. */
 void pl_pruner_set_trace(struct pl_pruner *p, bool on);
 /* {stages: [{layer, scores, kept}], kept_kv: [layer][kv head][…]} of the last prompt (kept: places
- * in the prompt; kept_kv only where KV was reduced). New reference; NULL: no memory. */
+ * in the prompt; kept_kv only where KV was reduced; merged: [picture][patches that stayed], since
+ * the last trace). New reference; NULL: no memory. */
 json_t *pl_pruner_trace(const struct pl_pruner *p);
 
 #endif

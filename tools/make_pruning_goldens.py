@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Makes tests/pruning/goldens: a tiny random Llama with GQA, scorers, prompts, and what plain torch says is left of them.
 
-    python3 tools/make_pruning_goldens.py [OUT]          needs torch, transformers, safetensors, numpy; kvpress 0.5.5 for the KV methods
+    python3 tools/make_pruning_goldens.py [OUT] [--prumerge]   needs torch, transformers, safetensors, numpy; kvpress 0.5.5 for the KV methods
 
 Methods between blocks: own references, one attention over all tokens with what went masked out and every token at its old
 place. Methods on the KV cache: kvpress' presses run on the same model (SnapKV, PyramidKV, StreamingLLM, TOVA, ObservedAttention);
 H2O as its paper has it (half heavy hitters, half recent) from the attention weights. All choices are ascending indices.
+PruMerge and PruMerge+ (arXiv 2403.15388): own reference, on the towers of tests/model/vision.
 """
 import json
 import math
@@ -18,7 +19,7 @@ from safetensors.torch import save_file
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-OUT = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(__file__), "..", "tests", "pruning", "goldens")
+OUT = sys.argv[1] if len(sys.argv) > 1 and sys.argv[1] != "--prumerge" else os.path.join(os.path.dirname(__file__), "..", "tests", "pruning", "goldens")
 VOCAB, LAYERS, HIDDEN, HEADS, KV = 89, 5, 48, 6, 2
 STAGES = [1, 2, 4]  # odd ones, the last block among them
 GREEDY = 24
@@ -168,10 +169,99 @@ def decode_on(m, ids, kept):
     return out
 
 
+# ---- before the model: PruMerge on the models of tests/model/vision ---------------------------
+
+def outlier_count(a):
+    """Patches whose attention is beyond Q3 + 1.5 IQR."""
+    q1, q3 = np.percentile(a.astype(np.float64), [25, 75])
+    return int((a > q3 + 1.5 * (q3 - q1)).sum())
+
+
+def prumerge_choose(attn, keys, keep, plus, neighbours):
+    """attn [patches], keys [patches, hidden] → the patches that stay and, for each, those merged into it."""
+    n = len(attn)
+    count = max(1, math.floor(keep * n) if keep else outlier_count(attn.numpy()))
+    kept = set(attn.topk(count).indices.tolist())
+    if plus:
+        kept |= set(range(0, n, max(1, int(int(n / count) / 3))))
+    kept = sorted(kept)
+    unit = keys / keys.norm(dim=1, keepdim=True)
+    like = unit[kept] @ unit.T
+    like[torch.arange(len(kept)), kept] = -math.inf
+    return kept, like.topk(min(neighbours, n - 1)).indices
+
+
+def prumerge_apply(x, attn, kept, near):
+    """x [1 + patches, hidden]: the class row, then a row a patch that stays: itself and its neighbours times their attention."""
+    patches = x[1:]
+    return torch.cat([x[:1], patches[kept] + (attn[near][..., None] * patches[near]).sum(1)])
+
+
+def look(tower, blocks, pixels):
+    """A CLIP tower over one picture: rows after `blocks` blocks, the last one's class attention (mean over heads), its keys."""
+    inner = getattr(tower, "vision_model", tower)
+    seen = {}
+    hook = inner.encoder.layers[blocks - 1].self_attn.k_proj.register_forward_hook(lambda m, i, o: seen.update(k=o[0]))
+    out = tower(pixels[None], output_hidden_states=True, output_attentions=True)
+    hook.remove()
+    return out.hidden_states[blocks][0], out.attentions[blocks - 1][0].mean(0)[0], seen["k"]
+
+
+def prumerge():
+    from safetensors.torch import load_file
+    from transformers import CLIPVisionConfig, VideoLlavaForConditionalGeneration
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    from eventgpt_reference import EVENT, EventGPT
+    vision = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "model", "vision")
+
+    def json_of(*path):
+        with open(os.path.join(vision, *path)) as f:
+            return json.load(f)
+    egpt = EventGPT(LlamaConfig(**json_of("eventgpt", "config.json"), attn_implementation="eager"),
+                    CLIPVisionConfig(**json_of("eventgpt", "tower", "config.json"), attn_implementation="eager")).eval()
+    state = load_file(os.path.join(vision, "eventgpt", "model.safetensors"))
+    for name, t in egpt.official().items():  # contiguous, so the model's own memory
+        t.copy_(state[name])
+    vl = VideoLlavaForConditionalGeneration.from_pretrained(os.path.join(vision, "video-llava-v5"), attn_implementation="eager").eval()
+    cases = []
+    for options in (dict(), dict(neighbours=3), dict(plus=True), dict(keep=0.4, neighbours=5), dict(keep=0.2, plus=True, neighbours=2)):
+        how = (options.get("keep"), options.get("plus", False), options.get("neighbours", 32))
+        for name in ("eventgpt", "video-llava"):
+            pixels, ids = (torch.tensor(np.load(os.path.join(vision, name, f + ".npy"))) for f in ("pixels", "ids"))
+            if name == "eventgpt":
+                x, attn, keys = (torch.stack(v) for v in zip(*[look(egpt.tower, 3, p) for p in pixels]))
+                a = attn.mean(0)[1:]
+                kept, near = prumerge_choose(a, keys.mean(0)[1:], *how)
+                few = torch.stack([egpt.adaptor(egpt.projector(prumerge_apply(r, a, kept, near))) for r in x])
+                whole = torch.stack([egpt.adaptor(egpt.projector(r)) for r in x])
+                rows, merged, llama, mark = torch.cat([whole.mean(1), few.mean(0)]), [kept], egpt.llama, EVENT
+            else:
+                rows, merged, mark = [], [], vl.config.video_token_id if hasattr(vl.config, "video_token_id") else vl.config.video_token_index
+                for p in pixels:
+                    x, a, keys = look(vl.model.video_tower, 2, p)
+                    kept, near = prumerge_choose(a[1:], keys[1:], *how)
+                    merged.append(kept)
+                    rows.append(vl.model.multi_modal_projector(prumerge_apply(x, a[1:], kept, near)))
+                rows, llama = torch.cat(rows), vl
+            words = llama.get_input_embeddings()
+            at = (ids == mark).nonzero().flatten()
+            x = torch.cat([words(ids[:at[0]].long()), rows, words(ids[at[-1] + 1:].long())])
+            body, head = (llama.model, llama.lm_head) if name == "eventgpt" else (vl.model.language_model, vl.lm_head)
+            logits = head(body(inputs_embeds=x[None]).last_hidden_state)[0]
+            cases.append(dict(model=name, prune=dict(options, method="prumerge"), merged=merged, rows=len(x),
+                              last=[float(f"{v:.8g}") for v in logits[-1].tolist()]))
+            print(name, options, [len(k) for k in merged], len(x))
+    with open(f"{OUT}/prumerge.json", "w") as f:
+        json.dump(cases, f, separators=(",", ":"))
+
+
 def main():
     os.makedirs(OUT, exist_ok=True)
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
+    prumerge()
+    if "--prumerge" in sys.argv:
+        return
     m, s = model(), scorers()
     save_file({k: v.contiguous() for k, v in m.state_dict().items()}, f"{OUT}/model.safetensors", metadata={"format": "pt"})
     config = dict(architectures=["LlamaForCausalLM"], model_type="llama", vocab_size=VOCAB, hidden_size=HIDDEN, intermediate_size=80,

@@ -102,7 +102,10 @@ static enum pl_status generate(const struct pl_model_args *a, struct pl_model *m
 
     if (g->draft) /* the other picture is the drafter's */
         pl_draft_args_split(&own, info->vision.kind);
-    enum pl_status st = pl_model_args_input(&own, "generate", t, why, m, &g->in, err);
+    enum pl_status st = pl_prune_args_merge(g->prune_args, m, &g->prune, &own.merge, err);
+
+    if (!st)
+        st = pl_model_args_input(&own, "generate", t, why, m, &g->in, err);
 
     if (!st && !info->arch.causal)
         st = pl_fail(err, PL_EUSAGE, "%s is an encoder: it makes no tokens", info->arch.name);
@@ -117,7 +120,7 @@ static enum pl_status generate(const struct pl_model_args *a, struct pl_model *m
     }
     if (!st)
         st = pl_prune_args_open(g->prune_args, m, pl_model_input_prompt(&g->in, &info->arch).n,
-                                &g->prune, err);
+                                g->in.visual, &g->prune, err);
     if (!st) {
         struct pl_session_opts o = {.max_tokens = pl_model_input_prompt(&g->in, &info->arch).n +
                                                   (size_t)tokens - 1,

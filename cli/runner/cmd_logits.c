@@ -105,29 +105,27 @@ static enum pl_status head_of(struct pl_session *s, size_t rows, size_t vocab, f
 /* The same over a pruned prompt; *rows: those that are left (or reached block `layer`). */
 static enum pl_status compute_pruned(const struct pl_prune_args *args, struct pl_model *m,
                                      const struct pl_entry *e, const struct pl_model_input *in,
-                                     int64_t layer, float *out, size_t *rows, struct pl_err *err)
+                                     int64_t layer, struct pl_prune_setup *prune, float *out,
+                                     size_t *rows, struct pl_err *err)
 {
     const struct pl_model_info *info = pl_model_info(m);
+    const struct pl_prompt p = pl_model_input_prompt(in, &info->arch);
     const int tap = layer ? (int)layer : PL_TAP_FINAL;
-    struct pl_session_opts o = {.max_tokens = in->ids.n,
-                                .kv_dtype = pl_entry_kv(e, info->dtype),
-                                .taps = &tap,
-                                .n_taps = 1};
-    const struct pl_prompt p = {.ids = in->ids.ids, .n = in->ids.n};
-    struct pl_prune_setup prune;
+    struct pl_session_opts o = {
+        .max_tokens = p.n, .kv_dtype = pl_entry_kv(e, info->dtype), .taps = &tap, .n_taps = 1};
     struct pl_session *s = NULL;
     json_t *trace = NULL;
-    enum pl_status st = pl_prune_args_open(args, m, in->ids.n, &prune, err);
+    enum pl_status st = pl_prune_args_open(args, m, p.n, in->visual, prune, err);
 
-    pl_prune_args_session(&prune, &o);
+    pl_prune_args_session(prune, &o);
     if (!st)
         st = pl_session_create(m, &o, &s, err);
     if (!st)
-        st = pl_prune_args_begin(&prune, p.ids, p.n, err);
+        st = pl_prune_args_begin(prune, p.ids, p.n, err);
     if (!st)
         st = pl_session_prefill(s, &p, NULL, err);
     if (!st)
-        st = pl_prune_args_finish(args, &prune, s, &trace, err);
+        st = pl_prune_args_finish(args, prune, s, &trace, err);
     if (!st)
         st = pl_prune_args_write(args, trace, err);
     *rows = s ? pl_session_hidden_rows(s, 0) : 0;
@@ -137,7 +135,6 @@ static enum pl_status compute_pruned(const struct pl_prune_args *args, struct pl
         st = head_of(s, *rows, (size_t)info->arch.vocab, out, err);
     json_decref(trace);
     pl_session_free(s);
-    pl_prune_args_release(&prune);
     return st;
 }
 
@@ -160,6 +157,8 @@ static enum pl_status run(const struct pl_model_args *a, const struct pl_prune_a
     struct pl_model *m = NULL;
     struct pl_tokenizer *t = NULL;
     struct pl_model_input in = {.mask = NULL};
+    struct pl_prune_setup setup = {.pruner = NULL};
+    struct pl_model_args own = *a;
     struct pl_err why = {""};
     char *buf = NULL;
     enum pl_status st = pl_model_args_load(a, path, &json, &e, &m, err);
@@ -174,7 +173,9 @@ static enum pl_status run(const struct pl_model_args *a, const struct pl_prune_a
     }
     if (a->prompt && pl_entry_tokenizer(path, arch, &t, &why) != PL_OK)
         t = NULL;
-    st = pl_model_args_input(a, "logits", t, &why, m, &in, err);
+    st = pl_prune_args_merge(prune, m, &setup, &own.merge, err);
+    if (!st)
+        st = pl_model_args_input(&own, "logits", t, &why, m, &in, err);
     if (st)
         goto out;
     struct shape shape = shape_of(arch, &in, layer);
@@ -185,7 +186,7 @@ static enum pl_status run(const struct pl_model_args *a, const struct pl_prune_a
     }
     float *numbers = (float *)(void *)(buf + PL_NPY_HEADER);
     if (prune->prune || prune->trace)
-        st = compute_pruned(prune, m, &e, &in, layer, numbers, &shape.rows, err);
+        st = compute_pruned(prune, m, &e, &in, layer, &setup, numbers, &shape.rows, err);
     else
         st = compute(m, &e, &in, layer, numbers, err);
     if (!st) {
@@ -194,6 +195,7 @@ static enum pl_status run(const struct pl_model_args *a, const struct pl_prune_a
     }
 out:
     free(buf);
+    pl_prune_args_release(&setup);
     pl_model_input_release(&in);
     pl_tokenizer_free(t);
     pl_model_free(m);

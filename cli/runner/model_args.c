@@ -81,6 +81,7 @@ void pl_model_input_release(struct pl_model_input *in)
     pl_ids_release(&in->types);
     free(in->mask);
     free(in->pixels);
+    free(in->visual);
     free(in->embeds);
     *in = (struct pl_model_input){.mask = NULL};
 }
@@ -210,8 +211,34 @@ static bool of_still(const struct pl_vision_config *c, const struct pl_ids *ids)
     return image;
 }
 
+/* Rows of the picture among those of the prompt. */
+static enum pl_status mark(const struct pl_vision_config *c, bool still, size_t n_rows,
+                           struct pl_model_input *in, struct pl_err *err)
+{
+    const int32_t mark = still ? c->image_placeholder : c->placeholder;
+    size_t first = 0;
+
+    in->visual = calloc(in->rows ? in->rows : 1, 1);
+    if (!in->visual)
+        return pl_fail(err, PL_ENOMEM, "no memory for %zu rows", in->rows);
+    while (first < in->ids.n && in->ids.ids[first] != mark)
+        first++;
+    for (size_t i = first; i < in->rows && i < first + n_rows; i++)
+        in->visual[i] = 1;
+    return PL_OK;
+}
+
+static enum pl_status encode(struct pl_model *m, const struct pl_pixels *p,
+                             const struct pl_vision_merge *merge, float *rows, size_t *n_rows,
+                             struct pl_err *err)
+{
+    return merge ? pl_vision_encode_merged(pl_model_vision(m), p, merge, rows, n_rows, err)
+                 : pl_vision_encode(pl_model_vision(m), p, rows, err);
+}
+
 /* pixels + ids → embeddings */
-static enum pl_status look(struct pl_model *m, struct pl_pixels *p, struct pl_model_input *in,
+static enum pl_status look(struct pl_model *m, struct pl_pixels *p,
+                           const struct pl_vision_merge *merge, struct pl_model_input *in,
                            struct pl_err *err)
 {
     const struct pl_vision_config *c = &pl_model_info(m)->vision;
@@ -233,10 +260,14 @@ static enum pl_status look(struct pl_model *m, struct pl_pixels *p, struct pl_mo
         st = pl_fail(err, PL_ENOMEM, "no memory for %zu rows of %zu", n_rows, h);
     t0 = pl_now_ns();
     if (!st)
-        st = pl_vision_encode(pl_model_vision(m), p, rows, err);
+        st = encode(m, p, merge, rows, &n_rows, err);
     in->tower_ns = pl_now_ns() - t0;
+    if (!st) /* fewer rows, where they were merged */
+        st = pl_vision_spliced(c, in->ids.ids, in->ids.n, n_rows, p->still, &in->rows, err);
     if (!st)
         st = pl_vision_splice(m, in->ids.ids, in->ids.n, rows, n_rows, p->still, in->embeds, err);
+    if (!st)
+        st = mark(c, p->still, n_rows, in, err);
     free(rows);
     return st;
 }
@@ -289,7 +320,7 @@ static enum pl_status read_with_picture(const struct pl_model_args *a, const cha
         st = pl_model_args_load_media(a, command, c, &p, &in->media, err);
     in->vision_ns = pl_now_ns() - t0;
     if (!st)
-        st = look(m, &p, in, err);
+        st = look(m, &p, a->merge, in, err);
     in->vision_ns += in->tower_ns;
     pl_pixels_release(&p);
     return st;

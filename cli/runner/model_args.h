@@ -18,7 +18,8 @@ struct pl_model_args {
     const char *ids, *ids_file, *prompt;
     const char *decoder_ids_file, *type_ids_file, *mask_file, *pixels;
     const char *events, *video, *image;
-    int64_t max_window_ms; /* −1: the model's */
+    int64_t max_window_ms;               /* −1: the model's */
+    const struct pl_vision_merge *merge; /* makes a picture's rows fewer; NULL: nothing does */
 };
 
 /* What the input options come to. Zero-initialise, release with pl_model_input_release. */
@@ -27,8 +28,9 @@ struct pl_model_input {
     uint8_t *mask; /* [ids.n] or NULL */
     float *pixels; /* [frames][channels, image, image] or NULL */
     size_t frames;
-    float *embeds; /* [rows, hidden]: what ids and pictures come to; NULL: ids alone */
-    size_t rows;   /* of embeds */
+    float *embeds;   /* [rows, hidden]: what ids and pictures come to; NULL: ids alone */
+    size_t rows;     /* of embeds */
+    uint8_t *visual; /* [rows] 1: a row of the picture; NULL without embeds */
     int64_t tokenize_ns, vision_ns, tower_ns; /* vision: files and tower; 0: not done */
     struct pl_media_times media;
 };

@@ -25,25 +25,58 @@ static enum pl_status read_visual(const char *text, size_t n, uint8_t **out, str
     return PL_OK;
 }
 
-enum pl_status pl_prune_args_open(const struct pl_prune_args *a, struct pl_model *m, size_t n,
-                                  struct pl_prune_setup *out, struct pl_err *err)
+static enum pl_status make(const struct pl_prune_args *a, struct pl_model *m, size_t n,
+                           struct pl_prune_setup *out, struct pl_err *err)
 {
     json_t *prune = NULL;
-    enum pl_status st = PL_OK;
+    enum pl_status st = pl_json_parse("--prune", a->prune, strlen(a->prune), &prune, err);
 
-    *out = (struct pl_prune_setup){NULL, NULL};
-    if (!a->prune)
-        return a->visual ? pl_fail(err, PL_EUSAGE, "--visual goes with --prune") : PL_OK;
-    st = pl_json_parse("--prune", a->prune, strlen(a->prune), &prune, err);
-    if (!st && a->visual)
-        st = read_visual(a->visual, n, &out->visual, err);
     if (!st)
         st = pl_pruner_create(prune, m, n, 1, &out->pruner, err);
     if (!st)
         pl_pruner_set_trace(out->pruner, a->trace != NULL);
+    json_decref(prune);
+    return st;
+}
+
+enum pl_status pl_prune_args_merge(const struct pl_prune_args *a, struct pl_model *m,
+                                   struct pl_prune_setup *out, const struct pl_vision_merge **merge,
+                                   struct pl_err *err)
+{
+    enum pl_status st;
+
+    *merge = NULL;
+    if (!a->prune || !pl_model_vision(m))
+        return PL_OK;
+    st = make(a, m, (size_t)pl_model_info(m)->arch.max_positions, out, err);
+    if (st)
+        return st;
+    *merge = pl_pruner_merge(out->pruner);
+    if (!*merge) /* made once more, for the prompt's length */
+        pl_prune_args_release(out);
+    return PL_OK;
+}
+
+enum pl_status pl_prune_args_open(const struct pl_prune_args *a, struct pl_model *m, size_t n,
+                                  const uint8_t *visual, struct pl_prune_setup *out,
+                                  struct pl_err *err)
+{
+    enum pl_status st = PL_OK;
+
+    if (!a->prune)
+        return a->visual ? pl_fail(err, PL_EUSAGE, "--visual goes with --prune") : PL_OK;
+    if (a->visual)
+        st = read_visual(a->visual, n, &out->visual, err);
+    else if (visual) {
+        out->visual = malloc(n ? n : 1);
+        if (!out->visual)
+            return pl_fail(err, PL_ENOMEM, "no memory for %zu tokens", n);
+        memcpy(out->visual, visual, n);
+    }
+    if (!st && !out->pruner)
+        st = make(a, m, n, out, err);
     if (st)
         pl_prune_args_release(out);
-    json_decref(prune);
     return st;
 }
 

@@ -20,15 +20,22 @@ struct pl_prune_args {
         "trace", 0, PL_ROPT_STR, &(a)->trace, "OUT.json", "what was kept, and KV lengths", 0, 0    \
     }
 
-/* What the options come to for a prompt of n tokens; pruner NULL: --prune is not given. */
+/* What the options come to; zeroed at first. pruner NULL: --prune is not given. */
 struct pl_prune_setup {
     struct pl_pruner *pruner;
     uint8_t *visual;
 };
-/* PL_EUSAGE, PL_ESWEEP …: what is wrong with the options. */
+/* Before the input is read: a method that makes a picture's rows fewer, into *merge (else NULL). */
+PL_MUST_CHECK
+enum pl_status pl_prune_args_merge(const struct pl_prune_args *a, struct pl_model *m,
+                                   struct pl_prune_setup *out, const struct pl_vision_merge **merge,
+                                   struct pl_err *err);
+/* After that, for a prompt of n tokens. visual: [n] rows of a picture, or NULL (else --visual
+ * says). PL_EUSAGE, PL_ESWEEP …: what is wrong with the options. */
 PL_MUST_CHECK
 enum pl_status pl_prune_args_open(const struct pl_prune_args *a, struct pl_model *m, size_t n,
-                                  struct pl_prune_setup *out, struct pl_err *err);
+                                  const uint8_t *visual, struct pl_prune_setup *out,
+                                  struct pl_err *err);
 void pl_prune_args_release(struct pl_prune_setup *s);
 /* Adds the hooks. */
 void pl_prune_args_session(const struct pl_prune_setup *s, struct pl_session_opts *o);

@@ -242,6 +242,57 @@ def broken_pair(bench):
     bench.expect("none of 24 scenes has its clip, which arm verifier reads" in done.stderr, done.stderr)
 
 
+PRUNED = """
+name: pruned
+seed: 1
+data: {{kind: dsec, dir: {dir}, questions: {dir}/instruction.json, n_questions: 2, cache_vision: true}}
+models:
+  vl: {{path: {vl}, dtype: f32}}
+  egpt: {{path: {egpt}, dtype: f32}}
+arms:
+  full: {{model: vl}}
+  fastv: {{model: vl, prune: {{method: fastv, layers: [0], keep: 0.25}}}}
+  merged: {{model: vl, prune: {{method: prumerge, keep: 0.25}}}}
+  outliers: {{model: vl, prune: {{method: prumerge}}}}
+  plus: {{model: vl, prune: {{method: prumerge, plus: true}}}}
+  all: {{model: vl, prune: {{method: prumerge, keep: 1}}}}
+  drafter: {{model: egpt}}
+  drafter-merged: {{model: egpt, prune: {{method: prumerge, keep: 0.5}}}}
+baseline: full
+grid: {{contexts: [auto], samples: 6}}
+generate: {{tokens: 12}}
+measure: {{warmup: 1}}
+"""
+
+
+def pruned_pair(bench):
+    """The clip's 8 × 37 rows and the events' 5 + 37, fewer of them: lengths, what is equal, what the tables say."""
+    out = bench.path("pruned.h5")
+    bench.run("run", bench.write("pruned.yaml", PRUNED.format(dir=DATA, vl=VL, egpt=EGPT)), "-o", out)
+    bench.run("verify", out)
+    r = rows(out)
+    bench.expect((r["state"] == 1).all(), "every trial is done")
+    with h5py.File(out) as f:
+        kv = {arm: f["kv_len"][i, 0, :, 0, 0, 0, :3].astype(int) for i, arm in enumerate(r["arms"])}
+    t = {arm: r["trials"][i, 0, :, 0] for i, arm in enumerate(r["arms"])}
+    n = t["full"]["prompt_tokens"].astype(int)
+    for arm in ("fastv", "merged", "outliers", "plus", "all"):
+        bench.expect((t[arm]["prompt_tokens"] == n).all(), f"{arm}: the prompt is as long as unpruned")
+    bench.expect((kv["full"] == n[:, None]).all() and (kv["all"] == n[:, None]).all(), "nothing goes")
+    bench.expect((t["all"]["logits_hash"] == t["full"]["logits_hash"]).all(), "keep 1 changes no bit")
+    bench.expect((kv["fastv"] == np.stack([n, n - 296 + 74, n - 296 + 74], 1)).all(), str(kv["fastv"]))
+    bench.expect((kv["merged"] == (n - 296 + 8 * (1 + 9))[:, None]).all(), str(kv["merged"]))
+    fewer, more = kv["outliers"][:, 0], kv["plus"][:, 0]
+    bench.expect((fewer >= n - 296 + 16).all() and (fewer < more).all() and (more < n).all(), f"{fewer} {more}")
+    bench.expect((kv["drafter-merged"] == (t["drafter"]["prompt_tokens"].astype(int) - 36 + 18)[:, None]).all(), str(kv["drafter-merged"]))
+    bench.expect(not np.isnan(r["accuracy"]).any(), "answers are scored")
+    for row in bench.table(out, "table2"):
+        bench.expect(row["quality_metric"] == "accuracy" and row["quality"] is not None, str(row))
+    with open(os.path.join(out + ".report", "published", "table2.md")) as f:
+        lengths = {line.split("|")[1].strip() for line in f.read().splitlines()[2:]}
+    bench.expect(lengths == {str(round(n.mean()))}, f"published lengths {lengths}")
+
+
 def blind_model(bench):
     sweep = bench.write("blind.yaml", PAIR.format(kind="dsec", dir=DATA, cache="false", vl=VL, egpt=os.path.join(TOP, "examples", "models", "small-llama")))
     done = bench.run("validate", sweep, code=2)
@@ -261,6 +312,7 @@ def main():
         sys.exit(77)
     trained_pair(bench)
     broken_pair(bench)
+    pruned_pair(bench)
     print(f"{bench.checks} checks")
 
 

@@ -27,6 +27,12 @@ LENGTHS = {"base": [200, 200, 200], "one": [200, 200, 200], "keep07": [200, 140,
            "snap": [50, 50, 50], "stream": [50, 50, 50]}
 
 
+def run(*args, code=0):
+    p = subprocess.run([PROGRAM, *args], capture_output=True, text=True)
+    assert p.returncode == code, (args, p.stderr)
+    return p.stdout if code == 0 else p.stderr
+
+
 def arm(prune):
     return {"model": "m", "prune": prune}
 
@@ -71,11 +77,6 @@ def commands():
     with tempfile.TemporaryDirectory() as d:
         ids = " ".join(str(3 + i * 7 % 900) for i in range(120))
         trace = os.path.join(d, "t.json")
-
-        def run(*args, code=0):
-            p = subprocess.run([PROGRAM, *args], capture_output=True, text=True)
-            assert p.returncode == code, (args, p.stderr)
-            return p.stdout if code == 0 else p.stderr
         plain = json.loads(run("generate", MODEL, "--ids", ids, "--tokens", "8", "--json", "--dtype", "f32"))
         one = json.loads(run("generate", MODEL, "--ids", ids, "--tokens", "8", "--json", "--dtype", "f32", "--prune", json.dumps({**SDTP, "keep": 1})))
         assert plain["ids"] == one["ids"]
@@ -97,12 +98,53 @@ def commands():
         assert "unknown key" in run("generate", MODEL, "--ids", ids, "--tokens", "2", "--prune", '{"method": "h2o", "keep": 0.5, "x": 1}', code=2)
 
 
+def last_row(path):
+    """The last row of a float32 .npy [n, m]."""
+    with open(path, "rb") as f:
+        raw = f.read()
+    head = 10 + int.from_bytes(raw[8:10], "little")
+    rows, cols = (int(v) for v in raw[10:head].decode().split("'shape': (")[1].split(")")[0].split(","))
+    return rows, list(memoryview(raw[head:]).cast("f"))[(rows - 1) * cols:]
+
+
+def prumerge():
+    """Patches that stay and logits behind them, beside a torch reference's."""
+    vision = os.path.join(SOURCE, "tests/model/vision")
+    with open(os.path.join(SOURCE, "tests/pruning/goldens/prumerge.json")) as f:
+        cases = json.load(f)
+    assert len(cases) == 10
+    with tempfile.TemporaryDirectory() as d:
+        out, trace = os.path.join(d, "o.npy"), os.path.join(d, "t.json")
+        for c in cases:
+            model = os.path.join(vision, c["model"])
+            run("logits", model, "--ids-file", model + "/ids.npy", "--pixels", model + "/pixels.npy", "-o", out, "--trace", trace,
+                "--prune", json.dumps(c["prune"]))
+            with open(trace) as f:
+                t = json.load(f)
+            assert t["merged"] == c["merged"] and set(t["kv_len"]) == {c["rows"]}, (c["model"], c["prune"], t["merged"], c["merged"])
+            rows, last = last_row(out)
+            assert rows == c["rows"] and max(abs(a - b) for a, b in zip(last, c["last"])) <= 1e-4 * max(map(abs, c["last"])), c["prune"]
+        model = os.path.join(vision, "eventgpt")
+        picture = ("--ids-file", model + "/ids.npy", "--pixels", model + "/pixels.npy", "-o", out)
+        run("logits", model, *picture)
+        plain = last_row(out)
+        run("logits", model, *picture, "--prune", '{"method": "prumerge", "keep": 1}')
+        assert last_row(out) == plain
+        run("logits", model, *picture, "--prune", '{"method": "fastv", "layers": [0], "keep": 0.5}', "--trace", trace)  # the picture's rows go
+        with open(trace) as f:
+            t = json.load(f)
+        assert t["kv_len"] == [29, 18] and {0, 1, 2} | set(range(25, 29)) < set(t["stages"][0]["kept"]), t
+        assert "the model reads text alone" in run("logits", MODEL, "--ids", "1 2 3", "-o", out, "--prune", '{"method": "prumerge"}', code=2)
+        assert "not an option of prumerge" in run("logits", model, *picture, "--prune", '{"method": "prumerge", "layers": [1]}', code=2)
+
+
 def main():
     r = Runner(PROGRAM, "serve")
     refuses(r)
     trials(r)
     assert r.end() == 0
     commands()
+    prumerge()
 
 
 main()

@@ -70,6 +70,7 @@ struct pl_pruner;
 /* What an arm that prunes runs on instead of the model's session; zeroed: it does not prune. */
 struct llm_pruned {
     json_t *prune; /* the arm's key */
+    char *key;     /* the same as text */
     struct pl_pruner *pruner;
     struct pl_session *session;
     uint64_t seed;

@@ -205,7 +205,7 @@ static enum pl_status look(void *user, struct pl_prompt *out, struct pl_err *err
     struct look *l = user;
     struct llm_model *d = l->drafter;
     enum pl_status st =
-        llm_look(&d->eyes, d->model, d->tokenizer, l->sample, &l->ids, &l->times, err);
+        llm_look(&d->eyes, d->model, d->tokenizer, l->sample, NULL, &l->ids, &l->times, err);
 
     if (st)
         return st;

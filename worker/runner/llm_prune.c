@@ -3,6 +3,8 @@
 #include "base/hash.h"
 #include "pruning/pruner.h"
 
+#include <stdlib.h>
+
 void llm_prune_check(const json_t *arm, const struct pl_arch *a, json_t *errors)
 {
     const json_t *prune = json_object_get(arm, "prune");
@@ -24,7 +26,9 @@ void llm_prune_release(struct llm_pruned *p)
 {
     drop_room(p);
     json_decref(p->prune);
+    free(p->key);
     p->prune = NULL;
+    p->key = NULL;
 }
 
 void llm_prune_set(struct llm_pruned *p, const json_t *arm)
@@ -34,6 +38,8 @@ void llm_prune_set(struct llm_pruned *p, const json_t *arm)
     llm_prune_release(p);
     if (prune && !json_is_null(prune))
         p->prune = json_incref(prune);
+    if (p->prune)
+        p->key = json_dumps(p->prune, JSON_COMPACT | JSON_SORT_KEYS);
 }
 
 enum pl_status llm_prune_room(struct llm_pruned *p, const struct llm_model *m, uint64_t seed,
@@ -62,6 +68,21 @@ void llm_prune_swap(struct llm_pruned *p, struct llm_model *m)
         return;
     m->session = p->session;
     p->session = s;
+}
+
+enum pl_status llm_prune_merge(struct llm_pruned *p, const struct llm_model *m, uint64_t seed,
+                               int64_t tokens, struct llm_merge *out, struct pl_err *err)
+{
+    enum pl_status st = PL_OK;
+
+    *out = (struct llm_merge){NULL, p->key};
+    if (p->prune && !p->key)
+        return pl_fail(err, PL_ENOMEM, "no memory for an arm's prune");
+    if (p->prune && !p->pruner) /* else the one at hand will do, or a larger one comes */
+        st = llm_prune_room(p, m, seed, 1, tokens, err);
+    if (!st && p->prune)
+        out->merge = pl_pruner_merge(p->pruner);
+    return st;
 }
 
 enum pl_status llm_prune_begin(struct llm_pruned *p, const struct pl_ids *ids,

@@ -15,6 +15,11 @@ enum pl_status llm_prune_room(struct llm_pruned *p, const struct llm_model *m, u
                               int64_t context, int64_t tokens, struct pl_err *err);
 /* Puts the arm's session in the place of the model's for one trial, and the second time back. */
 void llm_prune_swap(struct llm_pruned *p, struct llm_model *m);
+/* What the arm does to a picture's rows before the prompt is there, into *out; merge NULL: nothing.
+ */
+PL_MUST_CHECK
+enum pl_status llm_prune_merge(struct llm_pruned *p, const struct llm_model *m, uint64_t seed,
+                               int64_t tokens, struct llm_merge *out, struct pl_err *err);
 /* Tells the pruner what prompt comes. */
 PL_MUST_CHECK
 enum pl_status llm_prune_begin(struct llm_pruned *p, const struct pl_ids *ids,

@@ -378,10 +378,12 @@ static enum pl_status prepare(struct llm_state *s, struct llm_arm *arm, int64_t 
 
 /* What the model reads of a sample: s->ids, and behind eyes its embeddings. *n: the prompt's rows.
  */
-static enum pl_status read_sample(struct llm_state *s, struct llm_model *m,
+static enum pl_status read_sample(struct llm_state *s, struct llm_arm *arm,
                                   const struct pl_trial_request *q, struct llm_look *times,
                                   int64_t *n, struct pl_fault *f)
 {
+    struct llm_model *m = arm->model;
+    struct llm_merge merge;
     const int32_t vocab = pl_model_info(m->model)->arch.vocab;
     enum pl_status st;
 
@@ -395,7 +397,10 @@ static enum pl_status read_sample(struct llm_state *s, struct llm_model *m,
     if (!m->tokenizer)
         st = pl_fail(&f->err, PL_ENOENT, "%s", m->no_tokenizer.text);
     else
-        st = llm_look(&m->eyes, m->model, m->tokenizer, q->sample, &s->ids, times, &f->err);
+        st = llm_prune_merge(&arm->pruned, m, s->seed, s->tokens, &merge, &f->err);
+    if (!st)
+        st = llm_look(&m->eyes, m->model, m->tokenizer, q->sample, merge.merge ? &merge : NULL,
+                      &s->ids, times, &f->err);
     *n = (int64_t)m->eyes.n;
     return st ? fault(f, st, PL_FAULT_DATA) : PL_OK;
 }
@@ -469,7 +474,7 @@ enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct p
     if (st)
         return st;
     (void)pl_host_reset_peak();
-    st = read_sample(s, arm->model, q, &look, &n, f);
+    st = read_sample(s, arm, q, &look, &n, f);
     if (!st && asks && arm->draft && !s->prefill_only) {
         st = llm_draft_scene(arm, q->sample, &f->err);
         st = st ? fault(f, st, PL_FAULT_DATA) : PL_OK;
@@ -479,7 +484,7 @@ enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct p
     if (st)
         return st;
     pl_trial_result_init(out);
-    out->prompt_tokens = (uint32_t)n;
+    out->prompt_tokens = (uint32_t)(asks ? arm->model->eyes.whole : (size_t)n);
     out->phase_ns[PL_PHASE_TOKENIZE] = look.tokenize;
     out->phase_ns[PL_PHASE_VISION] = look.vision;
     out->phase_ns[PL_PHASE_PREPROCESS] = look.preprocess;

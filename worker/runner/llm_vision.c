@@ -16,6 +16,7 @@ static void forget(struct llm_eyes *e, struct llm_seen *s, size_t hidden)
 {
     e->seen_bytes -= s->n * hidden * sizeof(float);
     free(s->file);
+    free(s->merge);
     free(s->rows);
     memset(s, 0, sizeof(*s));
 }
@@ -24,6 +25,7 @@ void llm_eyes_release(struct llm_eyes *e)
 {
     for (size_t i = 0; i < PL_EYES_SEEN; i++) {
         free(e->seen[i].file);
+        free(e->seen[i].merge);
         free(e->seen[i].rows);
     }
     free(e->embeds);
@@ -110,10 +112,16 @@ int64_t llm_describe_scene(const json_t *q, const struct pl_entry *e,
 
 /* ---- scenes seen before ---- */
 
-static struct llm_seen *find_seen(struct llm_eyes *e, const char *file)
+static const char *merge_key(const struct llm_merge *m)
+{
+    return m ? m->key : "";
+}
+
+static struct llm_seen *find_seen(struct llm_eyes *e, const char *file, const struct llm_merge *m)
 {
     for (size_t i = 0; i < PL_EYES_SEEN; i++)
-        if (e->seen[i].file && strcmp(e->seen[i].file, file) == 0)
+        if (e->seen[i].file && strcmp(e->seen[i].file, file) == 0 &&
+            strcmp(e->seen[i].merge, merge_key(m)) == 0)
             return &e->seen[i];
     return NULL;
 }
@@ -141,7 +149,7 @@ static struct llm_seen *make_room(struct llm_eyes *e, size_t n, size_t hidden)
 }
 
 /* Keeps the rows in hand. Without memory they are just not kept. */
-static void keep(struct llm_eyes *e, const char *file, size_t hidden)
+static void keep(struct llm_eyes *e, const char *file, const struct llm_merge *m, size_t hidden)
 {
     const size_t bytes = e->n_rows * hidden * sizeof(float);
     struct llm_seen *s = make_room(e, e->n_rows, hidden);
@@ -149,15 +157,18 @@ static void keep(struct llm_eyes *e, const char *file, size_t hidden)
     if (!s)
         return;
     s->file = strdup(file);
+    s->merge = strdup(merge_key(m));
     s->rows = malloc(bytes);
-    if (!s->file || !s->rows) {
+    if (!s->file || !s->merge || !s->rows) {
         free(s->file);
+        free(s->merge);
         free(s->rows);
         memset(s, 0, sizeof(*s));
         return;
     }
     memcpy(s->rows, e->rows, bytes);
     s->n = e->n_rows;
+    s->whole = e->whole;
     s->used = ++e->clock;
     e->seen_bytes += bytes;
 }
@@ -188,7 +199,7 @@ static int64_t window_ms(const json_t *sample)
 
 /* file → rows. */
 static enum pl_status see(struct llm_eyes *e, const struct pl_model *m, const json_t *sample,
-                          struct llm_look *times, struct pl_err *err)
+                          const struct llm_merge *merge, struct llm_look *times, struct pl_err *err)
 {
     struct pl_vision *v = pl_model_vision(m);
     const struct pl_vision_config *c = pl_vision_config(v);
@@ -208,7 +219,10 @@ static enum pl_status see(struct llm_eyes *e, const struct pl_model *m, const js
         st = grow(&e->own, &e->own_cap, e->n_rows * (size_t)c->hidden, err);
         e->rows = e->own;
     }
-    if (!st)
+    e->whole = e->n_rows;
+    if (!st && merge)
+        st = pl_vision_encode_merged(v, &pixels, merge->merge, e->own, &e->n_rows, err);
+    else if (!st)
         st = pl_vision_encode(v, &pixels, e->own, err);
     times->preprocess = loaded > began ? loaded - began : 1;
     times->tower = pl_now_ns() - loaded;
@@ -237,8 +251,8 @@ static enum pl_status mark(struct llm_eyes *e, const struct pl_vision_config *c,
 }
 
 enum pl_status llm_look(struct llm_eyes *e, const struct pl_model *m, const struct pl_tokenizer *t,
-                        const json_t *sample, struct pl_ids *ids, struct llm_look *times,
-                        struct pl_err *err)
+                        const json_t *sample, const struct llm_merge *merge, struct pl_ids *ids,
+                        struct llm_look *times, struct pl_err *err)
 {
     struct pl_vision *v = pl_model_vision(m);
     const struct pl_vision_config *c = v ? pl_vision_config(v) : NULL;
@@ -259,14 +273,15 @@ enum pl_status llm_look(struct llm_eyes *e, const struct pl_model *m, const stru
     int64_t t1 = pl_now_ns();
     if (st)
         return st;
-    struct llm_seen *seen = cache ? find_seen(e, file) : NULL;
+    struct llm_seen *seen = cache ? find_seen(e, file, merge) : NULL;
     times->kept = seen != NULL;
     if (seen) {
         seen->used = ++e->clock;
         e->rows = seen->rows;
         e->n_rows = seen->n;
+        e->whole = seen->whole;
     } else {
-        st = see(e, m, sample, times, err);
+        st = see(e, m, sample, merge, times, err);
     }
     if (!st)
         st = pl_vision_spliced(c, ids->ids, ids->n, e->n_rows, false, &n, err);
@@ -284,7 +299,8 @@ enum pl_status llm_look(struct llm_eyes *e, const struct pl_model *m, const stru
     times->tokenize = t1 > t0 ? t1 - t0 : 1;
     times->vision = t2 > t1 ? t2 - t1 : 1;
     if (cache && !seen)
-        keep(e, file, (size_t)c->hidden);
+        keep(e, file, merge, (size_t)c->hidden);
+    e->whole += n - e->n_rows; /* from here on of the prompt */
     return PL_OK;
 }
 

@@ -19,16 +19,18 @@
 
 /* What vision made of a scene, kept for its other questions. */
 struct llm_seen {
-    char *file; /* NULL: free */
+    char *file;  /* NULL: free */
+    char *merge; /* its key, or "" */
     float *rows;
-    size_t n;
-    uint64_t used; /* when, by look-ups */
+    size_t n, whole; /* rows; before they were merged */
+    uint64_t used;   /* when, by look-ups */
 };
 
 /* Of one loaded model; zeroed at first. */
 struct llm_eyes {
     float *embeds;   /* [n, hidden] the prompt in hand; n 0: it is ids */
     size_t n, cap;   /* cap: floats */
+    size_t whole;    /* n before rows of the picture were merged (within a look: those rows) */
     uint8_t *visual; /* [n] 1: a row of the picture */
     size_t visual_cap;
     float *rows; /* [n_rows, hidden] of the scene in hand, borrowed from `own` or `seen` */
@@ -51,13 +53,18 @@ struct llm_look {
     bool kept;                 /* found among the scenes seen before */
 };
 
+/* What makes a picture's rows fewer, and the text that tells it from others. */
+struct llm_merge {
+    const struct pl_vision_merge *merge;
+    const char *key;
+};
 /* Makes the prompt of a sample: ids with their placeholder into `ids`, and e->embeds. PL_ENOENT:
  * the sample has no file of the kind that this model reads; PL_EFORMAT, PL_ERANGE, PL_EUNSUPPORTED:
- * it is broken or refused; PL_EUSAGE: the model reads text alone. */
+ * it is broken or refused; PL_EUSAGE: the model reads text alone. merge may be NULL. */
 PL_MUST_CHECK
 enum pl_status llm_look(struct llm_eyes *e, const struct pl_model *m, const struct pl_tokenizer *t,
-                        const json_t *sample, struct pl_ids *ids, struct llm_look *times,
-                        struct pl_err *err);
+                        const json_t *sample, const struct llm_merge *merge, struct pl_ids *ids,
+                        struct llm_look *times, struct pl_err *err);
 /* The file of a sample that a model of this configuration reads; NULL and a text: there is none. */
 const char *llm_scene_file(const struct pl_vision_config *c, const json_t *sample,
                            struct pl_err *err);
