@@ -2,20 +2,25 @@
  * Products of 8-bit activations with repacked block formats (layouts and order: q8.h), compiled
  * once for each instruction set, and the quantisation of activations.
  *
- * A unit's eight vectors are unpacked into registers once and all rows of a tile pass them, so one
- * loop serves decode, verify and prompts. With AVX2 products are pairs in 16 bits; as many are
- * added there as cannot overflow (eight of 4 bits, four of 5; of 6 bits four, whose centred sum
- * fits), then widened and scaled by one multiplication. 8-bit weights fill 16 bits at once.
+ * One row: a part's eight vectors at a time. More: vectors of all parts of a panel are unpacked
+ * into registers and all rows of a tile pass them, so that four columns of a row are loaded once
+ * for 16 outputs: with AVX2 the loads are what a product waits for first. Eight registers hold
+ * half a unit then, and the sums of the first half wait in L1.
+ *
+ * With AVX2 products are pairs in 16 bits; as many are added there as cannot overflow (eight of 4
+ * bits, four of 5; of 6 bits four, whose centred sum fits), then widened and scaled by one
+ * multiplication. 8-bit weights fill 16 bits at once.
  */
 #include "model/cpu/q8.h"
 #include "model/cpu/vec.h"
 
 #include <string.h>
 
-#define TILE 64 /* rows whose 256 columns (24 KB) stay in L1 */
+#define TILE 64 /* rows whose 256 columns (24 KB) stay in L1, their 2048 columns in L2 */
 
 #define VB (4 * WIDTH) /* bytes of a vector: 4 columns of WIDTH outputs */
 #define PARTS PER_PANEL
+#define QUADS (PARTS == 1 ? 8 : 4) /* vectors of a part that stay in registers for many rows */
 
 typedef uint8_t vb __attribute__((vector_size(VB), aligned(1), may_alias));
 typedef uint16_t vs __attribute__((vector_size(VB), aligned(1), may_alias));
@@ -68,7 +73,7 @@ INLINE vf load_halves(const uint8_t *p)
 
 typedef vi vacc;
 typedef vi vscale;
-#define LIMIT(bits) 8
+#define LIMIT(bits) ((void)(bits), 8)
 
 INLINE vi four(const void *a)
 {
@@ -122,14 +127,17 @@ INLINE vi pair_product(vscale s0, vscale s1, const int16_t *pair)
 }
 
 /* −128 … 127 as 0 … 255: 128 times the activations are taken off again. */
-INLINE vi dot8(const uint8_t *w, const int8_t *a, const int16_t *sum)
-{
-    vi acc = {0};
+#define OFFSET_OF_8 128
 
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; j++)
-        acc = mac(acc, load_bytes(w + 64 * j) ^ 128, a + 4 * j);
-    return minus_pair(acc, sum, 128);
+INLINE vb first8(const uint8_t *w)
+{
+    return load_bytes(w) ^ 128;
+}
+
+INLINE vi mac8(vi acc, vb w, const uint8_t *from, const int8_t *a)
+{
+    (void)from;
+    return mac(acc, w, a);
 }
 
 #elif defined(PL_ISA_AVX2)
@@ -186,26 +194,26 @@ INLINE vi pair_product(vscale s0, vscale s1, const int16_t *pair)
     return (vi)_mm256_madd_epi16(_mm256_blend_epi16(s0, s1, 0xaa), four(pair));
 }
 
-INLINE vi dot8(const uint8_t *w, const int8_t *a, const int16_t *sum)
-{
-    const __m256i one = _mm256_set1_epi16(1);
-    vi acc = {0};
+/* The sign goes to the activations. */
+#define OFFSET_OF_8 0
 
-    (void)sum;
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; j++) {
-        __m256i v = (__m256i)load_bytes(w + 64 * j);
-        __m256i p = _mm256_maddubs_epi16(_mm256_abs_epi8(v), _mm256_sign_epi8(four(a + 4 * j), v));
-        acc += (vi)_mm256_madd_epi16(p, one);
-    }
-    return acc;
+INLINE vb first8(const uint8_t *w)
+{
+    return (vb)_mm256_abs_epi8((__m256i)load_bytes(w));
+}
+
+INLINE vi mac8(vi acc, vb w, const uint8_t *from, const int8_t *a)
+{
+    __m256i p = _mm256_sign_epi8(four(a), (__m256i)load_bytes(from));
+
+    return acc + (vi)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)w, p), _mm256_set1_epi16(1));
 }
 
 #else
 
 typedef vi vacc;
 typedef vi vscale;
-#define LIMIT(bits) 8
+#define LIMIT(bits) ((void)(bits), 8)
 
 INLINE vacc mac(vacc acc, vb w, const int8_t *a)
 {
@@ -249,65 +257,47 @@ INLINE vi pair_product(vscale s0, vscale s1, const int16_t *pair)
     return s0 * pair[0] + s1 * pair[1];
 }
 
-INLINE vi dot8(const uint8_t *w, const int8_t *a, const int16_t *sum)
-{
-    vi acc = {0};
+#define OFFSET_OF_8 128
 
-    for (int j = 0; j < 8; j++)
-        acc = mac(acc, load_bytes(w + 64 * j) ^ 128, a + 4 * j);
-    return minus_pair(acc, sum, 128);
+INLINE vb first8(const uint8_t *w)
+{
+    return load_bytes(w) ^ 128;
+}
+
+INLINE vi mac8(vi acc, vb w, const uint8_t *from, const int8_t *a)
+{
+    (void)from;
+    return mac(acc, w, a);
 }
 
 #endif
 
-/* A unit's planes → eight vectors; f is a constant where this is inlined. */
-INLINE void unpack(const struct pl_q8_format f, const uint8_t *p, vb *w)
+/* Vector j of the eight in a unit's planes (q8_0: as mac8 takes it). f and j are constants where
+ * this is inlined. */
+INLINE vb unpack(const struct pl_q8_format f, const uint8_t *p, int j)
 {
     const uint8_t *high = p + 64 * f.low;
+    vb w;
 
-    if (f.low == 4) {
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            vb v = load_bytes(p + 64 * i);
-            w[i] = low_bits(v, 15);
-            w[i + 4] = low_bits(shift(v, -4), 15);
-        }
-    } else {
-#pragma GCC unroll 8
-        for (int j = 0; j < 8; j++)
-            w[j] = low_bits(shift(load_bytes(p + 64 * (j % 2)), -(j / 2 * 2)), 3);
-    }
-    if (f.high == 1) {
-        vb h = load_bytes(high);
-#pragma GCC unroll 8
-        for (int j = 0; j < 8; j++)
-            w[j] |= low_bits(shift(h, (int)f.low - j), 1 << f.low);
-    } else if (f.high == 2) {
-#pragma GCC unroll 8
-        for (int j = 0; j < 8; j++)
-            w[j] |= low_bits(shift(load_bytes(high + 64 * (j % 2)), 4 - j / 2 * 2), 3 << 4);
-    }
+    if (f.low == 8)
+        return first8(p + 64 * j);
+    if (f.low == 4)
+        w = low_bits(shift(load_bytes(p + 64 * (j % 4)), -(j / 4 * 4)), 15);
+    else
+        w = low_bits(shift(load_bytes(p + 64 * (j % 2)), -(j / 2 * 2)), 3);
+    if (f.high == 1)
+        w |= low_bits(shift(load_bytes(high), (int)f.low - j), 1 << f.low);
+    else if (f.high == 2)
+        w |= low_bits(shift(load_bytes(high + 64 * (j % 2)), 4 - j / 2 * 2), 3 << 4);
+    return w;
 }
 
-/* Vectors [from, from + n) of a unit with a row's columns; scaled, or plain where s is NULL. pairs:
- * NULL, or what the offset takes off 16 columns. */
-INLINE vi group_dot(const struct pl_q8_format f, const vb *w, int from, int n, const int8_t *a,
-                    const vscale *s, const int16_t *pairs)
+/* How many products are added before they are widened: those of a group, or as many as fit. */
+INLINE int summed(const struct pl_q8_format f)
 {
-    const int limit = LIMIT(f.low + f.high) < n ? LIMIT(f.low + f.high) : n;
-    vi total = {0};
+    const int limit = LIMIT(f.low + f.high), quads = (int)f.group / 4;
 
-#pragma GCC unroll 8
-    for (int i = from; i < from + n; i += limit) {
-        vacc acc = {0};
-#pragma GCC unroll 8
-        for (int j = i; j < i + limit; j++)
-            acc = mac(acc, w[j], a + 4 * j);
-        if (pairs)
-            acc = centre(acc, pairs, f.offset == 32 ? 0 : 3);
-        total += s ? widen(acc, *s) : widen_plain(acc);
-    }
-    return total;
+    return limit < quads ? limit : quads;
 }
 
 /* Scales and mins of the groups of a unit. */
@@ -335,52 +325,189 @@ INLINE struct group_scales unit_scales(const struct pl_q8_format f, const uint8_
     return v;
 }
 
-/* A unit's integer products with one row. */
-INLINE vi unit_dot(const struct pl_q8_format f, const vb *w, const uint8_t *unit,
-                   const struct group_scales *g, const struct pl_q8 *a, size_t u)
-{
-    const int8_t *q = a->q + PL_Q8_UNIT * u;
+/* What the row loops take from a block: of each part, the scales of its outputs. */
+struct block_scales {
+    vf d[PARTS], m[PARTS];
+    struct group_scales g[PARTS];
+};
 
-    if (f.low == 8)
-        return dot8(unit, q, a->sum + 2 * u);
-    if (f.group == 16)
-        return group_dot(f, w, 0, 4, q, &g->s[0], f.offset ? a->pair[2 * u] : NULL) +
-               group_dot(f, w, 4, 4, q, &g->s[1], f.offset ? a->pair[2 * u + 1] : NULL);
-    if (f.scale_bytes)
-        return group_dot(f, w, 0, 8, q, &g->s[0], NULL);
-    vi dot = group_dot(f, w, 0, 8, q, NULL, NULL);
-    return f.offset ? minus_pair(dot, a->sum + 2 * u, (int16_t)f.offset) : dot;
+/* Of a unit's sums in 16 bits, beginning with vector j: in 32 bits, by their group's scale. */
+INLINE vi close_group(const struct pl_q8_format f, vacc acc, const struct group_scales *g,
+                      const struct pl_q8 *a, size_t u, int j)
+{
+    if (f.group == 16 && f.offset)
+        acc = centre(acc, a->pair[2 * u + (size_t)j / 4], f.offset == 32 ? 0 : 3);
+    return f.scale_bytes ? widen(acc, g->s[j / 4]) : widen_plain(acc);
 }
 
-/* One block of the panel, at p, and `rows` rows of the chunk at a, whose unit `first` is the
- * block's first: added to sum[rows], the outputs of one part. */
-INLINE void block_product(const struct pl_q8_format f, const uint8_t *p, int part,
-                          const struct pl_q8 *a, size_t first, size_t rows, vf *sum)
+/* A row's integer products with a unit → the outputs of a part. */
+INLINE vf add_unit(const struct pl_q8_format f, vi dot, vf d, vf m, const struct group_scales *g,
+                   const struct pl_q8 *a, size_t u, vf sum)
+{
+    const int16_t by = f.low == 8 ? OFFSET_OF_8 : (int16_t)f.offset;
+    vf t;
+
+    if (f.group == 32 && by)
+        dot = minus_pair(dot, a->sum + 2 * u, by);
+    t = to_float(dot) * d;
+    if (f.has_m && f.scale_bytes)
+        t = fma_(to_float(pair_product(g->m[0], g->m[1], a->sum + 2 * u)), m, t);
+    else if (f.has_m)
+        t = fma_(to_float(minus_pair((vi){0}, a->sum + 2 * u, -1)), m, t);
+    return fma_(t, splat(a->d[u]), sum);
+}
+
+/* d and m of part `part` of the block at p, and the scales of its unit i. */
+INLINE void block_head(const struct pl_q8_format f, const uint8_t *p, int part, vf *d, vf *m)
+{
+    *d = load_halves(p + part * WIDTH * 2);
+    *m = f.has_m ? load_halves(p + 32 + part * WIDTH * 2) : splat(0);
+    if (f.scale_bytes)
+        *m = -*m;
+}
+
+INLINE struct group_scales block_scales_of(const struct pl_q8_format f, const uint8_t *p, int part,
+                                           size_t i)
+{
+    return f.scale_bytes ? unit_scales(f, p + 32 + 32 * f.has_m + part * WIDTH, i)
+                         : (struct group_scales){0};
+}
+
+/* One part of the block at p and one row, whose unit `first` is the block's first. */
+INLINE vf block_row(const struct pl_q8_format f, const uint8_t *p, int part, const struct pl_q8 *a,
+                    size_t first, vf sum)
 {
     const uint8_t *unit = p + pl_q8_head_bytes(&f) + part * VB;
-    vf d = load_halves(p + part * WIDTH * 2), m = splat(0);
-    struct group_scales g = {0};
-    vb w[8];
+    const int n = summed(f);
+    vf d, m;
 
-    if (f.has_m)
-        m = load_halves(p + 32 + part * WIDTH * 2);
-    if (f.scale_bytes)
-        m = -m;
+    block_head(f, p, part, &d, &m);
     for (size_t i = 0; i < f.block / PL_Q8_UNIT; i++, unit += pl_q8_unit_bytes(&f)) {
         const size_t u = first + i;
-        if (f.scale_bytes)
-            g = unit_scales(f, p + 32 + 32 * f.has_m + part * WIDTH, i);
-        if (f.low != 8)
-            unpack(f, unit, w);
-        for (size_t r = 0; r < rows; r++) {
-            vf t = to_float(unit_dot(f, w, unit, &g, &a[r], u)) * d;
-            if (f.has_m && f.scale_bytes)
-                t = fma_(to_float(pair_product(g.m[0], g.m[1], a[r].sum + 2 * u)), m, t);
-            else if (f.has_m)
-                t = fma_(to_float(minus_pair((vi){0}, a[r].sum + 2 * u, -1)), m, t);
-            sum[r] = fma_(t, splat(a[r].d[u]), sum[r]);
+        const struct group_scales g = block_scales_of(f, p, part, i);
+        vi dot = {0};
+        const int8_t *q = a->q + PL_Q8_UNIT * u;
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j += n) {
+            vacc acc = {0};
+#pragma GCC unroll 8
+            for (int k = j; k < j + n; k++) {
+                if (f.low == 8)
+                    dot = mac8(dot, unpack(f, unit, k), unit + 64 * k, q + 4 * k);
+                else
+                    acc = mac(acc, unpack(f, unit, k), q + 4 * k);
+            }
+            if (f.low != 8)
+                dot += close_group(f, acc, &g, a, u, j);
+        }
+        sum = add_unit(f, dot, d, m, &g, a, u, sum);
+    }
+    return sum;
+}
+
+/* Sums of a tile's rows: the outputs, and what is not finished of a unit. */
+struct tile {
+    vf out[TILE][PARTS];
+    vacc open[TILE][PARTS]; /* a group's, of the half unit before */
+    vi unit[TILE][PARTS];
+};
+
+/* Half a unit, or all of it: vectors [from, from + QUADS). */
+INLINE void unit_step(const struct pl_q8_format f, const uint8_t *unit,
+                      const struct block_scales *b, const struct pl_q8 *a, size_t u, size_t rows,
+                      int from, struct tile *t)
+{
+    const int n = summed(f) < QUADS ? summed(f) : QUADS;
+    const bool spans = summed(f) > QUADS && f.low != 8, opens = spans && from == 0;
+    vb w[PARTS][QUADS];
+
+#pragma GCC unroll 4
+    for (int p = 0; p < PARTS; p++)
+#pragma GCC unroll 8
+        for (int j = 0; j < QUADS; j++)
+            w[p][j] = unpack(f, unit + p * VB, from + j);
+    for (size_t r = 0; r < rows; r++) {
+        const int8_t *q = a[r].q + PL_Q8_UNIT * u + 4 * from;
+        vi dot[PARTS] = {{0}};
+        if (from > 0 && !spans)
+            memcpy(dot, t->unit[r], sizeof(dot));
+#pragma GCC unroll 8
+        for (int j = 0; j < QUADS; j += n) {
+            vacc acc[PARTS] = {{0}};
+            if (from > 0 && spans)
+                memcpy(acc, t->open[r], sizeof(acc));
+#pragma GCC unroll 8
+            for (int k = j; k < j + n; k++) {
+#pragma GCC unroll 4
+                for (int p = 0; p < PARTS; p++) {
+                    if (f.low == 8)
+                        dot[p] = mac8(dot[p], w[p][k], unit + p * VB + 64 * (from + k), q + 4 * k);
+                    else
+                        acc[p] = mac(acc[p], w[p][k], q + 4 * k);
+                }
+            }
+            if (opens)
+                memcpy(t->open[r], acc, sizeof(acc));
+#pragma GCC unroll 4
+            for (int p = 0; p < PARTS; p++)
+                if (!opens && f.low != 8)
+                    dot[p] += close_group(f, acc[p], &b->g[p], &a[r], u, spans ? 0 : from + j);
+        }
+        if (from + QUADS < 8 && !spans)
+            memcpy(t->unit[r], dot, sizeof(dot));
+#pragma GCC unroll 4
+        for (int p = 0; p < PARTS; p++)
+            if (from + QUADS == 8)
+                t->out[r][p] =
+                    add_unit(f, dot[p], b->d[p], b->m[p], &b->g[p], &a[r], u, t->out[r][p]);
+    }
+}
+
+/* The block at p and `rows` rows of the chunk at a, whose unit `first` is the block's first. */
+INLINE void block_rows(const struct pl_q8_format f, const uint8_t *p, const struct pl_q8 *a,
+                       size_t first, size_t rows, struct tile *t)
+{
+    const uint8_t *unit = p + pl_q8_head_bytes(&f);
+    struct block_scales b;
+
+#pragma GCC unroll 4
+    for (int part = 0; part < PARTS; part++)
+        block_head(f, p, part, &b.d[part], &b.m[part]);
+    for (size_t i = 0; i < f.block / PL_Q8_UNIT; i++, unit += pl_q8_unit_bytes(&f)) {
+#pragma GCC unroll 4
+        for (int part = 0; part < PARTS; part++)
+            b.g[part] = block_scales_of(f, p, part, i);
+#pragma GCC unroll 2
+        for (int from = 0; from < 8; from += QUADS) {
+            __asm__ volatile("" ::: "memory"); /* else registers hold the other half, too */
+            unit_step(f, unit, &b, a, first + i, rows, from, t);
         }
     }
+}
+
+INLINE void store_row(const struct pl_gemm *g, size_t p, size_t r, const vf sum[PARTS])
+{
+    size_t n = g->n - p * PL_PANEL < PL_PANEL ? g->n - p * PL_PANEL : PL_PANEL;
+    float out[PL_PANEL];
+
+    for (int part = 0; part < PARTS; part++)
+        store(out + part * WIDTH, sum[part]);
+    memcpy(g->y + r * g->ldy + p * PL_PANEL, out, n * sizeof(*out));
+}
+
+INLINE void panel_row(const struct pl_q8_format f, const struct pl_gemm *g, size_t p)
+{
+    const uint8_t *w = (const uint8_t *)g->w + p * g->stride;
+    vf sum[PARTS];
+
+    for (int part = 0; part < PARTS; part++)
+        sum[part] = splat(0);
+    for (size_t k = 0; k < g->k; k += f.block, w += pl_q8_block_bytes(&f))
+#pragma GCC unroll 4
+        for (int part = 0; part < PARTS; part++)
+            sum[part] = block_row(f, w, part, g->q8 + k / PL_Q8_CHUNK * g->ldq8,
+                                  k % PL_Q8_CHUNK / PL_Q8_UNIT, sum[part]);
+    store_row(g, p, 0, sum);
 }
 
 /* Rows [r0, r0 + rows) of one panel. */
@@ -388,55 +515,46 @@ INLINE void panel_tile(const struct pl_q8_format f, const struct pl_gemm *g, siz
                        size_t rows)
 {
     const uint8_t *w = (const uint8_t *)g->w + p * g->stride;
-    vf sum[PARTS][TILE];
-    size_t n = g->n - p * PL_PANEL < PL_PANEL ? g->n - p * PL_PANEL : PL_PANEL;
+    struct tile t;
 
-    for (int part = 0; part < PARTS; part++)
-        for (size_t r = 0; r < rows; r++)
-            sum[part][r] = splat(0);
-    for (size_t k = 0; k < g->k; k += f.block, w += pl_q8_block_bytes(&f)) {
-#pragma GCC unroll 4
-        for (int part = 0; part < PARTS; part++) {
-            block_product(f, w, part, g->q8 + k / PL_Q8_CHUNK * g->ldq8 + r0,
-                          k % PL_Q8_CHUNK / PL_Q8_UNIT, rows, sum[part]);
-        }
-    }
-    for (size_t r = 0; r < rows; r++) {
-        float *y = g->y + (r0 + r) * g->ldy + p * PL_PANEL, out[PL_PANEL];
+    for (size_t r = 0; r < rows; r++)
         for (int part = 0; part < PARTS; part++)
-            store(out + part * WIDTH, sum[part][r]);
-        memcpy(y, out, n * sizeof(*y));
-    }
+            t.out[r][part] = splat(0);
+    for (size_t k = 0; k < g->k; k += f.block, w += pl_q8_block_bytes(&f))
+        block_rows(f, w, g->q8 + k / PL_Q8_CHUNK * g->ldq8 + r0, k % PL_Q8_CHUNK / PL_Q8_UNIT, rows,
+                   &t);
+    for (size_t r = 0; r < rows; r++)
+        store_row(g, p, r0 + r, t.out[r]);
 }
 
-/* Formats, each its own loops; one row apart, whose sums then stay in registers. */
+/* Formats, each its own loops. A tile's rows stay near while all panels pass. */
 #define PL_X(sym, ...)                                                                             \
-    static void one_##sym(const struct pl_gemm *g, size_t p)                                       \
+    static void one_##sym(const struct pl_gemm *g)                                                 \
     {                                                                                              \
-        panel_tile((struct pl_q8_format){__VA_ARGS__}, g, p, 0, 1);                                \
+        for (size_t p = g->first; p < g->end; p++)                                                 \
+            panel_row((struct pl_q8_format){__VA_ARGS__}, g, p);                                   \
     }                                                                                              \
-    static void many_##sym(const struct pl_gemm *g, size_t p)                                      \
+    static void many_##sym(const struct pl_gemm *g)                                                \
     {                                                                                              \
         for (size_t r = 0; r < g->rows; r += TILE)                                                 \
-            panel_tile((struct pl_q8_format){__VA_ARGS__}, g, p, r,                                \
-                       g->rows - r < TILE ? g->rows - r : TILE);                                   \
+            for (size_t p = g->first; p < g->end; p++)                                             \
+                panel_tile((struct pl_q8_format){__VA_ARGS__}, g, p, r,                            \
+                           g->rows - r < TILE ? g->rows - r : TILE);                               \
     }
 PL_Q8_LIST(PL_X)
 #undef PL_X
 
 void PL_Q8_GEMM(const struct pl_gemm *g)
 {
-    for (size_t p = g->first; p < g->end; p++) {
-        switch (g->dtype) {
+    switch (g->dtype) {
 #define PL_X(sym, ...)                                                                             \
     case sym:                                                                                      \
-        (g->rows == 1 ? one_##sym : many_##sym)(g, p);                                             \
+        (g->rows == 1 ? one_##sym : many_##sym)(g);                                                \
         break;
-            PL_Q8_LIST(PL_X)
+        PL_Q8_LIST(PL_X)
 #undef PL_X
-        default:
-            break;
-        }
+    default:
+        break;
     }
 }
 
