@@ -94,6 +94,28 @@ uint64_t pl_cell_group(const struct pl_cell *a, const struct pl_cell *b)
     return (uint64_t)a->sequences / x * b->sequences;
 }
 
+uint64_t pl_dataset_unit(const struct pl_dataset *d, uint64_t sample, uint64_t group)
+{
+    uint64_t g = sample / group;
+    while (g > 0 && d->scene[g * group] == d->scene[g * group - 1])
+        g--;
+    return g;
+}
+
+double pl_cell_mean(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m)
+{
+    double sum = 0;
+    size_t n = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        const double v = pl_cell_value(d, c, m, i);
+        if (!isnan(v)) {
+            sum += v;
+            n++;
+        }
+    }
+    return n ? sum / (double)n : NAN;
+}
+
 bool pl_cell_has(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m)
 {
     if (m < PL_METRIC_COLUMN_COUNT)

@@ -479,6 +479,28 @@ static uint32_t count_sessions(const struct pl_dataset *d)
     return n;
 }
 
+/* Of data of scenes a sample's id is SCENE × QUESTION, and the samples of a scene stand together.
+ */
+static enum pl_status find_scenes(struct pl_dataset *d, struct pl_err *err)
+{
+    static const char times[] = " × ";
+    const json_t *data = json_object_get(pl_reader_sweep(d->reader), "data");
+    const char *kind = pl_json_get_str(data, "kind", "");
+    const bool scenes = strcmp(kind, "dsec") == 0 || strcmp(kind, "eventgpt") == 0;
+
+    d->scene = malloc((size_t)d->shape.samples * sizeof *d->scene);
+    if (!d->scene)
+        return pl_fail(err, PL_ENOMEM, "%" PRIu32 " samples", d->shape.samples);
+    for (uint32_t i = 0; i < d->shape.samples; i++) {
+        const char *id = pl_reader_sample(d->reader, i);
+        const char *end = scenes ? strstr(id, times) : NULL;
+        const size_t n = end ? (size_t)(end - id) + strlen(times) : 0;
+        const bool same = n && i && strncmp(id, pl_reader_sample(d->reader, i - 1), n) == 0;
+        d->scene[i] = same ? d->scene[i - 1] : i;
+    }
+    return PL_OK;
+}
+
 enum pl_status pl_dataset_load(const char *path, struct pl_dataset **out, struct pl_err *err)
 {
     struct pl_dataset *d = calloc(1, sizeof *d);
@@ -497,6 +519,8 @@ enum pl_status pl_dataset_load(const char *path, struct pl_dataset **out, struct
     st = make_cells(d, err);
     if (st == PL_OK)
         st = read_sweep(d, err);
+    if (st == PL_OK)
+        st = find_scenes(d, err);
     if (st == PL_OK)
         st = read_logs(&l);
     if (st == PL_OK)
@@ -535,10 +559,8 @@ void pl_dataset_free(struct pl_dataset *d)
         for (uint32_t m = 0; c->quality && m < d->shape.metrics; m++)
             free(c->quality[m]);
         free(c->quality);
-        if (d->drafts)
-            free(d->drafts[i]);
     }
-    free(d->drafts);
+    pl_drafts_free(d);
     for (uint32_t i = 0; d->arms && i < d->shape.arms; i++)
         free(d->arms[i]);
     for (uint32_t i = 0; i < d->n_devices; i++)
@@ -546,6 +568,7 @@ void pl_dataset_free(struct pl_dataset *d)
     free(d->cells);
     free(d->arms);
     free(d->baseline);
+    free(d->scene);
     free(d->devices);
     free(d->places);
     free(d->failures);

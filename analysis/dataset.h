@@ -91,6 +91,7 @@ struct pl_dataset {
     char **arms;                       /* [arms] names, clean UTF-8 */
     struct pl_draft_cell **drafts;     /* [arms][contexts] (drafts.h); NULL: no round anywhere */
     uint32_t *baseline; /* [arms] index of its baseline; itself where it has none, or is one */
+    uint32_t *scene;    /* [samples] the first sample of the same scene; without scenes itself */
     char **devices;     /* [n_devices] "host/device", clean UTF-8 */
     uint32_t n_devices;
     struct pl_place *places;
@@ -123,6 +124,8 @@ const struct pl_cell *pl_dataset_cell(const struct pl_dataset *d, uint32_t arm, 
 /* A metric of row i of a cell; NaN where it was not measured or cannot be formed. */
 double pl_cell_value(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m,
                      size_t i);
+/* Mean over the rows that have it; NaN where none does. */
+double pl_cell_mean(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m);
 /* What decode_tps divides by: the time after the first token (several sequences: after all
  * prompts).
  */
@@ -134,6 +137,9 @@ double pl_cell_sequence(const struct pl_cell *c, enum pl_metric m, size_t i, uin
 /* Samples of which all trials of an arm run the same ones: a trial's sequences (docs/METRICS.md).
  * Of two arms: the least that is a whole number of both's. */
 uint64_t pl_cell_group(const struct pl_cell *a, const struct pl_cell *b);
+/* What the intervals resample besides devices: the group of a sample, joined with its neighbours
+ * that share a scene with it. Samples of one unit stand together. */
+uint64_t pl_dataset_unit(const struct pl_dataset *d, uint64_t sample, uint64_t group);
 /* True when some row of the cell has it. */
 bool pl_cell_has(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m);
 /* Mean of a quality metric over the rows that have it (perplexity: the geometric one,

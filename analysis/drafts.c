@@ -1,6 +1,7 @@
 #include "analysis/drafts.h"
 
 #include "analysis/dataset.h"
+#include "analysis/stats.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -20,6 +21,9 @@ static void add_round(struct pl_draft_cell *c, const struct pl_round *r)
     c->draft_us += r->draft_us;
     c->verify_us += r->verify_us;
     c->accepted_n[capped(r->accepted)]++;
+    c->verify_n[capped(r->drafted)]++;
+    c->verify_at_us[capped(r->drafted)] += r->verify_us;
+    c->verify_at_us2[capped(r->drafted)] += (double)r->verify_us * r->verify_us;
     for (size_t i = 0; i < r->drafted && i < PL_DRAFT_POSITIONS; i++) {
         c->drafted_at[i]++;
         c->accepted_at[i] += i < r->accepted;
@@ -78,18 +82,21 @@ enum pl_status pl_drafts_add(struct pl_dataset *d, const struct pl_row_view *v, 
             return pl_fail(err, PL_ENOMEM, "the drafting arms");
     }
     struct pl_draft_cell **at = &d->drafts[(size_t)v->id.arm * s->contexts + v->id.context];
-    if (!*at)
-        *at = calloc(1, sizeof **at);
-    if (!*at)
+    if (!*at && (*at = calloc(1, sizeof **at)))
+        (*at)->samples = calloc(s->samples, sizeof *(*at)->samples);
+    if (!*at || !(*at)->samples)
         return pl_fail(err, PL_ENOMEM, "the drafting arms");
     (*at)->trials++;
     (*at)->free_tokens += v->row.trial->free_tokens;
+    (*at)->cut += v->row.trial->cut;
     for (uint32_t b = 0; b < s->batch; b++)
         for (uint32_t i = 0; i < s->rounds; i++) {
             const struct pl_round *r = &v->row.rounds[(size_t)b * s->rounds + i];
             if (r->drafted || r->verify_us || r->draft_us)
                 add_round(*at, r);
         }
+    (*at)->samples[v->id.sample].drafted += v->row.trial->drafted;
+    (*at)->samples[v->id.sample].accepted += v->row.trial->accepted;
     return add_spans(d, *at, v->index, err);
 }
 
@@ -97,6 +104,51 @@ const struct pl_draft_cell *pl_drafts_cell(const struct pl_dataset *d, uint32_t 
                                            uint32_t context)
 {
     return d->drafts ? d->drafts[(size_t)arm * d->shape.contexts + context] : NULL;
+}
+
+bool pl_drafts_arm(const struct pl_dataset *d, uint32_t arm)
+{
+    for (uint32_t c = 0; c < d->shape.contexts; c++)
+        if (pl_drafts_cell(d, arm, c))
+            return true;
+    return false;
+}
+
+bool pl_drafts_baseline(const struct pl_dataset *d, uint32_t arm)
+{
+    for (uint32_t a = 0; a < d->shape.arms; a++)
+        if (a != arm && d->baseline[a] == arm && pl_drafts_arm(d, a))
+            return true;
+    return false;
+}
+
+void pl_drafts_free(struct pl_dataset *d)
+{
+    const size_t n = (size_t)d->shape.arms * d->shape.contexts;
+    for (size_t i = 0; d->drafts && i < n; i++)
+        if (d->drafts[i]) {
+            free(d->drafts[i]->samples);
+            free(d->drafts[i]);
+        }
+    free(d->drafts);
+    d->drafts = NULL;
+}
+
+/* A ratio of totals, linearised: a prompt's part of the error is (its accepted − rate · its
+ * drafted) / all drafted. */
+void pl_drafts_acceptance_ci(const struct pl_dataset *d, const struct pl_draft_cell *c, double *low,
+                             double *high)
+{
+    const double all = (double)c->drafted, rate = all > 0 ? (double)c->accepted / all : NAN;
+    struct pl_errors e = {0};
+    for (uint32_t i = 0; i < d->shape.samples; i++)
+        if (c->samples[i].drafted)
+            pl_errors_add(&e, pl_dataset_unit(d, i, 1),
+                          ((double)c->samples[i].accepted - rate * (double)c->samples[i].drafted) /
+                              all);
+    const double half = pl_errors_half(&e);
+    *low = isnan(half) ? NAN : fmax(0, rate - half);
+    *high = isnan(half) ? NAN : fmin(1, rate + half);
 }
 
 double pl_drafts_hidden_ms(const struct pl_draft_cell *c)
@@ -108,4 +160,20 @@ double pl_drafts_model(double prefill, double step, double verify, double tokens
                        double rounds)
 {
     return (prefill + tokens * step) / (prefill + verify + (tokens - accepted - rounds) * step);
+}
+
+struct pl_draft_base pl_drafts_base(const struct pl_dataset *d, uint32_t arm, uint32_t context)
+{
+    const struct pl_cell *c = pl_dataset_cell(d, d->baseline[arm], context);
+    double tokens = 0;
+    struct pl_draft_base b = {NAN, NAN, NAN, NAN};
+    if (d->baseline[arm] == arm || c->sequences > 1 || !c->n)
+        return b;
+    for (size_t i = 0; i < c->n; i++)
+        tokens += c->generated[i];
+    b.ttft = pl_cell_mean(d, c, PL_METRIC_TTFT);
+    b.e2e = pl_cell_mean(d, c, PL_METRIC_E2E);
+    b.tokens = tokens / (double)c->n;
+    b.step = b.tokens > 1 ? (b.e2e - b.ttft) / (b.tokens - 1) : NAN;
+    return b;
 }

@@ -5,18 +5,27 @@
 #include "base/status.h"
 #include "results/reader.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define PL_DRAFT_POSITIONS 256
 
+struct pl_draft_sums {
+    uint64_t drafted, accepted;
+};
+
 struct pl_draft_cell {
     uint64_t trials; /* done rows with a round */
-    uint64_t rounds, drafted, accepted, free_tokens;
+    uint64_t rounds, drafted, accepted, free_tokens, cut;
     double draft_us, verify_us;                                               /* Σ over rounds */
     uint64_t drafted_at[PL_DRAFT_POSITIONS], accepted_at[PL_DRAFT_POSITIONS]; /* by position */
     uint64_t accepted_n[PL_DRAFT_POSITIONS]; /* rounds that accepted n */
-    uint64_t overlaps;                       /* of the spans: trials with any */
+    /* of a verification, by the drafts in it: rounds, Σ and Σ² of its time */
+    uint64_t verify_n[PL_DRAFT_POSITIONS];
+    double verify_at_us[PL_DRAFT_POSITIONS], verify_at_us2[PL_DRAFT_POSITIONS];
+    struct pl_draft_sums *samples; /* [samples] */
+    uint64_t overlaps;             /* of the spans: trials with any */
     double overlap_ms; /* Σ: both lanes at work while the verifier was in its prefill */
 };
 
@@ -28,6 +37,13 @@ enum pl_status pl_drafts_add(struct pl_dataset *d, const struct pl_row_view *v, 
 /* NULL: the arm drafted nothing there. */
 const struct pl_draft_cell *pl_drafts_cell(const struct pl_dataset *d, uint32_t arm,
                                            uint32_t context);
+/* Whether the arm drafted somewhere; whether it is the baseline of an arm that did. */
+bool pl_drafts_arm(const struct pl_dataset *d, uint32_t arm);
+bool pl_drafts_baseline(const struct pl_dataset *d, uint32_t arm);
+void pl_drafts_free(struct pl_dataset *d); /* all of them */
+/* 95 % of accepted / drafted over prompts, within 0 and 1; NaN: fewer than two drafted. */
+void pl_drafts_acceptance_ci(const struct pl_dataset *d, const struct pl_draft_cell *c, double *low,
+                             double *high);
 /* Mean over trials with spans of how long the drafter worked beside the verifier's prefill; NaN:
  * none has any. */
 double pl_drafts_hidden_ms(const struct pl_draft_cell *c);
@@ -36,6 +52,13 @@ double pl_drafts_hidden_ms(const struct pl_draft_cell *c);
  * it has none. */
 PL_MUST_CHECK
 enum pl_status pl_drafts_overlap_ms(const struct pl_dataset *d, uint64_t index, double *ms);
+
+/* Means of the baseline of an arm at a context; all NaN where there is none, or where a trial runs
+ * several sequences. */
+struct pl_draft_base {
+    double ttft, e2e, step, tokens; /* ms, ms, ms a token after the first, tokens a trial */
+};
+struct pl_draft_base pl_drafts_base(const struct pl_dataset *d, uint32_t arm, uint32_t context);
 
 /* The published curve, and its generalisation to R rounds (docs/METRICS.md):
  * S = (P + N·t) / (P + V + (N − a − R)·t) */

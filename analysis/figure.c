@@ -26,6 +26,24 @@ const char *pl_figure_colour(size_t i)
     return palette[i % (sizeof palette / sizeof palette[0])];
 }
 
+const struct pl_legend *pl_figure_phase(enum pl_metric m)
+{
+    static const struct pl_legend phases[PL_METRIC_PHASES] = {
+        [PL_METRIC_TOKENIZE] = {"tokenize", "#A0A0A0", 0},
+        [PL_METRIC_VISION] = {"vision", "#CC79A7", 0},
+        [PL_METRIC_ENCODE] = {"encode", "#009E73", 0},
+        [PL_METRIC_PREFILL] = {"prefill", "#0072B2", 0},
+        [PL_METRIC_DRAFT] = {"draft", "#56B4E9", 0},
+        [PL_METRIC_ADAPTER] = {"adapter", "#6B4C9A", 0},
+        [PL_METRIC_VERIFY] = {"verify", "#D55E00", 0},
+        [PL_METRIC_DECODE] = {"decode", "#E69F00", 0},
+        [PL_METRIC_WAIT] = {"wait", "#D0D0D0", 0},
+        [PL_METRIC_D_VISION] = {"drafter's vision", "#E8C3D8", 0},
+        [PL_METRIC_D_PREFILL] = {"drafter's prefill", "#8FBBDC", 0},
+        [PL_METRIC_D_DECODE] = {"drafter's decode", "#F5D48F", 0}};
+    return &phases[m];
+}
+
 /* Cuts at a whole character. Beyond the basic plane are emoji, which colour fonts draw at a size of
  * their own: they become boxes. */
 void pl_figure_shorten(const char *name, char *out, size_t size)
@@ -114,7 +132,8 @@ void pl_figure_legend(const struct pl_legend *entries, size_t n, int point, int 
             pl_out_f(o,
                      " at screen %.6f, screen %.6f left offset 1,0 point pt %d ps 1.2 lc rgb "
                      "'%s'\n",
-                     (double)x / width, 1 - (double)y / height, point, entries[i].colour);
+                     (double)x / width, 1 - (double)y / height,
+                     entries[i].point ? entries[i].point : point, entries[i].colour);
             x += entry_px(&entries[i]);
         }
     }
@@ -124,16 +143,51 @@ enum pl_status pl_figures_make(const struct pl_dataset *d, const struct pl_speed
                                const struct pl_scaling *scaling, struct pl_figure *figures,
                                struct pl_err *err)
 {
-    static const char *const names[][2] = {
-        [PL_FIGURE_SPEEDUP] = {"speedup", "Speedup over the baseline, with 95 % intervals"},
-        [PL_FIGURE_LATENCY] = {"latency", "Mean time of a trial, by phase"},
-        [PL_FIGURE_PERFORMANCE] = {"performance", "Tokens/s over a whole trial"},
-        [PL_FIGURE_CONTEXT_SCALING] = {"context_scaling", "Latency and memory over context"},
-        [PL_FIGURE_MEMORY_LATENCY] = {"memory_latency", "Memory against latency"},
-        [PL_FIGURE_PARETO] = {"quality_kv", "Quality against KV kept"},
-        [PL_FIGURE_FAILURES] = {"failures", "Failed trials, by reason"}};
+    static const char *const names[][3] = {
+        [PL_FIGURE_SPEEDUP] = {"speedup", "Speedup over the baseline, with 95 % intervals",
+                               "Ratio of totals over paired trials. A filled point's interval "
+                               "excludes 1; the band is the noise that counts as the same."},
+        [PL_FIGURE_LATENCY] = {"latency", "Mean time of a trial, by phase",
+                               "Means over the finished trials of an arm; what the drafter does "
+                               "in a lane of its own is not in it."},
+        [PL_FIGURE_PERFORMANCE] = {"performance", "Tokens/s over a whole trial",
+                                   "Generated tokens over the whole trial's time, the prompt's "
+                                   "included; whiskers: 95 % intervals."},
+        [PL_FIGURE_CONTEXT_SCALING] = {"context_scaling", "Latency and memory over context",
+                                       "Bands: 95 % interval of the mean latency; least to most "
+                                       "of the device's peak."},
+        [PL_FIGURE_MEMORY_LATENCY] = {"memory_latency", "Memory against latency",
+                                      "Weights, KV and workspace against the mean time of a "
+                                      "trial, a curve an arm over its contexts."},
+        [PL_FIGURE_PARETO] = {"quality_kv", "Quality against KV kept",
+                              "Further left is less KV cache; whiskers: 95 % intervals."},
+        [PL_FIGURE_FAILURES] = {"failures", "Failed trials, by reason",
+                                "Trials that were given up, all contexts together."},
+        [PL_FIGURE_DRAFT_SPEEDUP] = {"drafting_speedup", "Speedup of drafting arms",
+                                     "End to end, ratio of totals over paired trials. The "
+                                     "baseline has all the cores; the lanes of a drafting arm "
+                                     "share the same ones."},
+        [PL_FIGURE_LANES] = {"drafting_lanes", "Mean time of a drafting trial, by phase",
+                             "Upper bar: the verifier's lane, from the trial's begin to its last "
+                             "token. Lower bar: what the drafter did in its own lane, beside the "
+                             "verifier's prefill or while that drafted or waited."},
+        [PL_FIGURE_ACCEPTANCE] = {"acceptance", "Accepted of what was drafted",
+                                  "Accepted over drafted tokens of all rounds; whiskers: 95 % "
+                                  "intervals over prompts."},
+        [PL_FIGURE_POSITION] = {"acceptance_position", "Acceptance by position",
+                                "Of all rounds, the part that accepted the token at this "
+                                "position of the draft; shorter drafts count as not accepted."},
+        [PL_FIGURE_VERIFY_COST] = {"verify_cost", "A verification in decode steps",
+                                   "Mean time of a verification over the baseline's decode step: "
+                                   "1 would be ideal, the number of tokens no gain at all."},
+        [PL_FIGURE_TIMELINE] = {"timeline", "What both lanes did when",
+                                "The first samples of each drafting arm, from the lanes' own "
+                                "clocks: what the drafter makes while the verifier is in its "
+                                "prefill is free. Tokenising and vision of the verifier come "
+                                "before the first span."}};
     for (int i = 0; i < PL_FIGURE_COUNT; i++) {
-        figures[i] = (struct pl_figure){.name = names[i][0], .title = names[i][1]};
+        figures[i] =
+            (struct pl_figure){.name = names[i][0], .title = names[i][1], .caption = names[i][2]};
         pl_out_init(&figures[i].body, SCRIPT_MAX / 2);
     }
     pl_figure_speedup(d, s, &figures[PL_FIGURE_SPEEDUP]);
@@ -143,6 +197,12 @@ enum pl_status pl_figures_make(const struct pl_dataset *d, const struct pl_speed
     pl_figure_memory_latency(d, scaling, &figures[PL_FIGURE_MEMORY_LATENCY]);
     pl_figure_pareto(d, &figures[PL_FIGURE_PARETO]);
     pl_figure_failures(d, &figures[PL_FIGURE_FAILURES]);
+    pl_figure_draft_speedup(d, s, &figures[PL_FIGURE_DRAFT_SPEEDUP]);
+    pl_figure_lanes(d, &figures[PL_FIGURE_LANES]);
+    pl_figure_acceptance(d, &figures[PL_FIGURE_ACCEPTANCE]);
+    pl_figure_position(d, &figures[PL_FIGURE_POSITION]);
+    pl_figure_verify_cost(d, &figures[PL_FIGURE_VERIFY_COST]);
+    pl_figure_timeline(d, &figures[PL_FIGURE_TIMELINE]);
     for (int i = 0; i < PL_FIGURE_COUNT; i++) {
         const enum pl_status st = pl_out_status(&figures[i].body, err);
         if (st != PL_OK)

@@ -21,11 +21,19 @@ enum pl_figure_id {
     PL_FIGURE_MEMORY_LATENCY,  /* memory against latency, a curve an arm */
     PL_FIGURE_PARETO,          /* quality against KV kept; where two arms prune and are scored */
     PL_FIGURE_FAILURES,        /* failed trials per arm and reason; only where there are any */
+    /* where an arm drafts */
+    PL_FIGURE_DRAFT_SPEEDUP, /* bars with intervals, per context and drafting arm */
+    PL_FIGURE_LANES,         /* mean phases of both lanes, stacked */
+    PL_FIGURE_ACCEPTANCE,    /* bars with intervals */
+    PL_FIGURE_POSITION,      /* acceptance by position in the draft, a curve an arm */
+    PL_FIGURE_VERIFY_COST,   /* a verification's time in decode steps, over the tokens in it */
+    PL_FIGURE_TIMELINE,      /* what both lanes did when, in the first samples */
     PL_FIGURE_COUNT
 };
 
 struct pl_figure {
     const char *name, *title; /* static */
+    const char *caption;      /* static: how to read it */
     int width, height;        /* px, of the SVG */
     bool wanted;              /* there is something to draw */
     bool too_large;           /* there is, but more than a picture can hold; not wanted then */
@@ -56,6 +64,13 @@ void pl_figure_context_scaling(const struct pl_dataset *d, const struct pl_scali
                                struct pl_figure *f);
 void pl_figure_pareto(const struct pl_dataset *d, struct pl_figure *f);
 void pl_figure_failures(const struct pl_dataset *d, struct pl_figure *f);
+void pl_figure_draft_speedup(const struct pl_dataset *d, const struct pl_speedups *s,
+                             struct pl_figure *f);
+void pl_figure_lanes(const struct pl_dataset *d, struct pl_figure *f);
+void pl_figure_acceptance(const struct pl_dataset *d, struct pl_figure *f);
+void pl_figure_position(const struct pl_dataset *d, struct pl_figure *f);
+void pl_figure_verify_cost(const struct pl_dataset *d, struct pl_figure *f);
+void pl_figure_timeline(const struct pl_dataset *d, struct pl_figure *f);
 
 /* Shared by them. Colour i of the palette. */
 const char *pl_figure_colour(size_t i);
@@ -71,7 +86,10 @@ void pl_figure_title(const struct pl_dataset *d, const char *text, int height, s
 struct pl_legend {
     char text[40];
     const char *colour;
+    int point; /* gnuplot's point type; 0: the figure's */
 };
+/* The name and colour of a phase (m < PL_METRIC_PHASES) in every figure. */
+const struct pl_legend *pl_figure_phase(enum pl_metric m);
 #define PL_LEGEND_ROW_PX 20
 /* Rows that the entries take in a figure of that width, and drawing them from top_px down as labels
  * (numbers from 100) with point type `point`. */

@@ -1,4 +1,5 @@
 /* The page: one file, no network, no scripts. */
+#include "analysis/levers.h"
 #include "analysis/report.h"
 
 #include "base/json.h"
@@ -55,6 +56,7 @@ static const char style[] =
     "figure{margin:1rem 0;padding:.8rem;background:var(--card);border:1px solid var(--line);"
     "border-radius:8px;overflow-x:auto}"
     "figure svg{display:block;margin:0 auto;max-width:100%;height:auto;color:var(--fg)}"
+    "figcaption{color:var(--soft);font-size:.86rem;max-width:60rem;margin:.5rem auto 0}"
     "details{margin:.6rem 0}summary{cursor:pointer;font-weight:600;padding:.3rem 0}"
     "code{font-family:ui-monospace,'SF Mono',Menlo,'DejaVu Sans Mono',monospace;font-size:.86em}"
     "@media print{body{background:#fff}.scroll,figure{border-color:#bbb}}";
@@ -120,7 +122,9 @@ static void figure(const struct pl_report *r, enum pl_figure_id id, const char *
     if (st == PL_OK) {
         pl_out_text(o, "<figure>\n");
         inline_svg(svg.data, f, o);
-        pl_out_text(o, "</figure>\n");
+        pl_out_text(o, "<figcaption>");
+        pl_out_esc(o, PL_ESC_HTML, f->caption);
+        pl_out_text(o, "</figcaption>\n</figure>\n");
         pl_buf_release(&svg);
     } else if (o->st == PL_OK) {
         o->st = st;
@@ -267,6 +271,22 @@ static void headline(const struct pl_report *r, struct pl_out *o)
 
 /* ---- sections ---- */
 
+/* A sentence an arm: which lever would pay most. */
+static void levers(const struct pl_dataset *d, struct pl_out *o)
+{
+    struct pl_levers l;
+    pl_out_text(o, "<ul class=\"note\">\n");
+    for (size_t i = 0; pl_levers_get(d, i, &l); i++) {
+        char text[PL_LEVERS_TEXT], context[PL_CONTEXT_TEXT];
+        pl_levers_text(&l, text);
+        pl_context_text(pl_reader_context(d->reader, l.context), context);
+        pl_out_text(o, "<li><b>");
+        pl_out_esc(o, PL_ESC_HTML, d->arms[l.arm]);
+        pl_out_f(o, "</b>, %s: %s</li>\n", context, text);
+    }
+    pl_out_text(o, "</ul>\n");
+}
+
 static void table(const struct pl_report *r, enum pl_table_id id, struct pl_out *o)
 {
     const struct pl_table *t = &r->tables[id];
@@ -334,8 +354,16 @@ void pl_report_html(const struct pl_report *r, const char *dir, struct pl_out *o
     }
     if (r->tables[PL_TABLE_ACCEPTANCE].n_rows) {
         section(o, "drafting", "Drafting");
-        table(r, PL_TABLE_ACCEPTANCE, o);
+        figure(r, PL_FIGURE_DRAFT_SPEEDUP, dir, o);
+        levers(d, o);
         table(r, PL_TABLE_SPEEDUP_ANALYSIS, o);
+        figure(r, PL_FIGURE_LANES, dir, o);
+        figure(r, PL_FIGURE_TIMELINE, dir, o);
+        figure(r, PL_FIGURE_ACCEPTANCE, dir, o);
+        table(r, PL_TABLE_ACCEPTANCE, o);
+        figure(r, PL_FIGURE_POSITION, dir, o);
+        figure(r, PL_FIGURE_VERIFY_COST, dir, o);
+        table(r, PL_TABLE_VERIFY_COST, o);
         table(r, PL_TABLE_ACCEPT_TO_SPEEDUP, o);
         pl_out_text(o, "</section>\n");
     }

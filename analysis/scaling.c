@@ -87,8 +87,9 @@ static enum pl_status make_point(const struct pl_dataset *d, struct work *w,
     for (size_t i = 0; i < c->n && c->column[m]; i++)
         if (c->column[m][i] > 0) {
             w->values[p->n] = c->column[m][i];
-            w->items[p->n++] = (struct item){c->slot[i] / d->shape.repeats / c->sequences,
-                                             c->place[i], c->column[m][i]};
+            w->items[p->n++] =
+                (struct item){pl_dataset_unit(d, c->slot[i] / d->shape.repeats, c->sequences),
+                              c->place[i], c->column[m][i]};
         }
     if (p->n == 0)
         return PL_OK;

@@ -81,7 +81,8 @@ static enum pl_status one_metric(struct pairing *p, struct pl_speedup *s, struct
     size_t units = 0, first = 0;
     uint64_t sample = UINT64_MAX;
     double base = 0, arm = 0;
-    /* trials of a group of samples run the same prompts: they move together */
+    /* trials of a group of samples run the same prompts, and questions about a scene share it: they
+     * move together */
     const uint64_t group = pl_cell_group(p->arm, p->base);
 
     s->devices = calloc(d->n_devices ? d->n_devices : 1, sizeof *s->devices);
@@ -93,7 +94,7 @@ static enum pl_status one_metric(struct pairing *p, struct pl_speedup *s, struct
         const double va = a_sequence(d, p->arm, s->metric, q->arm);
         if (!(vb > 0) || !(va > 0))
             continue;
-        const uint64_t of = p->arm->slot[q->arm] / d->shape.repeats / group;
+        const uint64_t of = pl_dataset_unit(d, p->arm->slot[q->arm] / d->shape.repeats, group);
         if (of != sample)
             first = units;
         sample = of;

@@ -82,6 +82,25 @@ void pl_summarise(double *v, size_t n, struct pl_summary *out)
         outliers(v, n, out);
 }
 
+void pl_errors_add(struct pl_errors *e, uint64_t unit, double error)
+{
+    if (e->units == 0 || unit != e->unit) {
+        e->squares += e->part * e->part;
+        e->part = 0;
+        e->unit = unit;
+        e->units++;
+    }
+    e->part += error;
+}
+
+double pl_errors_half(const struct pl_errors *e)
+{
+    const double h = (double)e->units;
+    if (e->units < 2)
+        return NAN;
+    return pl_t975(e->units - 1) * sqrt(h / (h - 1) * (e->squares + e->part * e->part));
+}
+
 enum pl_verdict pl_verdict(double ci_low, double ci_high, double delta)
 {
     const bool inside = ci_low >= 1 - delta && ci_high <= 1 + delta;

@@ -68,6 +68,17 @@ enum pl_status pl_ratio_ci(const struct pl_unit *units, size_t n, uint64_t seed,
 /* 97.5 % point of Student's t. */
 double pl_t975(size_t dof);
 
+/* The interval of a mean or a ratio of totals, linearised: what each prompt adds to the error,
+ * added up within units (those of one stand together). Zeroed to begin with. */
+struct pl_errors {
+    uint64_t unit;
+    double part, squares; /* of the unit, Σ over the units before it */
+    size_t units;
+};
+void pl_errors_add(struct pl_errors *e, uint64_t unit, double error);
+/* Half of the 95 % interval: t_{0.975, H−1} · √(H/(H−1) · Σ_h E_h²); NaN: fewer than two units. */
+double pl_errors_half(const struct pl_errors *e);
+
 enum pl_verdict {
     PL_VERDICT_NONE, /* nothing was compared */
     PL_FASTER,

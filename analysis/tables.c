@@ -24,6 +24,7 @@ static const char *const names[PL_TABLE_COUNT] = {[PL_TABLE_SPEEDUP] = "speedup"
                                                   [PL_TABLE_SPEEDUP_ANALYSIS] = "speedup_analysis",
                                                   [PL_TABLE_ACCEPT_TO_SPEEDUP] =
                                                       "accept_to_speedup",
+                                                  [PL_TABLE_VERIFY_COST] = "verify_cost",
                                                   [PL_TABLE_ENERGY] = "energy",
                                                   [PL_TABLE_OUTLIERS] = "outliers",
                                                   [PL_TABLE_FAILURES] = "failures",
@@ -396,6 +397,7 @@ enum pl_status pl_tables_make(const struct pl_dataset *d, const struct pl_speedu
     pl_table_acceptance(d, &tables[PL_TABLE_ACCEPTANCE]);
     pl_table_speedup_analysis(d, &tables[PL_TABLE_SPEEDUP_ANALYSIS]);
     pl_table_accept_to_speedup(d, &tables[PL_TABLE_ACCEPT_TO_SPEEDUP]);
+    pl_table_verify_cost(d, &tables[PL_TABLE_VERIFY_COST]);
     pl_table_context_scaling(d, scaling, &tables[PL_TABLE_CONTEXT_SCALING]);
     pl_table_energy(d, &tables[PL_TABLE_ENERGY]);
     pl_table_failures(d, &tables[PL_TABLE_FAILURES]);

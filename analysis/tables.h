@@ -22,6 +22,7 @@ enum pl_table_id {
     PL_TABLE_ACCEPTANCE,
     PL_TABLE_SPEEDUP_ANALYSIS,
     PL_TABLE_ACCEPT_TO_SPEEDUP,
+    PL_TABLE_VERIFY_COST,
     PL_TABLE_ENERGY,
     PL_TABLE_OUTLIERS,
     PL_TABLE_FAILURES,
@@ -58,6 +59,7 @@ void pl_table_context_scaling(const struct pl_dataset *d, const struct pl_scalin
 void pl_table_acceptance(const struct pl_dataset *d, struct pl_table *t);
 void pl_table_speedup_analysis(const struct pl_dataset *d, struct pl_table *t);
 void pl_table_accept_to_speedup(const struct pl_dataset *d, struct pl_table *t);
+void pl_table_verify_cost(const struct pl_dataset *d, struct pl_table *t);
 void pl_table_energy(const struct pl_dataset *d, struct pl_table *t);
 /* A row for each burst that could not be measured. */
 void pl_warn_energy(const struct pl_dataset *d, struct pl_table *t);

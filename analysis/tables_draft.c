@@ -1,5 +1,6 @@
 /* The tables of drafting arms: how much was accepted, what that bought, and what would buy more. */
 #include "analysis/drafts.h"
+#include "analysis/levers.h"
 #include "analysis/tables.h"
 
 #include <math.h>
@@ -12,41 +13,6 @@
 static double over(double a, double b)
 {
     return b > 0 ? a / b : NAN;
-}
-
-/* Means of the baseline of an arm at a context. */
-struct base {
-    double ttft, e2e, step, tokens; /* ms, ms, ms a token, tokens a trial */
-};
-
-static double mean_of(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m)
-{
-    double sum = 0;
-    size_t n = 0;
-    for (size_t i = 0; i < c->n; i++) {
-        const double v = pl_cell_value(d, c, m, i);
-        if (!isnan(v)) {
-            sum += v;
-            n++;
-        }
-    }
-    return over(sum, (double)n);
-}
-
-static struct base base_of(const struct pl_dataset *d, uint32_t arm, uint32_t context)
-{
-    const struct pl_cell *c = pl_dataset_cell(d, d->baseline[arm], context);
-    double tokens = 0;
-    struct base b = {NAN, NAN, NAN, NAN};
-    if (d->baseline[arm] == arm || c->sequences > 1) /* the model is of one sequence */
-        return b;
-    for (size_t i = 0; i < c->n; i++)
-        tokens += c->generated[i];
-    b.ttft = mean_of(d, c, PL_METRIC_TTFT);
-    b.e2e = mean_of(d, c, PL_METRIC_E2E);
-    b.tokens = over(tokens, (double)c->n);
-    b.step = over(b.e2e - b.ttft, b.tokens - 1);
-    return b;
 }
 
 /* Trials whose ids are not the baseline's, where the two can be compared; −1: nowhere. */
@@ -100,6 +66,8 @@ static const struct pl_col acceptance_cols[] = {
     {"drafted", PL_COL_INT, NULL, 0},
     {"accepted", PL_COL_INT, NULL, 0},
     {"acceptance_rate", PL_COL_SHARE, "accepted %", 0},
+    {"rate_low", PL_COL_SHARE, "95 % from", 0},
+    {"rate_high", PL_COL_SHARE, "to", 0},
     {"mean_length", PL_COL_RATIO, "mean length", 0},
     {"per_position", PL_COL_TEXT, "by position", PL_COL_WIDE},
     {"free_tokens", PL_COL_INT, "free tokens", 0},
@@ -117,10 +85,11 @@ static void acceptance_row(const struct pl_dataset *d, uint32_t arm, uint32_t co
                            const struct pl_draft_cell *c, struct pl_table *t)
 {
     const struct pl_cell *cell = pl_dataset_cell(d, arm, context);
-    const struct base b = base_of(d, arm, context);
+    const struct pl_draft_base b = pl_drafts_base(d, arm, context);
     const double rounds = (double)c->rounds, verify = over(c->verify_us / 1e3, rounds);
-    const double seconds = mean_of(d, cell, PL_METRIC_E2E) * (double)cell->n / 1e3;
+    const double seconds = pl_cell_mean(d, cell, PL_METRIC_E2E) * (double)cell->n / 1e3;
     const int64_t differ = divergent(d, arm, context);
+    double low, high;
     char text[POSITIONS_SHOWN * 24];
     pl_table_row(t);
     pl_table_text(t, d->arms[arm]);
@@ -129,6 +98,9 @@ static void acceptance_row(const struct pl_dataset *d, uint32_t arm, uint32_t co
     pl_table_int(t, (int64_t)c->drafted);
     pl_table_int(t, (int64_t)c->accepted);
     pl_table_real(t, over((double)c->accepted, (double)c->drafted));
+    pl_drafts_acceptance_ci(d, c, &low, &high);
+    pl_table_real(t, low);
+    pl_table_real(t, high);
     pl_table_real(t, 1 + over((double)c->accepted, rounds));
     shares(c->accepted_at, c->drafted_at, rounds, text, sizeof text);
     pl_table_text(t, text);
@@ -182,70 +154,50 @@ static const struct pl_col analysis_cols[] = {
     {"cheap_verify_ms", PL_COL_TIME, "if verify = step", 0},
     {"all_hidden_ms", PL_COL_TIME, "if drafts were hidden", 0},
     {"lever", PL_COL_TEXT, "pays most", 0},
+    {"sentence", PL_COL_TEXT, NULL, PL_COL_WIDE},
     {"synthetic", PL_COL_BOOL, NULL, 0},
 };
 
-static const char *largest(double acceptance, double verify, double overlap)
+static void analysis_row(const struct pl_dataset *d, const struct pl_levers *l, struct pl_table *t)
 {
-    if (!(isfinite(acceptance) && isfinite(verify) && isfinite(overlap)))
-        return NULL;
-    if (acceptance >= verify && acceptance >= overlap)
-        return "acceptance";
-    return verify >= overlap ? "verify cost" : "overlap";
-}
-
-static double or_zero(double v)
-{
-    return isnan(v) ? 0 : v;
-}
-
-static void analysis_row(const struct pl_dataset *d, uint32_t arm, uint32_t context,
-                         const struct pl_draft_cell *c, struct pl_table *t)
-{
-    const struct pl_cell *cell = pl_dataset_cell(d, arm, context);
-    const struct base b = base_of(d, arm, context);
-    const double n = (double)cell->n, rounds = (double)c->rounds / n;
-    const double drafted = (double)c->drafted / n, accepted = (double)c->accepted / n;
-    const double verify = c->verify_us / 1e3 / n, beyond = verify - rounds * b.step;
-    const double draft = or_zero(mean_of(d, cell, PL_METRIC_DRAFT));
-    const double adapter = or_zero(mean_of(d, cell, PL_METRIC_ADAPTER));
-    const double wait = or_zero(mean_of(d, cell, PL_METRIC_WAIT));
-    const double all = (drafted - accepted) * b.step, hidden = draft + adapter + wait;
+    char text[PL_LEVERS_TEXT];
     pl_table_row(t);
-    pl_table_text(t, d->arms[arm]);
-    pl_table_context(t, pl_reader_context(d->reader, context));
-    pl_table_real(t, drafted);
-    pl_table_real(t, accepted);
-    pl_table_real(t, accepted);
-    pl_table_real(t, b.step);
-    pl_table_real(t, accepted * b.step);
-    pl_table_real(t, verify);
-    pl_table_real(t, beyond);
-    pl_table_real(t, draft);
-    pl_table_real(t, adapter);
-    pl_table_real(t, wait);
-    pl_table_real(t, accepted * b.step - beyond - hidden);
-    pl_table_real(t, b.e2e - mean_of(d, cell, PL_METRIC_E2E));
-    pl_table_real(t, all);
-    pl_table_real(t, fmax(0, beyond));
-    pl_table_real(t, hidden);
-    pl_table_text(t, largest(all, beyond, hidden));
-    pl_table_bool(t, cell->synthetic > 0);
+    pl_table_text(t, d->arms[l->arm]);
+    pl_table_context(t, pl_reader_context(d->reader, l->context));
+    pl_table_real(t, l->drafted);
+    pl_table_real(t, l->accepted);
+    pl_table_real(t, l->accepted);
+    pl_table_real(t, l->step);
+    pl_table_real(t, l->accepted * l->step);
+    pl_table_real(t, l->verify);
+    pl_table_real(t, l->beyond);
+    pl_table_real(t, l->draft);
+    pl_table_real(t, l->adapter);
+    pl_table_real(t, l->wait);
+    pl_table_real(t, l->accepted * l->step - l->beyond - l->all_hidden);
+    pl_table_real(t, l->base_e2e - l->e2e);
+    pl_table_real(t, l->all_accepted);
+    pl_table_real(t, l->cheap_verify);
+    pl_table_real(t, l->all_hidden);
+    pl_table_text(t, l->largest);
+    pl_levers_text(l, text);
+    pl_table_text(t, text);
+    pl_table_bool(t, pl_dataset_cell(d, l->arm, l->context)->synthetic > 0);
 }
 
 void pl_table_speedup_analysis(const struct pl_dataset *d, struct pl_table *t)
 {
     pl_table_init(t, pl_table_id_name(PL_TABLE_SPEEDUP_ANALYSIS), "What drafting bought",
                   analysis_cols, N(analysis_cols));
-    for (uint32_t c = 0; c < d->shape.contexts; c++)
-        for (uint32_t a = 0; a < d->shape.arms; a++)
-            if (pl_drafts_cell(d, a, c))
-                analysis_row(d, a, c, pl_drafts_cell(d, a, c), t);
+    struct pl_levers l;
+    for (size_t i = 0; pl_levers_get(d, i, &l); i++)
+        analysis_row(d, &l, t);
     pl_table_note(t, "means a trial; net = worth - verify beyond a step - draft - adapter - wait; "
                      "measured = baseline e2e - arm e2e (prefills included)");
     pl_table_note(t,
-                  "the three ifs: what each alone would save more; drafts that were not accepted "
-                  "could at most have saved a step each");
+                  "the three ifs: ms that each alone would save more: every draft accepted (plain "
+                  "steps, then whole rounds), a verification at the price of a step, nothing spent "
+                  "on drafting, adapter and waiting");
     pl_tables_label(d, t);
 }
 
@@ -316,7 +268,7 @@ static void curve_of(const struct pl_dataset *d, uint32_t arm, uint32_t context,
                      const struct pl_draft_cell *dc, struct pl_table *t)
 {
     const struct pl_cell *cell = pl_dataset_cell(d, arm, context);
-    const struct base b = base_of(d, arm, context);
+    const struct pl_draft_base b = pl_drafts_base(d, arm, context);
     const int64_t length = pl_reader_context(d->reader, context);
     const double n = (double)cell->n;
     const struct curve c = {.P = b.ttft,
@@ -328,7 +280,7 @@ static void curve_of(const struct pl_dataset *d, uint32_t arm, uint32_t context,
     const double rate = over((double)dc->accepted, (double)dc->drafted);
     const int synthetic = cell->synthetic > 0;
     curve_row(d, d->arms[arm], length, "measured", rate,
-              over(b.e2e, mean_of(d, cell, PL_METRIC_E2E)), &c, synthetic, t);
+              over(b.e2e, pl_cell_mean(d, cell, PL_METRIC_E2E)), &c, synthetic, t);
     modelled(d, d->arms[arm], length, "model", rate, &c, synthetic, t);
     for (size_t i = 0; i < N(rates); i++)
         modelled(d, d->arms[arm], length, "model", rates[i], &c, synthetic, t);
@@ -353,5 +305,56 @@ void pl_table_accept_to_speedup(const struct pl_dataset *d, struct pl_table *t)
     pl_table_note(t,
                   "the published model has one round whose verification costs five decode steps; "
                   "drafting itself is free in it");
+    pl_tables_label(d, t);
+}
+
+/* ---- verify_cost ---- */
+
+static const struct pl_col verify_cols[] = {
+    {"arm", PL_COL_TEXT, NULL, 0},
+    {"context", PL_COL_INT, NULL, 0},
+    {"source", PL_COL_TEXT, NULL, 0},
+    {"k", PL_COL_INT, "tokens", 0},
+    {"verify_ms", PL_COL_TIME, "verify ms", 0},
+    {"sd", PL_COL_TIME, "sd", 0},
+    {"step_ms", PL_COL_TIME, "step ms", 0},
+    {"verify_steps", PL_COL_RATIO, "verify / step", 0},
+    {"n", PL_COL_INT, NULL, 0},
+    {"synthetic", PL_COL_BOOL, NULL, 0},
+};
+
+static void verify_rows(const struct pl_dataset *d, uint32_t arm, uint32_t context,
+                        const struct pl_draft_cell *c, struct pl_table *t)
+{
+    const double step = pl_drafts_base(d, arm, context).step;
+    for (size_t i = 1; i < PL_DRAFT_POSITIONS; i++) {
+        const double n = (double)c->verify_n[i], mean = over(c->verify_at_us[i] / 1e3, n);
+        if (!c->verify_n[i])
+            continue;
+        pl_table_row(t);
+        pl_table_text(t, d->arms[arm]);
+        pl_table_context(t, pl_reader_context(d->reader, context));
+        pl_table_text(t, "rounds");
+        pl_table_int(t, (int64_t)i + 1);
+        pl_table_real(t, mean);
+        pl_table_real(
+            t, n > 1 ? sqrt(fmax(0, c->verify_at_us2[i] / 1e6 - n * mean * mean) / (n - 1)) : NAN);
+        pl_table_real(t, step);
+        pl_table_real(t, over(mean, step));
+        pl_table_int(t, (int64_t)c->verify_n[i]);
+        pl_table_bool(t, pl_dataset_cell(d, arm, context)->synthetic > 0);
+    }
+}
+
+void pl_table_verify_cost(const struct pl_dataset *d, struct pl_table *t)
+{
+    pl_table_init(t, pl_table_id_name(PL_TABLE_VERIFY_COST), "What a verification costs",
+                  verify_cols, N(verify_cols));
+    for (uint32_t c = 0; c < d->shape.contexts; c++)
+        for (uint32_t a = 0; a < d->shape.arms; a++)
+            if (pl_drafts_cell(d, a, c))
+                verify_rows(d, a, c, pl_drafts_cell(d, a, c), t);
+    pl_table_note(t, "tokens: those that a verification runs at once, the last accepted one and "
+                     "the drafts; ideal: 1 step");
     pl_tables_label(d, t);
 }

@@ -192,31 +192,28 @@ void pl_cell_quality_interval(const struct pl_dataset *d, const struct pl_cell *
 {
     const bool geometric =
         pl_quality_geometric(pl_quality_parse(pl_reader_metric(d->reader, metric)));
-    double sum = 0, squares = 0;
+    struct pl_errors e = {0};
+    double sum = 0;
     size_t n = 0;
 
     *low = *high = NAN;
-    for (size_t i = 0; i < c->n;) {
-        const uint64_t sample = c->slot[i] / d->shape.repeats;
-        double v = 0;
-        size_t k = 0;
-        for (; i < c->n && c->slot[i] / d->shape.repeats == sample; i++)
-            if (!isnan(c->quality[metric][i])) {
-                v += geometric ? log(c->quality[metric][i]) : c->quality[metric][i];
-                k++;
-            }
-        if (!k)
-            continue;
-        v /= (double)k;
-        sum += v;
-        squares += v * v;
-        n++;
-    }
-    if (n < 2)
+    for (size_t i = 0; i < c->n; i++)
+        if (!isnan(c->quality[metric][i])) {
+            sum += geometric ? log(c->quality[metric][i]) : c->quality[metric][i];
+            n++;
+        }
+    if (!n)
         return;
     const double mean = sum / (double)n;
-    const double var = fmax(0, squares / (double)n - mean * mean) * (double)n / (double)(n - 1);
-    const double half = pl_t975(n - 1) * sqrt(var / (double)n);
+    for (size_t i = 0; i < c->n; i++) {
+        const double v = c->quality[metric][i];
+        if (!isnan(v))
+            pl_errors_add(&e, pl_dataset_unit(d, c->slot[i] / d->shape.repeats, 1),
+                          ((geometric ? log(v) : v) - mean) / (double)n);
+    }
+    const double half = pl_errors_half(&e);
+    if (isnan(half))
+        return;
     *low = geometric ? exp(mean - half) : mean - half;
     *high = geometric ? exp(mean + half) : mean + half;
 }

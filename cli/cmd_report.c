@@ -1,4 +1,5 @@
 /* `paceline report`: tables, figures and one page of a results file. */
+#include "analysis/levers.h"
 #include "analysis/pruned.h"
 #include "analysis/report.h"
 #include "cli/commands.h"
@@ -99,6 +100,11 @@ static enum pl_status print(const struct pl_report *r, const bool *wanted, struc
                             : shown[i] == PL_TABLE_SPEEDUP ? is_main
                                                            : NULL,
                             colour, &o);
+        between = "\n";
+    }
+    if (r->data->drafts && (!wanted || wanted[PL_TABLE_SPEEDUP_ANALYSIS])) {
+        pl_out_f(&o, "%sWhich lever would pay most\n", between);
+        pl_levers_lines(r->data, &o);
         between = "\n";
     }
     if (!wanted || wanted[PL_TABLE_TABLE2])

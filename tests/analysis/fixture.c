@@ -46,8 +46,11 @@ static double draw(const struct fixture *f, uint64_t tag, uint64_t row)
 
 static void sample_id(void *ctx, uint32_t i, char *out, size_t size)
 {
-    (void)ctx;
-    snprintf(out, size, "text:%" PRIu32, i);
+    const struct fixture *f = ctx;
+    if (f->questions && !f->flat)
+        snprintf(out, size, "s%" PRIu32 " × q%" PRIu32, i / f->questions, i % f->questions);
+    else
+        snprintf(out, size, "text:%" PRIu32, i);
 }
 
 static void fill_time(const struct fixture *f, const struct pl_row_id *id, int64_t context,
@@ -93,10 +96,12 @@ static void fill(const struct fixture *f, const struct pl_shape *s, const struct
     const uint32_t devices = or_one(f->devices), sessions = or_one(f->sessions);
     const uint32_t worker = id->sample % devices;
     const double scale = f->scale[id->arm] > 0 ? f->scale[id->arm] : 1;
+    const uint32_t scene = f->questions ? id->sample / f->questions : 0;
     const double when = (double)id->sample / s->samples;
     const double factor = scale * log_normal(f->noise, pl_keyv(seed, 1, index)) *
                           log_normal(f->sample_effect, pl_keyv(seed, 2, id->sample)) *
                           log_normal(f->device_effect, pl_keyv(seed, 3, worker)) *
+                          log_normal(f->scene_effect, pl_keyv(seed, 4, id->arm, scene)) *
                           (1 + f->drift * when);
 
     (void)sessions;
@@ -176,11 +181,11 @@ static struct pl_writer *create(const char *path, const struct fixture *f,
         arms[a] = json_dumps(o, JSON_COMPACT);
         json_array_append_new(list, o);
     }
-    json_t *sweep =
-        json_pack("{s:s, s:I, s:{s:s}, s:o, s:s, s:{s:s, s:f}}", "name",
-                  f->name ? f->name : "fixture", "seed", (json_int_t)seed_of(f), "data", "kind",
-                  "synthetic", "arms", list, "baseline", names[0], "measure", "mode",
-                  f->prefill ? "prefill" : "e2e", "noise", f->delta > 0 ? f->delta : 0.01);
+    json_t *sweep = json_pack("{s:s, s:I, s:{s:s}, s:o, s:s, s:{s:s, s:f}}", "name",
+                              f->name ? f->name : "fixture", "seed", (json_int_t)seed_of(f), "data",
+                              "kind", f->questions ? "dsec" : "synthetic", "arms", list, "baseline",
+                              names[0], "measure", "mode", f->prefill ? "prefill" : "e2e", "noise",
+                              f->delta > 0 ? f->delta : 0.01);
     json_t *provenance = json_pack("{s:s, s:{s:s, s:i}}", "host", "node0", "cpu", "name",
                                    "Test <CPU> & co", "cores", 2);
     char *text = json_dumps(sweep, JSON_COMPACT);
@@ -191,6 +196,7 @@ static struct pl_writer *create(const char *path, const struct fixture *f,
                                          .arm_json = (const char *const *)arms,
                                          .contexts = contexts,
                                          .sample_id = sample_id,
+                                         .sample_ctx = (void *)(uintptr_t)f,
                                          .sample_id_len = 16,
                                          .metric_names = pl_quality_names(),
                                          .sweep_text = "name: fixture\n",

@@ -19,20 +19,23 @@ struct fixture {
     double scale[FIXTURE_ARMS];         /* 0: 1 */
     int64_t context[8];                 /* 0: 64 · 4^i */
     double noise, sample_effect, device_effect, drift;
-    double delta;     /* 0: 0.01 */
-    double fail;      /* share of failed rows; 1: all */
-    double leave;     /* share of rows never written */
-    uint32_t tokens;  /* 0: 32 */
-    uint64_t seed;    /* 0: 1 */
-    bool real;        /* not synthetic */
-    bool prefill;     /* measure.mode: prefill */
-    bool few_phases;  /* only ttft and total, like a foreign engine */
-    bool drafts;      /* the last arm drafts */
-    bool encodes;     /* arm 1 has an encoder before its decoder, arm 2 is an encoder */
-    bool quality;     /* columns of /quality: arm a has perplexity 10 · 2^a or 40 · 2^a by turns;
-                         generated ids of arm a differ from arm 0's in the first a places */
-    bool memory;      /* bytes and a KV staircase in the last arm */
-    const char *name; /* of the sweep */
+    double delta;    /* 0: 0.01 */
+    double fail;     /* share of failed rows; 1: all */
+    double leave;    /* share of rows never written */
+    uint32_t tokens; /* 0: 32 */
+    uint64_t seed;   /* 0: 1 */
+    bool real;       /* not synthetic */
+    bool prefill;    /* measure.mode: prefill */
+    bool few_phases; /* only ttft and total, like a foreign engine */
+    bool drafts;     /* the last arm drafts */
+    bool encodes;    /* arm 1 has an encoder before its decoder, arm 2 is an encoder */
+    bool quality;    /* columns of /quality: arm a has perplexity 10 · 2^a or 40 · 2^a by turns;
+                        generated ids of arm a differ from arm 0's in the first a places */
+    bool memory;     /* bytes and a KV staircase in the last arm */
+    uint32_t questions;  /* samples are so many questions about a scene each; 0: texts */
+    double scene_effect; /* σ common to one arm's trials about a scene */
+    bool flat;           /* with questions: the file does not tell the scenes */
+    const char *name;    /* of the sweep */
 };
 
 /* Creates path (removed first). Aborts with a message on failure: a test cannot go on. */

@@ -21,7 +21,7 @@ COLUMNS = {
     "warnings": "kind arm context text",
     "provenance": "key value",
 }
-TABLES = {*COLUMNS, "speedup_devices", "memory", "kv", "energy", "outliers", "acceptance", "speedup_analysis", "accept_to_speedup", "table2", "quality"}
+TABLES = {*COLUMNS, "speedup_devices", "memory", "kv", "energy", "outliers", "acceptance", "speedup_analysis", "accept_to_speedup", "verify_cost", "table2", "quality"}
 VOID = {"meta", "br", "link", "img", "hr"}
 
 
@@ -140,7 +140,7 @@ def main():
             assert read_figures(os.path.join(out, "figures")) == (figures if gnuplot else set()), name
             assert ("figures" in kinds) == (not gnuplot and bool(figures)), kinds
             page, text = read_page(os.path.join(out, "report.html"))
-            assert page.tags.get("svg", 0) == (len(figures) if gnuplot else 0), page.tags
+            assert page.tags.get("svg", 0) == page.tags.get("figcaption", 0) == (len(figures) if gnuplot else 0), page.tags
             assert not [n for n in os.listdir(os.path.join(out, "figures")) if n.startswith(".")]
             synthetic = name not in ("plain", "scaling", "partial", "failed", "one", "single")
             labelled = synthetic and name != "empty"

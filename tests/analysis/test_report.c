@@ -103,6 +103,43 @@ static void test_planted(void **state)
     }
 }
 
+/* How many of 95 % intervals hold the truth, 1, where five questions share a scene that moves
+ * them together. */
+static unsigned holding(bool flat, unsigned seeds)
+{
+    unsigned n = 0;
+    for (uint64_t seed = 1; seed <= seeds; seed++) {
+        const struct fixture f = {.arms = 2,
+                                  .samples = 100,
+                                  .questions = 5,
+                                  .noise = 0.02,
+                                  .scene_effect = 0.1,
+                                  .prefill = true,
+                                  .flat = flat,
+                                  .seed = seed};
+        struct pl_dataset *d = NULL;
+        struct pl_speedups s;
+        struct pl_err err = {""};
+        fixture_write(file("a.h5"), &f);
+        assert_int_equal(pl_dataset_load(file("a.h5"), &d, &err), PL_OK);
+        assert_int_equal(pl_speedups_make(d, &s, &err), PL_OK);
+        const struct pl_ratio r = pl_speedups_find(&s, 1, 0, PL_METRIC_E2E)->ratio;
+        assert_int_equal(r.units, flat ? 100 : 20);
+        n += r.ci_low <= 1 && r.ci_high >= 1;
+        pl_speedups_release(&s);
+        pl_dataset_free(d);
+    }
+    return n;
+}
+
+static void test_scenes(void **state)
+{
+    const unsigned told = holding(false, 40), flat = holding(true, 40);
+    (void)state;
+    assert_in_range(told, 35, 40); /* 38 are expected */
+    assert_in_range(flat, 0, 32);  /* questions taken for independent: about 25 */
+}
+
 static void test_quality(void **state)
 {
     /* perplexities 10·2^a and 40·2^a: geometric mean 20·2^a; ids of arm a: a of 20 differ */
@@ -397,10 +434,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_planted),       cmocka_unit_test(test_truth),
-        cmocka_unit_test(test_quality),       cmocka_unit_test(test_pruned),
-        cmocka_unit_test(test_scope),         cmocka_unit_test(test_nothing_there),
-        cmocka_unit_test(test_gaps),          cmocka_unit_test(test_phases),
-        cmocka_unit_test(test_drift_is_told), cmocka_unit_test(test_not_a_file),
+        cmocka_unit_test(test_scenes),        cmocka_unit_test(test_quality),
+        cmocka_unit_test(test_pruned),        cmocka_unit_test(test_scope),
+        cmocka_unit_test(test_nothing_there), cmocka_unit_test(test_gaps),
+        cmocka_unit_test(test_phases),        cmocka_unit_test(test_drift_is_told),
+        cmocka_unit_test(test_not_a_file),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -1,6 +1,7 @@
 """Drafting from the sweep to the tables: identities on every row, output that is the baseline's, spans, the published curve to the digit."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -51,6 +52,75 @@ def check_file(path):
     return names
 
 
+def near(a, b):
+    return a is None and np.isnan(b) or abs(a - b) <= 1e-6 * max(abs(a), abs(b), 1e-9)
+
+
+def check_numbers(path, out):
+    """Every number of the drafting tables, made again from the file alone."""
+    f = h5py.File(path)
+    names, t, rounds, spans = list(f["axes/arm"].asstr()), f["trials"][:], f["rounds"][:], f["spans"][:]
+    context = f["axes/context"][:].tolist()
+    base = t[names.index("baseline")]
+    step = [(b["total_ms"].mean() - b["ttft_ms"].mean()) / (b["generated"].mean() - 1) for b in base]
+    prefill = list(t.dtype.names).index("prefill_ms")
+
+    for r in rows(out, "acceptance"):
+        a, c = names.index(r["arm"]), context.index(r["context"])
+        cell, q = t[a, c], rounds[a, c].ravel()
+        q = q[(q["drafted"] > 0) | (q["verify_us"] > 0) | (q["draft_us"] > 0)]
+        seconds = cell["total_ms"].sum() / 1e3
+        assert (r["rounds"], r["drafted"], r["accepted"], r["free_tokens"]) == tuple(int(x) for x in (len(q), q["drafted"].sum(), q["accepted"].sum(), cell["free_tokens"].sum())), r
+        assert near(r["drafted_tps"], q["drafted"].sum() / seconds) and near(r["accepted_tps"], q["accepted"].sum() / seconds), r
+        assert near(r["verify_ratio"], q["verify_us"].mean() / 1e3 / step[c]), r
+        at = [(q["accepted"] > i).mean() for i in range(q["drafted"].max())][:32]
+        assert all(abs(float(x) - y) < 6e-5 for x, y in zip(r["per_position"].split(), at, strict=True)), (r, at)
+        assert [int(x) for x in r["histogram"].split()] == np.bincount(q["accepted"]).tolist()[:32], r
+        # 95 % over prompts: a ratio of totals, linearised, t of H - 1
+        d, k = cell["drafted"].sum(1).astype(float), cell["accepted"].sum(1).astype(float)
+        d, k = d[d > 0], k[d > 0]
+        e, h = (k - k.sum() / d.sum() * d) / d.sum(), len(d)
+        half = {2: 12.7062047364, 3: 4.30265272991}.get(h, np.nan) * np.sqrt(h / (h - 1) * (e * e).sum()) if h > 1 else np.nan
+        if h < 2:
+            assert r["rate_low"] is None and r["rate_high"] is None, r
+        else:
+            assert abs(r["rate_low"] - max(0, r["acceptance_rate"] - half)) < 1e-4 and abs(r["rate_high"] - min(1, r["acceptance_rate"] + half)) < 1e-4, (r, half)
+        hidden = []
+        for s in spans[a, c]:
+            s = s[s["end_ms"] > 0]
+            if not len(s):
+                continue
+            (p,) = s[(s["lane"] == 0) & (s["kind"] == prefill)]
+            d = s[s["lane"] == 1]
+            hidden.append(np.maximum(0, np.minimum(p["end_ms"], d["end_ms"]) - np.maximum(p["start_ms"], d["start_ms"])).sum())
+        assert near(r["hidden_prefill_ms"], np.mean(hidden)), (r, hidden)
+    for r in rows(out, "speedup_analysis"):
+        a, c = names.index(r["arm"]), context.index(r["context"])
+        cell, q, b = t[a, c], rounds[a, c], base[c]
+        n, mean = cell.size, {k: np.nan_to_num(cell[k + "_ms"]).sum() / max(1, (~np.isnan(cell[k + "_ms"])).sum()) for k in ("draft", "adapter", "wait")}
+        saved, verify = cell["accepted"].mean() * step[c], q["verify_us"].sum() / 1e3 / n
+        beyond, hidden = verify - cell["rounds"].mean() * step[c], sum(mean.values())
+        d, k, count, tokens = (x.mean() for x in (cell["drafted"], cell["accepted"], cell["rounds"], cell["generated"] - 1.0 + cell["cut"]))
+        g = 1 + d / count  # tokens of a round whose draft is accepted
+        accepted = (d - k) * step[c] if count * g <= tokens else max(0, tokens - k - count) * step[c] + (count - tokens / g) * (verify + mean["draft"] + mean["adapter"]) / count
+        want = {"drafted": cell["drafted"].mean(), "saved": cell["accepted"].mean(), "step_ms": step[c], "saved_ms": saved, "verify_ms": verify,
+                "verify_cost_ms": beyond, "draft_ms": mean["draft"], "adapter_ms": mean["adapter"], "wait_ms": mean["wait"], "net_ms": saved - beyond - hidden,
+                "measured_ms": b["total_ms"].mean() - cell["total_ms"].mean(), "all_accepted_ms": accepted,
+                "cheap_verify_ms": max(0, beyond), "all_hidden_ms": hidden}
+        for k, v in want.items():
+            assert abs(r[k] - v) <= 1e-6 * max(abs(v), 1), (r["arm"], k, r[k], v)
+        levers = {"acceptance": want["all_accepted_ms"], "verify cost": want["cheap_verify_ms"], "overlap": hidden}
+        assert r["lever"] == max(levers, key=levers.get) and r["sentence"].startswith(r["lever"] + " would pay most: "), r
+        total = b["total_ms"].mean()
+        best = total / (cell["total_ms"].mean() - levers[r["lever"]])
+        assert f"{total / cell['total_ms'].mean():.2f}× now" in r["sentence"] and f"{best:.2f}× if" in r["sentence"], r
+    for r in rows(out, "verify_cost"):
+        a, c = names.index(r["arm"]), context.index(r["context"])
+        v = rounds[a, c]["verify_us"][rounds[a, c]["drafted"] == r["k"] - 1] / 1e3
+        assert r["n"] == len(v) and near(r["verify_ms"], v.mean()) and near(r["verify_steps"], v.mean() / step[c]), r
+        assert r["n"] == 1 or near(r["sd"], v.std(ddof=1)) or v.std() < 1e-3, r
+
+
 def pair(tmp):
     """The trained pair under the published names: every arm says what the verifier alone says."""
     path, out = os.path.join(tmp, "pair.h5"), os.path.join(tmp, "pair")
@@ -89,6 +159,9 @@ def main():
             first = r["per_position"].split()
             assert [float(x) for x in first] == sorted((float(x) for x in first), reverse=True)  # a prefix is accepted
             assert sum(int(x) for x in r["histogram"].split()) == r["rounds"]
+        for name in ("drafting_speedup", "drafting_lanes", "acceptance", "acceptance_position", "verify_cost", "timeline"):
+            assert not shutil.which("gnuplot") or os.path.getsize(os.path.join(out, "figures", name + ".svg")) > 1000, name
+        check_numbers(path, out)
         curve = [r for r in rows(out, "accept_to_speedup") if r["arm"] == "published"]
         assert [f"{r['speedup']:.2f}" for r in curve] == ["1.01", "1.14", "1.25", "1.47"], curve
         assert [r["acceptance_rate"] for r in curve] == [0.21, 0.5, 0.7, 1.0] and all("5 decode steps" in r["source"] for r in curve)

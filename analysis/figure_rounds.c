@@ -1,0 +1,161 @@
+/* Curves of what happens in a round: acceptance by position, and what a verification costs. */
+#include "analysis/figure.h"
+#include "analysis/table.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define PLOT_PX 620
+#define PANEL_PX 240
+#define LEFT_PX 80
+#define RIGHT_PX 24
+#define TOP_PX 40 /* and the legend */
+#define PANEL_TOP_PX 30
+#define PANEL_BOTTOM_PX 44
+#define LAST_PX 10
+#define WIDTH_PX (LEFT_PX + PLOT_PX + RIGHT_PX)
+#define LEGEND_MAX 64
+#define X_MAX 64
+
+/* A curve an arm, a panel a context. */
+struct curves {
+    const struct pl_dataset *d;
+    /* y at x (1 … X_MAX) of an arm at a context, NaN: none */
+    double (*get)(const struct pl_dataset *d, uint32_t arm, uint32_t context, unsigned x);
+    const char *title, *xlabel, *ylabel;
+    double y_max; /* 0: of the data */
+    struct pl_legend legend[LEGEND_MAX];
+    uint32_t arms[LEGEND_MAX];
+    size_t n_arms;
+};
+
+static bool has_curve(const struct curves *c, uint32_t arm)
+{
+    for (uint32_t i = 0; i < c->d->shape.contexts; i++)
+        for (unsigned x = 1; x <= X_MAX; x++)
+            if (!isnan(c->get(c->d, arm, i, x)))
+                return true;
+    return false;
+}
+
+/* Colours, then the same with other marks. */
+static void find_arms(struct curves *c)
+{
+    static const int points[] = {7, 5, 9, 11, 13};
+    for (uint32_t a = 0; a < c->d->shape.arms && c->n_arms < LEGEND_MAX; a++) {
+        struct pl_legend *l = &c->legend[c->n_arms];
+        if (!has_curve(c, a))
+            continue;
+        pl_figure_shorten(c->d->arms[a], l->text, sizeof l->text);
+        l->colour = pl_figure_colour(c->n_arms);
+        l->point = points[c->n_arms / 7 % (sizeof points / sizeof points[0])];
+        c->arms[c->n_arms++] = a;
+    }
+}
+
+static void draw_panel(const struct curves *c, uint32_t context, struct pl_out *o)
+{
+    double most = 0;
+    unsigned last = 1;
+
+    for (size_t i = 0; i < c->n_arms; i++) {
+        bool any = false;
+        pl_out_f(o, "$a%zu << EOD\n", i);
+        for (unsigned x = 1; x <= X_MAX; x++) {
+            const double y = c->get(c->d, c->arms[i], context, x);
+            if (isnan(y))
+                continue;
+            pl_out_f(o, "%u %.9g\n", x, y);
+            most = fmax(most, y);
+            last = x > last ? x : last;
+            any = true;
+        }
+        pl_out_text(o, any ? "EOD\n" : "NaN NaN\nEOD\n");
+    }
+    pl_out_f(o, "set xrange [0.5:%u.5]\nset xtics %u\nset yrange [0:%.9g]\n", last,
+             last > 40   ? 8
+             : last > 20 ? 4
+             : last > 10 ? 2
+                         : 1,
+             c->y_max > 0 ? c->y_max
+             : most > 0   ? most * 1.08
+                          : 1);
+    pl_out_text(o, "plot ");
+    for (size_t i = 0; i < c->n_arms; i++)
+        pl_out_f(o, "%s$a%zu using 1:2 with linespoints pt %d ps 0.6 lw 1.5 lc rgb '%s' notitle",
+                 i ? ", \\\n  " : "", i, c->legend[i].point, c->legend[i].colour);
+    pl_out_text(o, "\nunset label\n");
+}
+
+static void draw(struct curves *c, struct pl_figure *f)
+{
+    const uint32_t contexts = c->d->shape.contexts;
+    struct pl_out *o = &f->body;
+
+    find_arms(c);
+    if (!c->n_arms)
+        return;
+    int top = TOP_PX + PL_LEGEND_ROW_PX * pl_figure_legend_rows(c->legend, c->n_arms, WIDTH_PX);
+    f->width = WIDTH_PX;
+    f->height = top + LAST_PX + (int)contexts * (PANEL_TOP_PX + PANEL_PX + PANEL_BOTTOM_PX);
+    pl_out_f(o,
+             "set multiplot\nset border 3 lc rgb '#555555'\nset tics nomirror textcolor rgb "
+             "'black'\nunset key\nset format '%%g'\nset grid lc rgb '#C8C8C8' lw 0.6 lt 1\n"
+             "set lmargin at screen %.6f\nset rmargin at screen %.6f\nset ylabel '%s'\n",
+             (double)LEFT_PX / WIDTH_PX, 1 - (double)RIGHT_PX / WIDTH_PX, c->ylabel);
+    pl_figure_title(c->d, c->title, f->height, o);
+    pl_figure_legend(c->legend, c->n_arms, 7, 42, f->width, f->height, o);
+    for (uint32_t i = 0; i < contexts; i++) {
+        char text[PL_CONTEXT_TEXT];
+        pl_context_text(pl_reader_context(c->d->reader, i), text);
+        top += PANEL_TOP_PX;
+        pl_out_f(o,
+                 "set tmargin at screen %.6f\nset bmargin at screen %.6f\nset title '%s' offset "
+                 "0,-0.6\nset xlabel '%s' offset 0,0.4\n",
+                 1 - (double)top / f->height, 1 - (double)(top + PANEL_PX) / f->height, text,
+                 c->xlabel);
+        draw_panel(c, i, o);
+        top += PANEL_PX + PANEL_BOTTOM_PX;
+    }
+    pl_out_text(o, "unset multiplot\n");
+}
+
+static double accepted_at(const struct pl_dataset *d, uint32_t arm, uint32_t context, unsigned x)
+{
+    const struct pl_draft_cell *c = pl_drafts_cell(d, arm, context);
+    if (!c || x > PL_DRAFT_POSITIONS || !c->drafted_at[x - 1])
+        return NAN;
+    return 100 * (double)c->accepted_at[x - 1] / (double)c->rounds;
+}
+
+void pl_figure_position(const struct pl_dataset *d, struct pl_figure *f)
+{
+    struct curves c = {.d = d,
+                       .get = accepted_at,
+                       .title = "Rounds that accepted the token at a position of the draft",
+                       .xlabel = "position in the draft",
+                       .ylabel = "% of rounds",
+                       .y_max = 104};
+    draw(&c, f);
+}
+
+static double verify_at(const struct pl_dataset *d, uint32_t arm, uint32_t context, unsigned x)
+{
+    const struct pl_draft_cell *c = pl_drafts_cell(d, arm, context);
+    struct pl_draft_base b;
+    if (!c || !c->verify_n[x - 1] || x < 2)
+        return NAN;
+    b = pl_drafts_base(d, arm, context);
+    return c->verify_at_us[x - 1] / 1e3 / (double)c->verify_n[x - 1] / b.step;
+}
+
+void pl_figure_verify_cost(const struct pl_dataset *d, struct pl_figure *f)
+{
+    struct curves c = {.d = d,
+                       .get = verify_at,
+                       .title = "A verification, in decode steps of the baseline",
+                       .xlabel = "tokens verified at once",
+                       .ylabel = "decode steps"};
+    draw(&c, f);
+}
