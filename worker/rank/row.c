@@ -231,24 +231,19 @@ static enum pl_status get_rounds(const json_t *result, const struct pl_shape *sh
     return PL_OK;
 }
 
-static enum pl_status get_phases(const json_t *result, struct pl_trial *t, struct pl_err *err)
+struct phase {
+    const char *key;
+    size_t at;
+};
+
+static enum pl_status get_times(const json_t *result, const char *key, const struct phase *phases,
+                                size_t n, struct pl_trial *t, struct pl_err *err)
 {
     const json_t *o;
-    enum pl_status st = member(result, "phases_ns", false, &o, err);
+    enum pl_status st = member(result, key, false, &o, err);
     if (st != PL_OK || !o)
         return st;
-    const struct {
-        const char *key;
-        size_t at;
-    } phases[] = {
-#define PHASE(name) {#name, offsetof(struct pl_trial, name##_ms)}
-        PHASE(tokenize),   PHASE(vision),   PHASE(encode),       PHASE(prefill),
-        PHASE(draft),      PHASE(adapter),  PHASE(verify),       PHASE(decode),
-        PHASE(wait),       PHASE(d_vision), PHASE(d_prefill),    PHASE(d_decode),
-        PHASE(preprocess), PHASE(tower),    PHASE(d_preprocess), PHASE(d_tower),
-#undef PHASE
-    };
-    for (size_t i = 0; i < sizeof phases / sizeof phases[0]; i++) {
+    for (size_t i = 0; i < n; i++) {
         double ms;
         if (!json_object_get(o, phases[i].key))
             continue;
@@ -259,6 +254,29 @@ static enum pl_status get_phases(const json_t *result, struct pl_trial *t, struc
         memcpy((char *)t + phases[i].at, &ms, sizeof ms);
     }
     return PL_OK;
+}
+
+static enum pl_status get_phases(const json_t *result, struct pl_trial *t, struct pl_err *err)
+{
+    static const struct phase phases[] = {
+#define PHASE(name) {#name, offsetof(struct pl_trial, name##_ms)}
+        PHASE(tokenize), PHASE(vision),   PHASE(encode),    PHASE(prefill),
+        PHASE(draft),    PHASE(adapter),  PHASE(verify),    PHASE(decode),
+        PHASE(wait),     PHASE(d_vision), PHASE(d_prefill), PHASE(d_decode),
+    };
+    static const struct phase parts[] = {
+        PHASE(preprocess),
+        PHASE(tower),
+        PHASE(d_preprocess),
+        PHASE(d_tower),
+#undef PHASE
+    };
+    enum pl_status st =
+        get_times(result, "phases_ns", phases, sizeof phases / sizeof phases[0], t, err);
+
+    return st != PL_OK
+               ? st
+               : get_times(result, "parts_ns", parts, sizeof parts / sizeof parts[0], t, err);
 }
 
 /* Columns are packed: each value goes through a local. */

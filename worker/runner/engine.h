@@ -66,7 +66,8 @@ enum pl_phase {
 #define PL_X(sym, name) PL_PHASE_##sym,
     PL_PHASE_LIST(PL_X)
 #undef PL_X
-        PL_PHASE_COUNT
+        PL_PHASE_COUNT,
+    PL_PHASE_PARTS = PL_PHASE_PREPROCESS /* from here on: parts of other phases */
 };
 const char *pl_phase_name(enum pl_phase p);
 

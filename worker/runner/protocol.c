@@ -157,12 +157,13 @@ static enum pl_status finish(struct pl_protocol *p, const struct pl_jsonout *o, 
     return pl_fail(err, PL_ERANGE, "an answer is longer than %u bytes", PL_PROTOCOL_LINE_MAX);
 }
 
-static void put_phases(struct pl_jsonout *o, const int64_t *ns)
+/* Phases first … end − 1 of those that were measured. */
+static void put_phases(struct pl_jsonout *o, const int64_t *ns, int first, int end)
 {
     const char *comma = "";
 
-    pl_jsonout_lit(o, ",\"phases_ns\":{");
-    for (int i = 0; i < PL_PHASE_COUNT; i++) {
+    pl_jsonout_lit(o, ":{");
+    for (int i = first; i < end; i++) {
         const char *name = pl_phase_name((enum pl_phase)i);
         if (ns[i] < 0)
             continue;
@@ -305,7 +306,10 @@ enum pl_status pl_protocol_put_result(struct pl_protocol *p, uint64_t id,
     pl_jsonout_lit(o, ",\"prompt_tokens\":");
     pl_jsonout_u64(o, r->prompt_tokens);
     put_sequences(o, r);
-    put_phases(o, r->phase_ns);
+    pl_jsonout_lit(o, ",\"phases_ns\"");
+    put_phases(o, r->phase_ns, 0, PL_PHASE_PARTS);
+    pl_jsonout_lit(o, ",\"parts_ns\"");
+    put_phases(o, r->phase_ns, PL_PHASE_PARTS, PL_PHASE_COUNT);
     pl_jsonout_lit(o, ",\"ttft_ns\":");
     pl_jsonout_i64(o, r->ttft_ns);
     pl_jsonout_lit(o, ",\"total_ns\":");
