@@ -129,9 +129,11 @@ static void test_eventgpt(void **state)
     p.frames = 5;
     check_text(m, &p, "eventgpt/ids.npy", "eventgpt/logits.npy", "eventgpt/greedy.npy");
     pl_pixels_release(&p);
-    p = load_media(m, PL_MEDIA_VIDEO, "clips/second.mp4"); /* frames that somebody rendered */
-    assert_int_equal(p.frames, 5);
-    pl_pixels_release(&p);
+    if (pl_video_version()) {
+        p = load_media(m, PL_MEDIA_VIDEO, "clips/second.mp4"); /* frames that somebody rendered */
+        assert_int_equal(p.frames, 5);
+        pl_pixels_release(&p);
+    }
     free(want.data);
     free(rows.data);
     free(rows1.data);
@@ -160,6 +162,76 @@ static void test_video_llava(void **state)
         pl_pixels_release(&p);
         pl_model_free(m);
     }
+}
+
+/* ---- merges ---- */
+
+struct first_rows {
+    size_t keep, hidden, asked;
+};
+
+static enum pl_status choose(void *user, size_t tokens, size_t hidden, const float *attn,
+                             const float *keys, size_t *n, struct pl_err *e)
+{
+    struct first_rows *f = user;
+    float sum = 0;
+
+    (void)e;
+    for (size_t i = 0; i < tokens; i++) {
+        assert_true(attn[i] > 0 && isfinite(keys[i * hidden]));
+        sum += attn[i];
+    }
+    assert_true(fabsf(sum - 1) < 1e-5f);
+    f->hidden = hidden;
+    f->asked++;
+    *n = f->keep < tokens ? f->keep : tokens;
+    return PL_OK;
+}
+
+static void apply(void *user, const float *rows, float *out)
+{
+    const struct first_rows *f = user;
+
+    memcpy(out, rows, (f->keep < 17 ? f->keep : 17) * f->hidden * sizeof(*out));
+}
+
+/* Merges that leave the first rows as they are: the rows that come without one, and fewer. */
+static void check_merges(const char *name, const char *pixels, bool pooled)
+{
+    struct pl_model *m = load(name);
+    struct pl_vision *v = pl_model_vision(m);
+    struct pl_pixels p = load_media(m, PL_MEDIA_PIXELS, pixels);
+    const size_t h = 32, all = (size_t)pl_vision_rows(pl_vision_config(v), p.frames, false);
+    float *plain = malloc(all * h * sizeof(*plain)), *got = malloc(all * h * sizeof(*got));
+
+    ok(pl_vision_encode(v, &p, plain, &err));
+    for (size_t keep = 17; keep; keep = keep == 17 ? 3 : keep == 3 ? 1 : 0) {
+        struct first_rows f = {.keep = keep};
+        const struct pl_vision_merge merge = {choose, apply, &f};
+        size_t n = 0;
+        ok(pl_vision_encode_merged(v, &p, &merge, got, &n, &err));
+        assert_int_equal(f.asked, pooled ? 1 : p.frames);
+        assert_int_equal(n, pooled ? p.frames + keep : p.frames * keep);
+        if (pooled) {
+            assert_true(relative(got, plain, n * h) < 1e-5);
+        } else {
+            for (size_t i = 0; i < p.frames; i++)
+                assert_true(relative(got + i * keep * h, plain + i * 17 * h, keep * h) < 1e-5);
+        }
+    }
+    ok(pl_vision_encode(v, &p, got, &err)); /* and as before, in the room of merges */
+    assert_memory_equal(got, plain, all * h * sizeof(*got));
+    free(plain);
+    free(got);
+    pl_pixels_release(&p);
+    pl_model_free(m);
+}
+
+static void test_merges(void **state)
+{
+    (void)state;
+    check_merges("eventgpt", "eventgpt/pixels.npy", true);
+    check_merges("video-llava", "video-llava/pixels.npy", false);
 }
 
 /* The processor's way: one placeholder a row. */
@@ -491,12 +563,13 @@ static void test_random(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_eventgpt),        cmocka_unit_test(test_video_llava),
-        cmocka_unit_test(test_splice),          cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_clips),           cmocka_unit_test(test_colours),
-        cmocka_unit_test(test_folder),          cmocka_unit_test(test_no_clips),
-        cmocka_unit_test(test_bad_clips),       cmocka_unit_test(test_bad_configs),
-        cmocka_unit_test(test_missing_weights), cmocka_unit_test(test_random)};
+        cmocka_unit_test(test_eventgpt),    cmocka_unit_test(test_video_llava),
+        cmocka_unit_test(test_splice),      cmocka_unit_test(test_merges),
+        cmocka_unit_test(test_cut),         cmocka_unit_test(test_clips),
+        cmocka_unit_test(test_colours),     cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_no_clips),    cmocka_unit_test(test_bad_clips),
+        cmocka_unit_test(test_bad_configs), cmocka_unit_test(test_missing_weights),
+        cmocka_unit_test(test_random)};
     static const char *const left[] = {"config.json", "preprocessor_config.json",
                                        "model.safetensors"};
     char path[256];
