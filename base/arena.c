@@ -55,7 +55,7 @@ void *pl_arena_alloc(struct pl_arena *a, size_t size)
         return NULL;
     size_t take = size ? size : 1; /* so that two pieces never share an address */
     if (c)
-        at = (c->used + align - 1) / align * align;
+        at = pl_round_up(c->used, align);
     if (!c || at > c->size || c->size - at < take) {
         c = chunk_new(a, take);
         at = 0;

@@ -9,6 +9,12 @@
 
 #include <stddef.h>
 
+/* n, or the next multiple of `to` behind it. */
+static inline size_t pl_round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
 struct pl_arena {
     struct pl_arena_chunk *head; /* newest first */
     size_t used;                 /* bytes handed out since init or clear */

@@ -8,10 +8,10 @@
 
 #include "base/clock.h"
 #include "model/backend.h"
+#include "model/cache.h"
 #include "model/cpu/kernels.h"
 #include "model/cpu/pool.h"
 #include "model/cpu/q8.h"
-#include "model/tensor.h"
 
 #define PL_CPU_CHUNK 256 /* rows of a prompt that pass through all layers at once */
 #define PL_CPU_OWN                                                                                 \
@@ -130,44 +130,6 @@ struct pl_network {
     int64_t bytes, work_bytes;
 };
 
-/* K and V of one layer. Rows are counted from the sequence's start; row j stands at place j mod
- * cap, so that a window needs no more rows than it shows and one forward adds. */
-struct pl_cpu_kv {
-    void *k, *v;
-    size_t cap;     /* places, a multiple of PL_ATTN_CHUNK */
-    size_t window;  /* a row sees so many, itself included; 0: all */
-    size_t first;   /* rows before it were dropped */
-    size_t len;     /* rows so far */
-    size_t written; /* the most that len has been since a reset: what may have been overwritten */
-    int64_t next_position;
-};
-
-struct pl_cache {
-    struct pl_network *network;
-    enum pl_dtype dtype;
-    size_t max_tokens;
-    size_t padded;           /* max_tokens in chunks of 64 keys */
-    struct pl_cpu_kv *kv;    /* [layers]; an encoder's layers share one */
-    struct pl_cpu_kv *cross; /* [layers] of the source, or NULL */
-    void *block;             /* K and V of all layers */
-    struct pl_tensor stage, sums;
-    struct pl_tensor *taps;
-    int *tap_layers;
-    size_t n_taps;
-    float *relative; /* [heads][2 · padded] score bias of key j for query i at padded + j − i */
-    float *mask;     /* encoders: [padded] 0, or −1e30 for keys that are padding */
-    bool masked;
-    int32_t *positions;      /* encoders: [max_tokens] */
-    struct pl_cache *source; /* of an encoder–decoder: the encoder's */
-    int64_t kv_bytes, other_bytes, kv_read;
-};
-
-/* The first row that the query in row `row` sees. */
-static inline size_t pl_cpu_kv_first(const struct pl_cpu_kv *kv, size_t row)
-{
-    return kv->window && row + 1 > kv->window + kv->first ? row + 1 - kv->window : kv->first;
-}
-
 static inline size_t pl_cpu_dtype_bytes(enum pl_dtype dt)
 {
     return pl_dtype_traits(dt)->bytes;
@@ -233,17 +195,8 @@ enum pl_status pl_cpu_cache_create(struct pl_network *n, const struct pl_cache_o
 void pl_cpu_cache_free(struct pl_cache *c);
 struct pl_cache_bytes pl_cpu_cache_bytes(const struct pl_cache *c);
 struct pl_cache_bytes pl_cpu_cache_need(const struct pl_arch *a, const struct pl_cache_opts *o);
-size_t pl_cpu_cache_len(const struct pl_cache *c, int32_t layer);
-void pl_cpu_cache_reset(struct pl_cache *c);
-size_t pl_cpu_cache_can_drop(const struct pl_cache *c);
-void pl_cpu_cache_drop(struct pl_cache *c, size_t n);
 void pl_cpu_cache_keep(struct pl_cache *c, int32_t layer, const int32_t *idx, size_t n);
-struct pl_tensor *pl_cpu_cache_stage(struct pl_cache *c);
-const struct pl_tensor *pl_cpu_cache_encoded(const struct pl_cache *c);
-const struct pl_tensor *pl_cpu_cache_sums(const struct pl_cache *c);
 void pl_cpu_cache_sums_clear(struct pl_cache *c);
-const struct pl_tensor *pl_cpu_cache_tap(const struct pl_cache *c, size_t tap);
-int64_t pl_cpu_cache_kv_read(const struct pl_cache *c);
 /* Where a KV head begins in a layer of `cap` places, in elements. */
 size_t pl_cpu_k_head(const struct pl_arch *a, size_t cap, size_t head);
 size_t pl_cpu_v_head(const struct pl_arch *a, size_t cap, size_t head);

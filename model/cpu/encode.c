@@ -171,22 +171,6 @@ static void cross_member(void *arg, int m, int members)
     }
 }
 
-/* Positions and mask of the source. RoBERTa counts what is not padding, by id: its padding has the
- * row before the first. */
-static void read_source(struct pl_cache *c, const struct pl_source *s)
-{
-    const struct pl_arch *a = &c->network->arch;
-    int32_t count = 0;
-
-    c->masked = false;
-    for (size_t i = 0; i < s->n; i++) {
-        bool real = a->pad < 0 || !s->ids || s->ids[i] != a->pad;
-        c->positions[i] = a->pad < 0 ? (int32_t)i : real ? count++ : -1;
-        c->mask[i] = s->mask && !s->mask[i] ? -1e30f : 0;
-        c->masked = c->masked || c->mask[i] != 0;
-    }
-}
-
 /* K and V of a source's states for the decoder that this encoder stands before. */
 static void cross(struct pl_network *n, struct pl_cache *c, size_t rows)
 {
@@ -195,24 +179,6 @@ static void cross(struct pl_network *n, struct pl_cache *c, size_t rows)
     pl_pool_run(n->device->pool, cross_member, &e);
     for (int32_t l = 0; l < n->arch.layers; l++)
         c->cross[l].len = rows;
-}
-
-static enum pl_status check_rows(const struct pl_cache *to, const struct pl_source *s,
-                                 struct pl_err *err)
-{
-    if (s->n && s->n <= to->max_tokens)
-        return PL_OK;
-    return pl_fail(err, PL_ERANGE, "a source of %zu rows: the session holds %zu", s->n,
-                   to->max_tokens);
-}
-
-/* What attention looks up while the source passes the blocks. */
-static void begin_source(struct pl_cache *c, struct pl_cache *to, const struct pl_source *s)
-{
-    read_source(to, s);
-    c->kv_read = to->kv_read = 0;
-    for (int32_t l = 0; l < to->network->arch.layers; l++)
-        to->kv[l].len = s->n;
 }
 
 enum pl_status pl_cpu_encode(struct pl_network *n, struct pl_cache *c, const struct pl_source *s,
@@ -229,11 +195,11 @@ enum pl_status pl_cpu_encode(struct pl_network *n, struct pl_cache *c, const str
                            .end_layer = net->arch.layers,
                            .sums_layer = -1};
     struct encoding e = {.job = {.n = net, .f = &f, .source = s}, .cache = to, .n = s->n};
-    enum pl_status st = check_rows(to, s, err);
+    enum pl_status st = pl_cache_check_source(to, s, err);
 
     if (st)
         return st;
-    begin_source(c, to, s);
+    pl_cache_begin_source(c, to, s, to->mask);
     for (size_t r = 0; r < PL_CPU_CHUNK; r++) {
         net->work.row_span[r] = &span;
         net->work.row_in_span[r] = r;
@@ -275,7 +241,7 @@ enum pl_status pl_cpu_encode_batch(struct pl_network *n, struct pl_cache *const 
     enum pl_status st = PL_OK;
 
     for (size_t i = 0; i < n_sources && !st; i++)
-        st = check_rows(n->encoder ? caches[i]->source : caches[i], &sources[i], err);
+        st = pl_cache_check_source(n->encoder ? caches[i]->source : caches[i], &sources[i], err);
     for (size_t i = 0, next; i < n_sources && !st; i = next) {
         struct pack p = {.n = 0};
         struct pl_source all = {.ids = p.ids, .types = p.types};
@@ -286,7 +252,7 @@ enum pl_status pl_cpu_encode_batch(struct pl_network *n, struct pl_cache *const 
                                .sums_layer = -1};
         for (next = i; next < n_sources && sources[next].n <= PL_CPU_CHUNK - p.rows; next++) {
             struct pl_cache *to = n->encoder ? caches[next]->source : caches[next];
-            begin_source(caches[next], to, &sources[next]);
+            pl_cache_begin_source(caches[next], to, &sources[next], to->mask);
             pack_add(&p, net, to, &sources[next]);
         }
         if (p.n < 2) { /* alone, or too long to share */

@@ -62,13 +62,13 @@ static void step_sums(const struct job *j, int32_t layer, int m, int members)
 
     pl_pool_share((size_t)a->kv_heads, m, members, &begin, &end); /* as by_head has it */
     for (size_t h = begin * group; h < end * group; h++) {
-        const struct pl_cpu_kv *kv = &c->kv[layer]; /* whole: see pl_cache_opts.whole_kv */
+        const struct pl_kv *kv = &c->kv[layer]; /* whole: see pl_cache_opts.whole_kv */
         const char *k = (char *)kv->k + pl_cpu_k_head(a, kv->cap, h / group) * bytes;
         float *sums = c->sums.data + h * c->sums.cols;
         for (size_t r = j->f->sums_skip; r < j->rows; r++) {
             size_t len = kv->len + r + 1;
             j->n->device->kernels->weights(p, j->n->work.q + (r * (size_t)a->heads + h) * dim, dim,
-                                           k, c->dtype, pl_cpu_kv_first(kv, len - 1), len,
+                                           k, c->dtype, pl_kv_first(kv, len - 1), len,
                                            a->unscaled ? 1.0f : 1.0f / sqrtf((float)dim), scratch);
             for (size_t i = 0; i < len; i++)
                 sums[i] += p[i];
@@ -150,14 +150,12 @@ static void forward_member(void *arg, int m, int members)
 enum pl_status pl_cpu_forward(struct pl_network *n, const struct pl_forward *f, struct pl_err *err)
 {
     struct job j = {.n = n, .f = f};
+    enum pl_status st;
 
     for (size_t s = 0; s < f->n_spans; s++) {
         struct pl_cache *c = f->spans[s].cache;
         if (f->spans[s].rows > PL_CPU_CHUNK - j.rows)
             return pl_fail(err, PL_ERANGE, "more than %d rows in one forward", PL_CPU_CHUNK);
-        for (int32_t l = f->first_layer; l < f->end_layer; l++)
-            if (f->spans[s].rows > c->max_tokens - (c->kv[l].len - c->kv[l].first))
-                return pl_fail(err, PL_ERANGE, "the KV cache of %zu tokens is full", c->max_tokens);
         for (size_t r = 0; r < f->spans[s].rows; r++, j.rows++) {
             n->work.row_span[j.rows] = &f->spans[s];
             n->work.row_in_span[j.rows] = r;
@@ -166,18 +164,12 @@ enum pl_status pl_cpu_forward(struct pl_network *n, const struct pl_forward *f, 
     }
     if (!j.rows)
         return pl_fail(err, PL_ERANGE, "a forward without rows");
+    st = pl_cache_check_room(f, err);
+    if (st)
+        return st;
     pl_job_shape(&j, pl_pool_threads(n->device->pool));
     n->device->profile.last = n->device->profile.on ? pl_now_ns() : 0;
     pl_pool_run(n->device->pool, forward_member, &j);
-    for (size_t s = 0; s < f->n_spans; s++) {
-        for (int32_t l = f->first_layer; l < f->end_layer; l++) {
-            struct pl_cpu_kv *kv = &f->spans[s].cache->kv[l];
-            size_t rows = f->spans[s].rows;
-            kv->len += rows;
-            kv->written = kv->len > kv->written ? kv->len : kv->written;
-            kv->next_position =
-                f->positions ? f->positions[j.rows - 1] + 1 : kv->next_position + (int64_t)rows;
-        }
-    }
+    pl_cache_advance(f);
     return PL_OK;
 }

@@ -10,6 +10,7 @@
 #ifndef PL_MODEL_CPU_KERNELS_H
 #define PL_MODEL_CPU_KERNELS_H
 
+#include "base/arena.h"
 #include "model/arch.h"
 #include "model/dtype.h"
 
@@ -23,11 +24,6 @@
 #define PL_ATTN_BLOCK 12     /* most query vectors of one attend call */
 
 struct pl_q8;
-
-static inline size_t pl_round_up(size_t n, size_t to)
-{
-    return (n + to - 1) / to * to;
-}
 
 /*
  * y[rows, n] = x[rows, k] · wᵀ for the outputs of panels [first, end). A panel holds 16 outputs as

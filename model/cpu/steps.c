@@ -196,7 +196,7 @@ static bool same_positions(const struct job *j, int32_t layer)
     if (layer == j->f->first_layer)
         return false;
     for (size_t i = 0; i < j->f->n_spans && !j->f->positions; i++) {
-        const struct pl_cpu_kv *kv = j->f->spans[i].cache->kv;
+        const struct pl_kv *kv = j->f->spans[i].cache->kv;
         if (kv[layer].next_position != kv[layer - 1].next_position)
             return false;
     }
@@ -267,7 +267,7 @@ static void rotate(float *x, const float *cos, const float *sin, size_t half)
     }
 }
 
-void pl_store_kv(const struct pl_cache *c, const struct pl_cpu_kv *kv, size_t head, size_t at,
+void pl_store_kv(const struct pl_cache *c, const struct pl_kv *kv, size_t head, size_t at,
                  const float *k, const float *v)
 {
     const struct pl_arch *a = &c->network->arch;
@@ -314,7 +314,7 @@ void pl_step_rope_and_store(const struct job *j, int32_t layer, size_t head)
     for (size_t r = 0; r < j->rows; r++) {
         float *k = w->k + (r * kv_heads + head) * dim;
         const struct pl_cache *c = w->row_span[r]->cache;
-        const struct pl_cpu_kv *kv = &c->kv[layer];
+        const struct pl_kv *kv = &c->kv[layer];
         size_t at = (a->causal ? kv->len : j->row0) + w->row_in_span[r];
         shape_head(j, k, j->n->layers[layer].k_norm, r);
         pl_store_kv(c, kv, head, at, k, w->v + (r * kv_heads + head) * dim);
@@ -324,7 +324,7 @@ void pl_step_rope_and_store(const struct job *j, int32_t layer, size_t head)
 /* Rows of one sequence that attend to the same keys. */
 struct view {
     struct pl_cache *c;
-    const struct pl_cpu_kv *kv;
+    const struct pl_kv *kv;
     size_t row0, rows; /* in the workspace */
     bool cross;
 };
@@ -339,7 +339,7 @@ static void aim(const struct job *j, const struct view *v, struct pl_attend *t, 
     size_t at = causal ? v->kv->len + row : j->row0 + row;
 
     t->len[i] = causal ? at + 1 : v->kv->len;
-    t->first[i] = causal ? pl_cpu_kv_first(v->kv, at) : 0;
+    t->first[i] = causal ? pl_kv_first(v->kv, at) : 0;
     if (c->relative && !v->cross)
         t->bias[i] = c->relative + head * (2 * c->padded + PL_ATTN_CHUNK) + c->padded - at;
 }
@@ -373,7 +373,7 @@ static void attend_block(const struct job *j, const struct view *v, size_t kv_he
     }
     j->n->device->kernels->attend(&t);
     if (first + n == v->rows * group) { /* the block that reads the last of this head's keys */
-        size_t from = a->causal && !v->cross ? pl_cpu_kv_first(v->kv, v->kv->len) : 0;
+        size_t from = a->causal && !v->cross ? pl_kv_first(v->kv, v->kv->len) : 0;
         __atomic_fetch_add(&v->c->kv_read, (int64_t)((t.len[n - 1] - from) * dim * 2 * bytes),
                            __ATOMIC_RELAXED);
     }

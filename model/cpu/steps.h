@@ -60,7 +60,7 @@ struct pl_acts pl_step_attn_input(const struct job *j, int32_t layer, int m, int
 /* cos and sin of the rows' positions, where the layer has others than the last; barrier. */
 void pl_step_rope_table(const struct job *j, int32_t layer, int m, int members);
 /* One row of K and V into place `at` of a head. */
-void pl_store_kv(const struct pl_cache *c, const struct pl_cpu_kv *kv, size_t head, size_t at,
+void pl_store_kv(const struct pl_cache *c, const struct pl_kv *kv, size_t head, size_t at,
                  const float *k, const float *v);
 /* Norm and RoPE on the q of one head's rows. */
 void pl_step_rope_q(const struct job *j, int32_t layer, size_t head);

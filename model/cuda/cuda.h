@@ -11,9 +11,10 @@
 #ifndef PL_MODEL_CUDA_CUDA_H
 #define PL_MODEL_CUDA_CUDA_H
 
+#include "base/arena.h"
 #include "model/backend.h"
+#include "model/cache.h"
 #include "model/cuda/kernels.h"
-#include "model/tensor.h"
 
 #define PL_CUDA_CHUNK 2048          /* most rows of one forward */
 #define PL_CUDA_DECODED (64u << 20) /* most bytes of decoded weights at a time */
@@ -104,27 +105,16 @@ struct pl_network {
     int64_t bytes;
 };
 
-struct pl_cache {
-    struct pl_network *network;
-    enum pl_dtype dtype;
-    size_t max_tokens, padded;
-    struct pl_cuda_kv *kv, *cross; /* [layers]; an encoder's layers share one */
-    size_t *written;               /* [layers] the most that len has been since a reset */
-    void *block;
-    struct pl_tensor stage, sums;
-    struct pl_tensor *taps;
-    int *tap_layers;
-    size_t n_taps;
-    float *relative; /* [heads][2 · padded] */
-    float *mask;     /* [padded] */
-    bool masked;
-    struct pl_cache *source;
-    int64_t kv_bytes, other_bytes, kv_read;
-};
-
-static inline size_t pl_cuda_round(size_t n, size_t to)
+/* As kernels have it: what is in the cache before the rows at hand. */
+static inline struct pl_cuda_kv pl_cuda_kv(const struct pl_kv *kv)
 {
-    return (n + to - 1) / to * to;
+    return (struct pl_cuda_kv){.k = kv->k,
+                               .v = kv->v,
+                               .cap = (int32_t)kv->cap,
+                               .window = (int32_t)kv->window,
+                               .first = (int32_t)kv->first,
+                               .len = (int32_t)kv->len,
+                               .next_position = (int32_t)kv->next_position};
 }
 
 /* What GEMMs of a weight of dt run in. */
@@ -228,17 +218,8 @@ enum pl_status pl_cuda_cache_create(struct pl_network *n, const struct pl_cache_
 void pl_cuda_cache_free(struct pl_cache *c);
 struct pl_cache_bytes pl_cuda_cache_bytes(const struct pl_cache *c);
 struct pl_cache_bytes pl_cuda_cache_need(const struct pl_arch *a, const struct pl_cache_opts *o);
-size_t pl_cuda_cache_len(const struct pl_cache *c, int32_t layer);
-void pl_cuda_cache_reset(struct pl_cache *c);
-size_t pl_cuda_cache_can_drop(const struct pl_cache *c);
-void pl_cuda_cache_drop(struct pl_cache *c, size_t n);
 void pl_cuda_cache_keep(struct pl_cache *c, int32_t layer, const int32_t *idx, size_t n);
-struct pl_tensor *pl_cuda_cache_stage(struct pl_cache *c);
-const struct pl_tensor *pl_cuda_cache_encoded(const struct pl_cache *c);
-const struct pl_tensor *pl_cuda_cache_sums(const struct pl_cache *c);
 void pl_cuda_cache_sums_clear(struct pl_cache *c);
-const struct pl_tensor *pl_cuda_cache_tap(const struct pl_cache *c, size_t tap);
-int64_t pl_cuda_cache_kv_read(const struct pl_cache *c);
 enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f,
                                struct pl_err *err);
 enum pl_status pl_cuda_encode(struct pl_network *n, struct pl_cache *c, const struct pl_source *s,

@@ -23,7 +23,7 @@ struct run {
 /* A step as it is laid out, on the host or the device. */
 static struct pl_cuda_step step_at(const struct pl_cuda_work *w, char *base)
 {
-    size_t head = pl_cuda_round((5 * w->rows + PL_CUDA_SPANS + 1) * sizeof(int32_t), 256);
+    size_t head = pl_round_up((5 * w->rows + PL_CUDA_SPANS + 1) * sizeof(int32_t), 256);
     int32_t *p = (int32_t *)(void *)base;
 
     return (struct pl_cuda_step){.ids = p,
@@ -66,8 +66,8 @@ static enum pl_status send_step(struct run *r, const struct pl_source *source)
             ((int32_t *)host.in_span)[row] = (int32_t)i;
         }
         for (size_t l = 0; l < layers; l++) {
-            kv[l * n + s] = c->kv[l];
-            kv[(layers + l) * n + s] = c->cross[l];
+            kv[l * n + s] = pl_cuda_kv(&c->kv[l]);
+            kv[(layers + l) * n + s] = pl_cuda_kv(&c->cross[l]);
         }
     }
     ((int32_t *)host.span_row)[n] = (int32_t)row;
@@ -532,33 +532,19 @@ static void begin(struct run *r, struct pl_network *n, const struct pl_forward *
             r->max_span = (int32_t)f->spans[s].rows;
 }
 
-/* Keys that rows of one span read in one layer, from the first that its first row sees. */
-static int64_t keys_read(const struct pl_cuda_kv *kv, size_t rows)
-{
-    int32_t first =
-        kv->window && kv->len + 1 > kv->window + kv->first ? kv->len + 1 - kv->window : kv->first;
-
-    return kv->len + (int64_t)rows - first;
-}
-
-static void advance(const struct pl_network *n, const struct pl_forward *f)
+/* The bytes of K and V that this forward read: from the first row that its first row sees. */
+static void count_read(const struct pl_network *n, const struct pl_forward *f)
 {
     int64_t row_bytes =
         2 * n->arch.kv_heads * n->arch.head_dim * pl_dtype_traits(f->spans[0].cache->dtype)->bytes;
-    size_t row = 0;
 
     for (size_t s = 0; s < f->n_spans; s++) {
         struct pl_cache *c = f->spans[s].cache;
-        size_t rows = f->spans[s].rows;
-        row += rows;
         c->kv_read = 0;
         for (int32_t l = f->first_layer; l < f->end_layer; l++) {
-            struct pl_cuda_kv *kv = &c->kv[l];
-            c->kv_read += row_bytes * (keys_read(kv, rows) + c->cross[l].len);
-            kv->len += (int32_t)rows;
-            c->written[l] = (size_t)kv->len > c->written[l] ? (size_t)kv->len : c->written[l];
-            kv->next_position =
-                f->positions ? f->positions[row - 1] + 1 : kv->next_position + (int32_t)rows;
+            const struct pl_kv *kv = &c->kv[l];
+            size_t keys = kv->len + f->spans[s].rows - pl_kv_first(kv, kv->len);
+            c->kv_read += row_bytes * (int64_t)(keys + c->cross[l].len);
         }
     }
 }
@@ -575,14 +561,14 @@ static enum pl_status check_forward(struct pl_network *n, const struct pl_forwar
         if (f->spans[s].rows > n->work.rows - *rows)
             return pl_fail(err, PL_ERANGE, "more than %zu rows in one forward", n->work.rows);
         for (int32_t l = f->first_layer; l < f->end_layer; l++) {
-            int32_t len = c->kv[l].len - c->kv[l].first + (int32_t)f->spans[s].rows;
-            if ((size_t)len > c->max_tokens)
-                return pl_fail(err, PL_ERANGE, "the KV cache of %zu tokens is full", c->max_tokens);
+            int32_t len = (int32_t)(c->kv[l].len - c->kv[l].first + f->spans[s].rows);
             *longest = len > *longest ? len : *longest;
         }
         *rows += f->spans[s].rows;
     }
-    return *rows ? PL_OK : pl_fail(err, PL_ERANGE, "a forward without rows");
+    if (!*rows)
+        return pl_fail(err, PL_ERANGE, "a forward without rows");
+    return pl_cache_check_room(f, err);
 }
 
 enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f, struct pl_err *err)
@@ -600,7 +586,7 @@ enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f,
     begin(&r, n, f, rows, err);
     r.longest = longest;
     r.splits = choose_splits(&r, longest);
-    r.cross_splits = n->encoder ? choose_splits(&r, f->spans[0].cache->cross[0].len) : 1;
+    r.cross_splits = n->encoder ? choose_splits(&r, (int32_t)f->spans[0].cache->cross[0].len) : 1;
     r.st = send_step(&r, NULL);
     if (!r.st && fits_graph(&r)) {
         run_few(&r);
@@ -615,32 +601,26 @@ enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f,
         r.st = pl_cuda_sync(n->device, "forward", err);
         n->work.step_busy = false;
     }
-    if (!r.st)
-        advance(n, f);
+    if (!r.st) {
+        count_read(n, f);
+        pl_cache_advance(f);
+    }
     return r.st;
 }
 
-/* Positions and mask of the source. RoBERTa counts what is not padding, by id: its padding has the
- * row before the first. */
-static enum pl_status read_source(struct pl_cache *c, const struct pl_source *s, int32_t *positions,
-                                  struct pl_err *err)
+/* Lengths, positions and mask of the source. */
+static enum pl_status begin_source(struct pl_cache *c, struct pl_cache *to,
+                                   const struct pl_source *s, struct pl_err *err)
 {
-    const struct pl_arch *a = &c->network->arch;
-    float *mask = calloc(c->padded, sizeof(*mask));
-    int32_t count = 0;
+    float *mask = calloc(to->padded, sizeof(*mask));
     enum pl_status st;
 
     if (!mask)
         return pl_fail(err, PL_ENOMEM, "no memory for a mask");
-    c->masked = false;
-    for (size_t i = 0; i < s->n; i++) {
-        bool real = a->pad < 0 || !s->ids || s->ids[i] != a->pad;
-        positions[i] = a->pad < 0 ? (int32_t)i : real ? count++ : -1;
-        mask[i] = s->mask && !s->mask[i] ? -1e30f : 0;
-        c->masked = c->masked || mask[i] != 0;
-    }
-    st = pl_cuda_check(cudaMemcpy(c->mask, mask, c->padded * sizeof(*mask), cudaMemcpyHostToDevice),
-                       "mask", err);
+    pl_cache_begin_source(c, to, s, mask);
+    st = pl_cuda_check(
+        cudaMemcpy(to->mask, mask, to->padded * sizeof(*mask), cudaMemcpyHostToDevice), "mask",
+        err);
     free(mask);
     return st;
 }
@@ -670,7 +650,7 @@ static enum pl_status cross_kv(struct pl_network *n, struct pl_cache *c, size_t 
         pl_k_rope_store(&r.cross, &h, NULL, w->k, w->v, n->device->stream);
     }
     for (int32_t l = 0; l < n->arch.layers && !r.st; l++)
-        c->cross[l].len = (int32_t)rows;
+        c->cross[l].len = rows;
     return r.st;
 }
 
@@ -684,29 +664,19 @@ enum pl_status pl_cuda_encode(struct pl_network *n, struct pl_cache *c, const st
                            .n_spans = 1,
                            .ids = s->ids,
                            .embeds = s->embeds,
+                           .positions = to->positions,
                            .end_layer = net->arch.layers,
                            .to_stage = true,
                            .sums_layer = -1};
-    int32_t *positions;
-    enum pl_status st;
+    enum pl_status st = pl_cache_check_source(to, s, err);
     struct run r;
 
-    if (!s->n || s->n > to->max_tokens)
-        return pl_fail(err, PL_ERANGE, "a source of %zu rows: the session holds %zu", s->n,
-                       to->max_tokens);
-    positions = calloc(s->n, sizeof(*positions));
-    st = positions ? read_source(to, s, positions, err)
-                   : pl_fail(err, PL_ENOMEM, "no memory for a source");
     if (!st)
         st = pl_cuda_check(cudaSetDevice(n->device->ordinal), "encode", err);
-    if (st) {
-        free(positions);
+    if (!st)
+        st = begin_source(c, to, s, err);
+    if (st)
         return st;
-    }
-    f.positions = positions;
-    c->kv_read = to->kv_read = 0;
-    for (int32_t l = 0; l < net->arch.layers; l++)
-        to->kv[l].len = (int32_t)s->n;
     begin(&r, net, &f, s->n, err);
     r.longest = (int32_t)s->n;
     r.splits = choose_splits(&r, r.longest);
@@ -728,7 +698,6 @@ enum pl_status pl_cuda_encode(struct pl_network *n, struct pl_cache *c, const st
     if (!r.st)
         r.st = pl_cuda_sync(n->device, "encode", err);
     net->work.step_busy = n->work.step_busy = false;
-    free(positions);
     return r.st;
 }
 

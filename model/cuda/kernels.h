@@ -29,7 +29,7 @@ extern "C" {
  */
 struct pl_cuda_kv {
     void *k, *v;
-    int32_t cap, window, first, len; /* as struct pl_cpu_kv has them; len before the rows at hand */
+    int32_t cap, window, first, len; /* as struct pl_kv has them; len before the rows at hand */
     int32_t next_position;
 };
 

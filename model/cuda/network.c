@@ -166,7 +166,7 @@ static enum pl_status make_rope(struct pl_network *n, const struct pl_weight_sou
 
 size_t pl_cuda_chunk(const struct pl_arch *a)
 {
-    size_t most = a->max_positions > 0 ? pl_cuda_round((size_t)a->max_positions, 256) : 256;
+    size_t most = a->max_positions > 0 ? pl_round_up((size_t)a->max_positions, 256) : 256;
 
     return most < PL_CUDA_CHUNK ? most : PL_CUDA_CHUNK;
 }
@@ -181,7 +181,7 @@ static size_t part(size_t *at, size_t rows, size_t cols)
 {
     size_t from = *at;
 
-    *at += pl_cuda_round(rows * cols * sizeof(float), 256);
+    *at += pl_round_up(rows * cols * sizeof(float), 256);
     return from;
 }
 
@@ -214,7 +214,7 @@ int64_t pl_cuda_work_bytes(const struct pl_arch *a, size_t rows)
 
 static size_t step_bytes(const struct pl_arch *a, size_t rows)
 {
-    return pl_cuda_round((5 * rows + PL_CUDA_SPANS + 1) * sizeof(int32_t), 256) +
+    return pl_round_up((5 * rows + PL_CUDA_SPANS + 1) * sizeof(int32_t), 256) +
            (size_t)a->layers * 2 * PL_CUDA_SPANS * sizeof(struct pl_cuda_kv);
 }
 
@@ -364,7 +364,7 @@ void pl_cuda_embed(const struct pl_network *n, const int32_t *ids, size_t n_ids,
     const struct pl_network *from = n->embedder ? n->embedder : n;
     const struct pl_cuda_matrix *t = from->embed.data ? &from->embed : &from->head;
     struct pl_device *d = n->device;
-    size_t h = (size_t)n->arch.hidden, list = pl_cuda_round(n_ids * sizeof(*ids), 256);
+    size_t h = (size_t)n->arch.hidden, list = pl_round_up(n_ids * sizeof(*ids), 256);
 
     /* the call cannot fail; what it could not fill stays NaN, which no later step takes for data */
     for (size_t i = 0; i < n_ids * h; i++)

@@ -99,7 +99,7 @@ static enum pl_status linear_slice(struct pl_tensor *y, const struct pl_tensor *
 {
     struct pl_device *d = y->device;
     enum pl_dtype act = pl_cuda_act(d, w->dtype);
-    size_t input = pl_cuda_round(rows * x->cols * sizeof(float), 256);
+    size_t input = pl_round_up(rows * x->cols * sizeof(float), 256);
     float *to = y->data + first * y->cols;
     const void *from = x->data + first * x->cols;
     enum pl_status st;
@@ -217,7 +217,7 @@ enum pl_status pl_cuda_gather(struct pl_tensor *y, const struct pl_tensor *x, co
                               size_t n, struct pl_err *err)
 {
     struct pl_device *d = y->device;
-    size_t ids = pl_cuda_round(n * sizeof(*idx), 256), rows = n * x->cols * sizeof(float);
+    size_t ids = pl_round_up(n * sizeof(*idx), 256), rows = n * x->cols * sizeof(float);
     enum pl_status st = pl_check_gather(y, x, idx, n, err);
 
     if (st || !n)
