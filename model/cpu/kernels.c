@@ -98,6 +98,8 @@ INLINE void panel_rows(enum pl_dtype dt, const float *x, size_t ldx, size_t rows
 
     for (size_t r = 0; r < rows; r += MAX_ROWS) {
         size_t mr = rows - r < MAX_ROWS ? rows - r : MAX_ROWS;
+        for (size_t m = r + mr; resume && m < rows && m < r + 2 * MAX_ROWS; m++)
+            __builtin_prefetch(y + m * ldy, 1);
         if (valid == PL_PANEL) {
             rows_by_panel(mr, dt, x + r * ldx, ldx, k, w, y + r * ldy, ldy, resume);
             continue;
@@ -137,22 +139,42 @@ INLINE void gemm_direct(const struct pl_gemm *g, enum pl_dtype dt)
                    panel_width(g, p), g->y + p * PL_PANEL, g->ldy, g->resume);
 }
 
-/* Many rows: blocks of k so that a panel's block stays in L1; partial chains wait in y, which is
- * exact. */
+/* A block of x side by side in out: its rows lie a power of two apart, and would meet in the same
+ * few places of L1. */
+static void pack_rows(const float *x, size_t ldx, size_t rows, size_t n, float *out)
+{
+    for (size_t r = 0; r < rows; r++)
+        memcpy(out + r * K_BLOCK, x + r * ldx, n * sizeof(*out));
+}
+
+/* Many rows: blocks of k so that a panel's block stays in L1, and of rows so that x's stays in L2;
+ * partial chains wait in y, which is exact. */
 INLINE void gemm_blocked(const struct pl_gemm *g, enum pl_dtype dt)
 {
+    float *x = g->scratch + K_BLOCK * PL_PANEL;
+    const bool pack = g->end - g->first >= 4; /* else it is not worth its copy */
+
     for (size_t k0 = 0; k0 < g->k || k0 == 0; k0 += K_BLOCK) {
         size_t kn = g->k - k0 < K_BLOCK ? g->k - k0 : K_BLOCK;
         bool resume = g->resume || k0 > 0;
-        for (size_t p = g->first; p < g->end; p++) {
-            const void *w = element(g->w, p * g->stride + k0 * PL_PANEL, dt);
-            if (dt != PL_DT_F32) {
-                for (size_t i = 0; i < kn * PL_PANEL; i += WIDTH)
-                    store(g->scratch + i, load_weight(w, i, dt));
-                w = g->scratch;
+        for (size_t r = 0; r < g->rows; r += PL_GEMM_ROWS) {
+            size_t rows = g->rows - r < PL_GEMM_ROWS ? g->rows - r : PL_GEMM_ROWS;
+            if (pack)
+                pack_rows(g->x + r * g->ldx + k0, g->ldx, rows, kn, x);
+            for (size_t p = g->first; p < g->end; p++) {
+                const void *w = element(g->w, p * g->stride + k0 * PL_PANEL, dt);
+                if (dt != PL_DT_F32) {
+                    for (size_t i = 0; i < kn * PL_PANEL; i += WIDTH)
+                        store(g->scratch + i, load_weight(w, i, dt));
+                    w = g->scratch;
+                }
+                if (pack)
+                    panel_rows(PL_DT_F32, x, K_BLOCK, rows, kn, w, panel_width(g, p),
+                               g->y + r * g->ldy + p * PL_PANEL, g->ldy, resume);
+                else
+                    panel_rows(PL_DT_F32, g->x + r * g->ldx + k0, g->ldx, rows, kn, w,
+                               panel_width(g, p), g->y + r * g->ldy + p * PL_PANEL, g->ldy, resume);
             }
-            panel_rows(PL_DT_F32, g->x + k0, g->ldx, g->rows, kn, w, panel_width(g, p),
-                       g->y + p * PL_PANEL, g->ldy, resume);
         }
     }
 }
