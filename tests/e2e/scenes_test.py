@@ -293,6 +293,41 @@ def pruned_pair(bench):
     bench.expect(lengths == {str(round(n.mean()))}, f"published lengths {lengths}")
 
 
+SCORERS = """
+name: scorers
+seed: 1
+data: {{kind: dsec, dir: {dir}, questions: {dir}/instruction.json, n_questions: 3, cache_vision: true}}
+models:
+  vl: {{path: {vl}, dtype: f32}}
+arms:
+  scorers: {{model: vl, prune: {{method: sdtp, tokens: visual, weights: {vl}-sdtp.safetensors, keep: 0.1}}}}
+  attention: {{model: vl, prune: {{method: lazyllm, tokens: visual, layers: [0, 1], keep: 0.1}}}}
+  random: {{model: vl, prune: {{method: random, tokens: visual, layers: [0, 1], keep: 0.1}}}}
+baseline: scorers
+grid: {{contexts: [auto], samples: all}}
+generate: {{tokens: 48, stop_at_eos: true}}
+measure: {{warmup: 0}}
+"""
+
+
+def trained_scorers(bench):
+    """Right answers where 2 of a clip's 296 rows are left: the trained scorers' beyond the others', by scenes (bench/pair_scorers.sh: all)."""
+    out = bench.path("scorers.h5")
+    bench.run("run", bench.write("scorers.yaml", SCORERS.format(dir=DATA, vl=VL)), "-o", out)
+    r = rows(out)
+    bench.expect((r["state"] == 1).all(), "every trial is done")
+    with h5py.File(out) as f:
+        left = f["kv_len"][:, 0, :, 0, 0, 0, 2].astype(int) - (r["trials"]["prompt_tokens"][:, 0, :, 0].astype(int) - 296)
+    bench.expect((left == 2).all(), f"the same keep everywhere: {np.unique(left)}")
+    right = dict(zip(r["arms"], r["accuracy"][:, 0, :, 0]))
+    scene = np.array([s.split(" × ")[0] for s in r["samples"]])
+    draws = np.random.default_rng(1).integers(0, 24, (2000, 24))
+    for other in ("attention", "random"):
+        gain = np.array([(right["scorers"] - right[other])[scene == s].mean() for s in sorted(set(scene))])
+        low, high = np.percentile(gain[draws].mean(1), [2.5, 97.5])
+        bench.expect(low > 0.05, f"scorers {right['scorers'].mean():.3f}, {other} {right[other].mean():.3f}: a gain of {low:.3f} to {high:.3f}")
+
+
 def blind_model(bench):
     sweep = bench.write("blind.yaml", PAIR.format(kind="dsec", dir=DATA, cache="false", vl=VL, egpt=os.path.join(TOP, "examples", "models", "small-llama")))
     done = bench.run("validate", sweep, code=2)
@@ -313,6 +348,7 @@ def main():
     trained_pair(bench)
     broken_pair(bench)
     pruned_pair(bench)
+    trained_scorers(bench)
     print(f"{bench.checks} checks")
 
 
