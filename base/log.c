@@ -1,6 +1,7 @@
 #include "base/log.h"
 
 #include "base/clock.h"
+#include "base/utf8.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -31,31 +32,15 @@ static const char *level_name(enum pl_log_level level)
     return (unsigned)level < 4 ? names[level] : "info";
 }
 
-/* Bytes of the well-formed UTF-8 character at s, 0 when it is none. */
-static size_t utf8_char(const unsigned char *s)
-{
-    if (s[0] < 0x80)
-        return 1;
-    if (s[0] < 0xC2 || s[0] > 0xF4)
-        return 0;
-    size_t n = s[0] < 0xE0 ? 2 : s[0] < 0xF0 ? 3 : 4;
-    for (size_t i = 1; i < n; i++) { /* a NUL ends it here, so this never reads past the text */
-        if ((s[i] & 0xC0) != 0x80)
-            return 0;
-    }
-    bool overlong = (s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xF0 && s[1] < 0x90);
-    bool beyond = (s[0] == 0xED && s[1] > 0x9F) || (s[0] == 0xF4 && s[1] > 0x8F);
-    return overlong || beyond ? 0 : n;
-}
-
 /* s as the inside of a JSON string, cut at size; always NUL-terminated. */
 static void json_text(char *out, size_t size, const char *s)
 {
     const unsigned char *p = (const unsigned char *)s;
     size_t at = 0;
+    uint32_t c;
 
     while (*p && size - at > 7) { /* the longest piece is \u00XX */
-        size_t n = utf8_char(p);
+        size_t n = pl_utf8_char((const char *)p, strnlen((const char *)p, 4), &c);
         if (n == 0) {
             memcpy(out + at, "\xEF\xBF\xBD", 3); /* U+FFFD */
             at += 3;

@@ -1,5 +1,6 @@
 #include "data/text_file.h"
 
+#include "base/utf8.h"
 #include "data/sample.h"
 
 #include <errno.h>
@@ -44,48 +45,21 @@ void pl_text_file_close(struct pl_text_file *f)
     f->len = 0;
 }
 
-/* Bytes of the well-formed character at p, 0 when there is none (Unicode 15, table 3-7). */
-static size_t utf8_char(const unsigned char *p, size_t left)
-{
-    unsigned char c = p[0], low = 0x80, high = 0xBF;
-    size_t n;
-    if (c < 0x80)
-        return 1;
-    if (c < 0xC2 || c > 0xF4)
-        return 0;
-    n = c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
-    if (left < n)
-        return 0;
-    if (c == 0xE0)
-        low = 0xA0;
-    else if (c == 0xED)
-        high = 0x9F;
-    else if (c == 0xF0)
-        low = 0x90;
-    else if (c == 0xF4)
-        high = 0x8F;
-    if (p[1] < low || p[1] > high)
-        return 0;
-    for (size_t i = 2; i < n; i++)
-        if ((p[i] & 0xC0) != 0x80)
-            return 0;
-    return n;
-}
-
 enum pl_status pl_text_file_check(const struct pl_text_file *f, const char *path,
                                   struct pl_err *err)
 {
-    const unsigned char *p = (const unsigned char *)f->text;
     size_t i = 0;
+    uint32_t c;
     while (i < f->len) {
-        size_t n = utf8_char(p + i, f->len - i);
+        size_t n = pl_utf8_char(f->text + i, f->len - i, &c);
         if (n == 0)
-            return pl_fail(err, PL_EFORMAT, "%s: not UTF-8 at byte %zu (0x%02x)", path, i, p[i]);
+            return pl_fail(err, PL_EFORMAT, "%s: not UTF-8 at byte %zu (0x%02x)", path, i,
+                           (unsigned char)f->text[i]);
         i += n;
         /* Most text is ASCII: eight bytes at a time. */
         while (i + 8 <= f->len) {
             uint64_t w;
-            memcpy(&w, p + i, 8);
+            memcpy(&w, f->text + i, 8);
             if (w & UINT64_C(0x8080808080808080))
                 break;
             i += 8;

@@ -1,6 +1,7 @@
 #include "model/bpe.h"
 
 #include "base/hash.h"
+#include "base/utf8.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,31 +13,6 @@ struct pl_bpe_symbol {
     int32_t prev, next;
     bool frozen; /* a user-defined piece: never joined */
 };
-
-size_t pl_utf8_next(const char *text, size_t len, bool *valid)
-{
-    const unsigned char *p = (const unsigned char *)text;
-    static const uint32_t least[5] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t n = p[0] < 0x80             ? 1
-               : (p[0] & 0xe0) == 0xc0 ? 2
-               : (p[0] & 0xf0) == 0xe0 ? 3
-               : (p[0] & 0xf8) == 0xf0 ? 4
-                                       : 0;
-    uint32_t c = n == 1 ? p[0] : n ? p[0] & (0xffu >> (n + 1)) : 0;
-
-    *valid = false;
-    if (!n || n > len)
-        return 1;
-    for (size_t i = 1; i < n; i++) {
-        if ((p[i] & 0xc0) != 0x80)
-            return 1;
-        c = c << 6 | (p[i] & 0x3f);
-    }
-    if (c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
-        return 1;
-    *valid = true;
-    return n;
-}
 
 static size_t slot_of(const struct pl_vocab *v, const char *text, size_t len)
 {
@@ -183,7 +159,7 @@ static enum pl_status consider(struct pl_bpe *b, const struct pl_vocab *v, const
 static enum pl_status split_symbols(struct pl_bpe *b, const struct pl_vocab *v, const char *text,
                                     size_t len, struct pl_err *err)
 {
-    bool valid;
+    uint32_t c;
 
     if (len > b->symbols_size) {
         struct pl_bpe_symbol *s = realloc(b->symbols, len * sizeof(*s));
@@ -195,8 +171,9 @@ static enum pl_status split_symbols(struct pl_bpe *b, const struct pl_vocab *v, 
     b->n_symbols = 0;
     for (size_t at = 0; at < len;) {
         size_t user = v->n_user ? pl_vocab_user_match(v, text + at, len - at) : 0;
-        size_t n = user ? user : pl_utf8_next(text + at, len - at, &valid);
+        size_t n = user ? user : pl_utf8_char(text + at, len - at, &c);
         int32_t i = (int32_t)b->n_symbols++;
+        n = n ? n : 1; /* malformed: byte by byte */
         b->symbols[i] = (struct pl_bpe_symbol){.start = (uint32_t)at,
                                                .len = (uint32_t)n,
                                                .prev = i - 1,

@@ -46,8 +46,4 @@ PL_MUST_CHECK
 enum pl_status pl_bpe_encode(struct pl_bpe *b, const struct pl_vocab *v, const char *text,
                              size_t len, bool *was_unk, struct pl_ids *out, struct pl_err *err);
 
-/* Bytes of the character that text (len ≥ 1) begins with; *valid false: malformed, one byte is
- * taken. */
-size_t pl_utf8_next(const char *text, size_t len, bool *valid);
-
 #endif

@@ -1,5 +1,6 @@
 #include "model/unicode.h"
 
+#include "base/utf8.h"
 #include "model/unicode_tables.h"
 
 #include <pthread.h>
@@ -153,28 +154,10 @@ uint32_t pl_uni_lower_of(uint32_t c)
 
 size_t pl_uni_decode(const char *text, size_t len, uint32_t *c)
 {
-    const unsigned char *p = (const unsigned char *)text;
+    size_t n = pl_utf8_char(text, len, c);
 
-    if (p[0] < 0x80) {
-        *c = p[0];
-        return 1;
-    }
-    if (p[0] >= 0xc2 && p[0] < 0xe0 && len > 1 && (p[1] & 0xc0) == 0x80) {
-        *c = (uint32_t)(p[0] & 31) << 6 | (p[1] & 63);
-        return 2;
-    }
-    if ((p[0] & 0xf0) == 0xe0 && len > 2 && (p[1] & 0xc0) == 0x80 && (p[2] & 0xc0) == 0x80) {
-        *c = (uint32_t)(p[0] & 15) << 12 | (uint32_t)(p[1] & 63) << 6 | (p[2] & 63);
-        if (*c >= 0x800 && (*c < 0xd800 || *c >= 0xe000))
-            return 3;
-    }
-    if ((p[0] & 0xf8) == 0xf0 && len > 3 && (p[1] & 0xc0) == 0x80 && (p[2] & 0xc0) == 0x80 &&
-        (p[3] & 0xc0) == 0x80) {
-        *c = (uint32_t)(p[0] & 7) << 18 | (uint32_t)(p[1] & 63) << 12 | (uint32_t)(p[2] & 63) << 6 |
-             (p[3] & 63);
-        if (*c >= 0x10000 && *c < PL_UNI_MAX)
-            return 4;
-    }
+    if (n)
+        return n;
     *c = 0xfffd;
     return 1;
 }
@@ -207,11 +190,10 @@ bool pl_uni_valid(const char *text, size_t len)
 {
     uint32_t c;
 
-    for (size_t at = 0; at < len;) {
-        size_t n = pl_uni_decode(text + at, len - at, &c);
-        if (n == 1 && (unsigned char)text[at] >= 0x80)
+    for (size_t at = 0, n; at < len; at += n) {
+        n = pl_utf8_char(text + at, len - at, &c);
+        if (!n)
             return false;
-        at += n;
     }
     return true;
 }

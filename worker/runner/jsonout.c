@@ -1,5 +1,7 @@
 #include "worker/runner/jsonout.h"
 
+#include "base/utf8.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,33 +108,15 @@ void pl_jsonout_hex64(struct pl_jsonout *o, uint64_t v)
     took(o, p);
 }
 
-/* Length of the UTF-8 character at s (n bytes left); 0: not one. */
-static size_t utf8_char(const unsigned char *s, size_t n)
-{
-    size_t len = s[0] < 0x80 ? 1 : s[0] >= 0xF0 ? 4 : s[0] >= 0xE0 ? 3 : 2;
-    uint32_t c = len == 1 ? s[0] : s[0] & (0xFFu >> (len + 1));
-
-    if ((s[0] >= 0x80 && s[0] < 0xC2) || s[0] > 0xF4 || len > n)
-        return 0;
-    for (size_t i = 1; i < len; i++) {
-        if ((s[i] & 0xC0) != 0x80)
-            return 0;
-        c = c << 6 | (s[i] & 0x3F);
-    }
-    if ((len == 3 && c < 0x800) || (len == 4 && (c < 0x10000 || c > 0x10FFFF)) ||
-        (c >= 0xD800 && c < 0xE000))
-        return 0;
-    return len;
-}
-
 void pl_jsonout_str(struct pl_jsonout *o, const char *s, size_t n)
 {
     static const char digits[] = "0123456789abcdef";
     const unsigned char *u = (const unsigned char *)s;
+    uint32_t c;
 
     pl_jsonout_lit(o, "\"");
     for (size_t i = 0; i < n && !o->failed;) {
-        size_t len = utf8_char(u + i, n - i);
+        size_t len = pl_utf8_char(s + i, n - i, &c);
         if (len == 0) {
             pl_jsonout_lit(o, "\xEF\xBF\xBD");
             i++;
