@@ -167,6 +167,7 @@ static enum pl_status read_list(const char *option, const char *text, int64_t *o
 
 struct request {
     struct pl_model_args a;
+    const char *prompt_list, *step_list, *format_name; /* as given */
     int64_t prompts[MAX_TESTS], steps[MAX_TESTS];
     size_t n_prompts, n_steps;
     int64_t depth, repeats;
@@ -204,7 +205,7 @@ static enum pl_status prepare(struct bench *b, const struct request *q, const st
     return pl_session_create(b->m, &o, &b->s, err);
 }
 
-static enum pl_status run(const struct request *q, const char *path, struct pl_err *err)
+static enum pl_status measure(const struct request *q, const char *path, struct pl_err *err)
 {
     json_t *json = NULL;
     struct pl_entry e;
@@ -261,18 +262,33 @@ static enum pl_status read_format(const char *name, enum pl_bench_format *out, s
     return PL_OK;
 }
 
+static enum pl_status run(void *arg, const char *path, struct pl_err *err)
+{
+    struct request *q = arg;
+    enum pl_status st = read_list("p", q->prompt_list, q->prompts, &q->n_prompts, err);
+
+    if (!st)
+        st = read_list("n", q->step_list, q->steps, &q->n_steps, err);
+    if (!st)
+        st = read_format(q->format_name, &q->format, err);
+    if (!st && q->profile && q->format == PL_BENCH_CSV)
+        st = pl_fail(err, PL_EUSAGE, "--profile: md or json is expected beside it");
+    return st ? st : measure(q, path, err);
+}
+
 int pl_rcmd_bench(int argc, char **argv)
 {
-    struct request q = {.repeats = 5};
-    const char *prompts = "512", *steps = "128", *format = "md", *args[1];
+    struct request q = {
+        .repeats = 5, .prompt_list = "512", .step_list = "128", .format_name = "md"};
     const struct pl_ropt opts[] = {
-        {"prompt-tokens", 'p', PL_ROPT_STR, &prompts, "N,…", "prompt lengths (512; \"\": none)", 0,
+        {"prompt-tokens", 'p', PL_ROPT_STR, &q.prompt_list, "N,…",
+         "prompt lengths (512; \"\": none)", 0, 0},
+        {"tokens", 'n', PL_ROPT_STR, &q.step_list, "N,…", "tokens to generate (128; \"\": none)", 0,
          0},
-        {"tokens", 'n', PL_ROPT_STR, &steps, "N,…", "tokens to generate (128; \"\": none)", 0, 0},
         {"depth", 'd', PL_ROPT_INT, &q.depth, "D", "tokens that stand in the cache before (0)", 0,
          1 << 24},
         {"repeats", 'r', PL_ROPT_INT, &q.repeats, "R", "timed runs of each test (5)", 1, 100000},
-        {"format", 0, PL_ROPT_STR, &format, "md|csv|json", "(md)", 0, 0},
+        {"format", 0, PL_ROPT_STR, &q.format_name, "md|csv|json", "(md)", 0, 0},
         {"profile", 0, PL_ROPT_FLAG, &q.profile, NULL,
          "one more run of each test: the time by operation (md, json)", 0, 0},
         PL_MODEL_OPTS(&q.a)};
@@ -286,20 +302,6 @@ int pl_rcmd_bench(int argc, char **argv)
         .n_opts = sizeof(opts) / sizeof(opts[0]),
         .min_args = 1,
         .max_args = 1};
-    struct pl_err err = {""};
-    size_t n;
-    int code = pl_ropts_parse(&c, argc, argv, args, &n);
 
-    if (code >= 0)
-        return code;
-    enum pl_status st = read_list("p", prompts, q.prompts, &q.n_prompts, &err);
-    if (!st)
-        st = read_list("n", steps, q.steps, &q.n_steps, &err);
-    if (!st)
-        st = read_format(format, &q.format, &err);
-    if (!st && q.profile && q.format == PL_BENCH_CSV)
-        st = pl_fail(&err, PL_EUSAGE, "--profile: md or json is expected beside it");
-    if (!st)
-        st = run(&q, args[0], &err);
-    return st ? pl_rcmd_fail("bench", st, &err) : pl_rcmd_done("bench", 0);
+    return pl_rcmd_run(&c, argc, argv, run, &q);
 }

@@ -190,29 +190,38 @@ static void print_text(const struct generation *g, const struct pl_buf *text, bo
             g->random ? ", random weights" : "");
 }
 
-static enum pl_status run(const struct pl_model_args *a, const struct pl_prune_args *prune,
-                          const char *draft, const char *path, int64_t tokens, bool stop,
-                          bool as_json, struct pl_err *err)
+struct request {
+    struct pl_model_args a;
+    struct pl_prune_args prune;
+    const char *draft;
+    int64_t tokens;
+    bool stop, as_json;
+};
+
+static enum pl_status run(void *arg, const char *path, struct pl_err *err)
 {
+    const struct request *q = arg;
     json_t *json = NULL;
     struct pl_entry e;
     struct pl_model *m = NULL;
     struct pl_tokenizer *t = NULL;
-    struct generation g = {.prune_args = prune, .draft = draft};
+    struct generation g = {.prune_args = &q->prune, .draft = q->draft};
     struct pl_err why = {""};
     struct pl_buf text;
-    enum pl_status st = pl_model_args_load(a, path, &json, &e, &m, err);
+    enum pl_status st = q->tokens ? PL_OK : pl_fail(err, PL_EUSAGE, "--tokens N is needed");
 
     pl_buf_init(&text, PL_TOKENIZER_MAX_TEXT);
+    if (!st)
+        st = pl_model_args_load(&q->a, path, &json, &e, &m, err);
     if (!st && pl_entry_tokenizer(path, &pl_model_info(m)->arch, &t, &why) != PL_OK)
         t = NULL;
     if (!st)
-        st = generate(a, m, &e, t, &why, tokens, stop, &g, err);
+        st = generate(&q->a, m, &e, t, &why, q->tokens, q->stop, &g, err);
     if (!st && t)
         st = pl_tokenizer_decode(t, g.ids, g.n, &text, err);
     if (!st)
-        st = pl_prune_args_write(prune, g.trace, err);
-    if (!st && as_json)
+        st = pl_prune_args_write(&q->prune, g.trace, err);
+    if (!st && q->as_json)
         print_json(&g, &text, t != NULL);
     else if (!st)
         print_text(&g, &text, t != NULL);
@@ -230,20 +239,15 @@ static enum pl_status run(const struct pl_model_args *a, const struct pl_prune_a
 
 int pl_rcmd_generate(int argc, char **argv)
 {
-    struct pl_model_args a = {.max_window_ms = -1};
-    struct pl_prune_args prune = {0};
-    const char *draft = NULL;
-    int64_t tokens = 0;
-    bool as_json = false, stop = false;
-    const char *args[1];
+    struct request q = {.a = {.max_window_ms = -1}};
     const struct pl_ropt opts[] = {
-        PL_INPUT_OPTS(&a),
-        {"tokens", 'n', PL_ROPT_INT, &tokens, "N", "tokens to make", 1, 1 << 24},
-        {"stop-at-eos", 0, PL_ROPT_FLAG, &stop, NULL, "end there (else EOS is suppressed)", 0, 0},
-        {"json", 0, PL_ROPT_FLAG, &as_json, NULL, "ids, text and times as one object", 0, 0},
-        PL_PRUNE_OPTS(&prune),
-        PL_DRAFT_OPTS(&draft),
-        PL_MODEL_OPTS(&a)};
+        PL_INPUT_OPTS(&q.a),
+        {"tokens", 'n', PL_ROPT_INT, &q.tokens, "N", "tokens to make", 1, 1 << 24},
+        {"stop-at-eos", 0, PL_ROPT_FLAG, &q.stop, NULL, "end there (else EOS is suppressed)", 0, 0},
+        {"json", 0, PL_ROPT_FLAG, &q.as_json, NULL, "ids, text and times as one object", 0, 0},
+        PL_PRUNE_OPTS(&q.prune),
+        PL_DRAFT_OPTS(&q.draft),
+        PL_MODEL_OPTS(&q.a)};
     const struct pl_rcommand c = {
         .usage =
             "generate MODEL (--ids \"1 2\" | --ids-file F.npy | --prompt TEXT) [--events F.npy "
@@ -253,14 +257,6 @@ int pl_rcmd_generate(int argc, char **argv)
         .n_opts = sizeof(opts) / sizeof(opts[0]),
         .min_args = 1,
         .max_args = 1};
-    struct pl_err err = {""};
-    size_t n;
-    int code = pl_ropts_parse(&c, argc, argv, args, &n);
 
-    if (code >= 0)
-        return code;
-    if (tokens == 0)
-        return pl_rcmd_fail("generate", pl_fail(&err, PL_EUSAGE, "--tokens N is needed"), &err);
-    enum pl_status st = run(&a, &prune, draft, args[0], tokens, stop, as_json, &err);
-    return st ? pl_rcmd_fail("generate", st, &err) : pl_rcmd_done("generate", 0);
+    return pl_rcmd_run(&c, argc, argv, run, &q);
 }

@@ -149,9 +149,18 @@ static void count_nonfinite(const float *v, size_t n)
                 bad, n);
 }
 
-static enum pl_status run(const struct pl_model_args *a, const struct pl_prune_args *prune,
-                          const char *path, const char *out_path, int64_t layer, struct pl_err *err)
+struct request {
+    struct pl_model_args a;
+    struct pl_prune_args prune;
+    const char *out;
+    int64_t layer;
+};
+
+static enum pl_status run(void *arg, const char *path, struct pl_err *err)
 {
+    const struct request *q = arg;
+    const struct pl_model_args *a = &q->a;
+    const struct pl_prune_args *prune = &q->prune;
     json_t *json = NULL;
     struct pl_entry e;
     struct pl_model *m = NULL;
@@ -161,13 +170,15 @@ static enum pl_status run(const struct pl_model_args *a, const struct pl_prune_a
     struct pl_model_args own = *a;
     struct pl_err why = {""};
     char *buf = NULL;
-    enum pl_status st = pl_model_args_load(a, path, &json, &e, &m, err);
+    enum pl_status st = q->out ? PL_OK : pl_fail(err, PL_EUSAGE, "-o OUT.npy is needed");
 
+    if (!st)
+        st = pl_model_args_load(a, path, &json, &e, &m, err);
     if (st)
         goto out;
     const struct pl_arch *arch = &pl_model_info(m)->arch;
-    if (layer > arch->layers) {
-        st = pl_fail(err, PL_ERANGE, "--layer %lld: the model has %d blocks", (long long)layer,
+    if (q->layer > arch->layers) {
+        st = pl_fail(err, PL_ERANGE, "--layer %lld: the model has %d blocks", (long long)q->layer,
                      arch->layers);
         goto out;
     }
@@ -178,7 +189,7 @@ static enum pl_status run(const struct pl_model_args *a, const struct pl_prune_a
         st = pl_model_args_input(&own, "logits", t, &why, m, &in, err);
     if (st)
         goto out;
-    struct shape shape = shape_of(arch, &in, layer);
+    struct shape shape = shape_of(arch, &in, q->layer);
     buf = malloc(PL_NPY_HEADER + shape.rows * shape.cols * sizeof(float));
     if (!buf) {
         st = pl_fail(err, PL_ENOMEM, "no memory for %zu x %zu numbers", shape.rows, shape.cols);
@@ -186,12 +197,12 @@ static enum pl_status run(const struct pl_model_args *a, const struct pl_prune_a
     }
     float *numbers = (float *)(void *)(buf + PL_NPY_HEADER);
     if (prune->prune || prune->trace)
-        st = compute_pruned(prune, m, &e, &in, layer, &setup, numbers, &shape.rows, err);
+        st = compute_pruned(prune, m, &e, &in, q->layer, &setup, numbers, &shape.rows, err);
     else
-        st = compute(m, &e, &in, layer, numbers, err);
+        st = compute(m, &e, &in, q->layer, numbers, err);
     if (!st) {
         count_nonfinite(numbers, shape.rows * shape.cols);
-        st = pl_npy_write(out_path, buf, (const size_t[]){shape.rows, shape.cols}, 2, err);
+        st = pl_npy_write(q->out, buf, (const size_t[]){shape.rows, shape.cols}, 2, err);
     }
 out:
     free(buf);
@@ -205,16 +216,14 @@ out:
 
 int pl_rcmd_logits(int argc, char **argv)
 {
-    struct pl_model_args a = {.max_window_ms = -1};
-    struct pl_prune_args prune = {0};
-    const char *out = NULL, *args[1];
-    int64_t layer = 0;
+    struct request q = {.a = {.max_window_ms = -1}};
     const struct pl_ropt opts[] = {
-        PL_INPUT_OPTS(&a),
-        {"output", 'o', PL_ROPT_STR, &out, "OUT.npy", "where to (float32)", 0, 0},
-        {"layer", 0, PL_ROPT_INT, &layer, "L", "hidden states after block L (1-based)", 1, 1 << 20},
-        PL_PRUNE_OPTS(&prune),
-        PL_MODEL_OPTS(&a)};
+        PL_INPUT_OPTS(&q.a),
+        {"output", 'o', PL_ROPT_STR, &q.out, "OUT.npy", "where to (float32)", 0, 0},
+        {"layer", 0, PL_ROPT_INT, &q.layer, "L", "hidden states after block L (1-based)", 1,
+         1 << 20},
+        PL_PRUNE_OPTS(&q.prune),
+        PL_MODEL_OPTS(&q.a)};
     const struct pl_rcommand c = {
         .usage = "logits MODEL (--ids \"1 2\" | --ids-file F.npy | --prompt TEXT | --pixels F.npy) "
                  "[--events F.npy | --video F | --image F.png | --pixels F.npy] -o OUT.npy",
@@ -226,14 +235,6 @@ int pl_rcmd_logits(int argc, char **argv)
         .n_opts = sizeof(opts) / sizeof(opts[0]),
         .min_args = 1,
         .max_args = 1};
-    struct pl_err err = {""};
-    size_t n;
-    int code = pl_ropts_parse(&c, argc, argv, args, &n);
 
-    if (code >= 0)
-        return code;
-    if (!out)
-        return pl_rcmd_fail("logits", pl_fail(&err, PL_EUSAGE, "-o OUT.npy is needed"), &err);
-    enum pl_status st = run(&a, &prune, args[0], out, layer, &err);
-    return st ? pl_rcmd_fail("logits", st, &err) : 0;
+    return pl_rcmd_run(&c, argc, argv, run, &q);
 }

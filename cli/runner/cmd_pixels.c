@@ -6,20 +6,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum pl_status run(const struct pl_model_args *a, const char *path, const char *out_path,
-                          struct pl_err *err)
+struct request {
+    struct pl_model_args a;
+    const char *out;
+};
+
+static enum pl_status run(void *arg, const char *path, struct pl_err *err)
 {
+    const struct request *q = arg;
     struct pl_vision_config c;
     struct pl_pixels p = {.v = NULL};
     struct pl_media_times t;
     char *buf = NULL;
     size_t n;
-    enum pl_status st = pl_vision_config_read(path, &c, err);
+    enum pl_status st = q->out ? PL_OK : pl_fail(err, PL_EUSAGE, "-o OUT.npy is needed");
 
+    if (!st)
+        st = pl_vision_config_read(path, &c, err);
     if (!st && c.kind == PL_VISION_NONE)
         st = pl_fail(err, PL_EUSAGE, "%s: the model reads text alone", path);
     if (!st)
-        st = pl_model_args_load_media(a, "pixels", &c, &p, &t, err);
+        st = pl_model_args_load_media(&q->a, "pixels", &c, &p, &t, err);
     if (st)
         return st;
     const size_t dim[] = {p.frames, 3, (size_t)p.size, (size_t)p.size};
@@ -27,7 +34,7 @@ static enum pl_status run(const struct pl_model_args *a, const char *path, const
     buf = malloc(PL_NPY_HEADER + n);
     if (buf) {
         memcpy(buf + PL_NPY_HEADER, p.v, n);
-        st = pl_npy_write(out_path, buf, dim, 4, err);
+        st = pl_npy_write(q->out, buf, dim, 4, err);
     } else {
         st = pl_fail(err, PL_ENOMEM, "no memory for %zu bytes", n);
     }
@@ -41,11 +48,10 @@ static enum pl_status run(const struct pl_model_args *a, const char *path, const
 
 int pl_rcmd_pixels(int argc, char **argv)
 {
-    struct pl_model_args a = {.max_window_ms = -1};
-    const char *out = NULL, *args[1];
+    struct request q = {.a = {.max_window_ms = -1}};
     const struct pl_ropt opts[] = {
-        PL_MEDIA_OPTS(&a),
-        {"output", 'o', PL_ROPT_STR, &out, "OUT.npy", "where to (float32)", 0, 0}};
+        PL_MEDIA_OPTS(&q.a),
+        {"output", 'o', PL_ROPT_STR, &q.out, "OUT.npy", "where to (float32)", 0, 0}};
     const struct pl_rcommand c = {
         .usage = "pixels MODEL (--events F.npy | --video F | --image F.png) -o OUT.npy",
         .about =
@@ -56,14 +62,6 @@ int pl_rcmd_pixels(int argc, char **argv)
         .n_opts = sizeof(opts) / sizeof(opts[0]),
         .min_args = 1,
         .max_args = 1};
-    struct pl_err err = {""};
-    size_t n;
-    int code = pl_ropts_parse(&c, argc, argv, args, &n);
 
-    if (code >= 0)
-        return code;
-    if (!out)
-        return pl_rcmd_fail("pixels", pl_fail(&err, PL_EUSAGE, "-o OUT.npy is needed"), &err);
-    enum pl_status st = run(&a, args[0], out, &err);
-    return st ? pl_rcmd_fail("pixels", st, &err) : 0;
+    return pl_rcmd_run(&c, argc, argv, run, &q);
 }

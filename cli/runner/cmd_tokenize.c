@@ -77,8 +77,9 @@ static enum pl_status one_line(struct work *w, const char *line, size_t len, boo
     return PL_OK;
 }
 
-static enum pl_status run(const char *path, bool back, struct pl_err *err)
+static enum pl_status run(void *arg, const char *path, struct pl_err *err)
 {
+    const bool back = *(const bool *)arg;
     struct pl_tokenizer *t = NULL;
     struct work w = {.ids = {0}};
     char *line = NULL;
@@ -113,7 +114,6 @@ static enum pl_status run(const char *path, bool back, struct pl_err *err)
 int pl_rcmd_tokenize(int argc, char **argv)
 {
     bool back = false;
-    const char *args[1];
     const struct pl_ropt opts[] = {
         {"decode", 0, PL_ROPT_FLAG, &back, NULL, "lists of ids in, strings out", 0, 0}};
     const struct pl_rcommand c = {
@@ -124,12 +124,6 @@ int pl_rcmd_tokenize(int argc, char **argv)
         .n_opts = 1,
         .min_args = 1,
         .max_args = 1};
-    struct pl_err err = {""};
-    size_t n;
-    int code = pl_ropts_parse(&c, argc, argv, args, &n);
 
-    if (code >= 0)
-        return code;
-    enum pl_status st = run(args[0], back, &err);
-    return st ? pl_rcmd_fail("tokenize", st, &err) : 0;
+    return pl_rcmd_run(&c, argc, argv, run, &back);
 }

@@ -68,6 +68,21 @@ int pl_rcmd_done(const char *command, int code)
     return code;
 }
 
+int pl_rcmd_run(const struct pl_rcommand *c, int argc, char **argv,
+                enum pl_status (*run)(void *arg, const char *path, struct pl_err *err), void *arg)
+{
+    struct pl_err err = {""};
+    const char *path;
+    enum pl_status st;
+    size_t n;
+    int code = pl_ropts_parse(c, argc, argv, &path, &n);
+
+    if (code >= 0)
+        return code;
+    st = run(arg, path, &err);
+    return st ? pl_rcmd_fail(argv[0], st, &err) : pl_rcmd_done(argv[0], 0);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2)
