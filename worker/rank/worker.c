@@ -406,11 +406,9 @@ static void lose_lease(struct pl_worker *w, uint64_t lease)
 
 static void take_ack(struct pl_worker *w, const struct pl_msg_ack *m)
 {
-    if (m->seq != w->wait_seq)
-        return;
-    if (w->wait_load)
-        pl_engine_acked(w, m->number);
-    w->wait_seq = 0;
+    pl_engine_acked(w, m->seq, m->number);
+    if (m->seq == w->wait_seq)
+        w->wait_seq = 0;
 }
 
 static void hear(struct pl_worker *w, const void *buf, size_t n)

@@ -257,7 +257,6 @@ void pl_block_fail(struct pl_worker *w, enum pl_reason reason, const char *text,
     if (final) {
         failed_row(w, it, reason, attempt);
         w->wait_seq = seq; /* its entry in /failures first */
-        w->wait_load = false;
     }
     if (drop)
         (void)pl_engine_drop(w, e);
@@ -462,7 +461,6 @@ static bool pass_over(struct pl_worker *w, enum pl_reason reason, const char *wh
     w->neighbours_min = w->neighbours_max = NEIGHBOURS_UNKNOWN;
     const unsigned attempt = attempt_of(w, it);
     w->wait_seq = pl_worker_log_failure(w, row_of(w, it), reason, attempt, true, why, "");
-    w->wait_load = false;
     failed_row(w, it, reason, attempt);
     return true;
 }
@@ -501,8 +499,6 @@ bool pl_block_advance(struct pl_worker *w)
     case NEED_READY:
         break;
     }
-    if (w->wait_seq) /* a load's number is on its way */
-        return false;
     if (cold_arm(w, &arm))
         return send_warm_up(w, arm);
     return send_timed(w);

@@ -105,6 +105,7 @@ bool pl_engine_drop(struct pl_worker *w, struct engine *e)
     e->runner = NULL;
     e->state = ENGINE_OFF;
     e->load = 0;
+    e->load_seq = 0;
     memset(e->has_model, 0, w->n_models * sizeof *e->has_model);
     for (uint32_t a = 0; a < w->job->shape.arms; a++)
         if (e->has_arm[a])
@@ -332,6 +333,9 @@ enum need pl_engines_need(struct pl_worker *w, uint32_t group, uint32_t residenc
             return sent(w, e, ENGINE_LOADING, st, &err);
         }
     }
+    for (uint32_t i = 0; i < w->job->n_engines; i++)
+        if (w->engines[i].load_seq)
+            return NEED_WAIT;
     return NEED_READY;
 }
 
@@ -361,11 +365,8 @@ static void log_load(struct pl_worker *w, struct engine *e, bool ok, const json_
     }
     snprintf(m.record.runner, sizeof m.record.runner, "%.40s %.20s",
              pl_json_get_str(hello, "runner", "?"), pl_json_get_str(hello, "version", ""));
-    if (ok) { /* rows name their load: no trial before its number is known */
-        e->load = UINT32_MAX;
-        w->wait_seq = m.seq;
-        w->wait_load = true;
-    }
+    if (ok) /* rows name their load: no trial before its number is known */
+        e->load_seq = m.seq;
     pl_worker_tell(w, &m, sizeof m);
     if (ok)
         pl_history_add(&w->load_history, (double)(pl_now_ns() - e->asked_at) / 1e6);
@@ -454,9 +455,13 @@ void pl_engine_event(struct pl_worker *w, struct engine *e, enum pl_runner_event
     }
 }
 
-void pl_engine_acked(struct pl_worker *w, uint32_t number)
+void pl_engine_acked(struct pl_worker *w, uint64_t seq, uint32_t number)
 {
-    for (uint32_t i = 0; i < w->job->n_engines; i++)
-        if (w->engines[i].load == UINT32_MAX)
-            w->engines[i].load = number;
+    for (uint32_t i = 0; i < w->job->n_engines; i++) {
+        struct engine *e = &w->engines[i];
+        if (e->load_seq != seq)
+            continue;
+        e->load = number;
+        e->load_seq = 0;
+    }
 }

@@ -48,8 +48,9 @@ struct engine {
     uint32_t start_fails;
     bool dead; /* does not start here */
     char why[256];
-    uint32_t load; /* number of the last load, once rank 0 said it */
-    bool *asked;   /* [models] of the load in flight */
+    uint32_t load;     /* number of the last load, which rows name */
+    uint64_t load_seq; /* of its LOAD message, until rank 0 has said the number; then 0 */
+    bool *asked;       /* [models] of the load in flight */
     int64_t asked_at;
 };
 
@@ -147,9 +148,9 @@ struct pl_worker {
     bool row_ready; /* filled; written as soon as nothing is waited for and the lease lives */
     enum pl_row_state row_state;
     uint8_t row_attempt;
-    uint64_t seq, wait_seq; /* of LOAD and FAILURE messages */
-    bool wait_load;         /* wait_seq is a load's */
-    bool want_turn;         /* another worker of this node measures: ask again soon */
+    uint64_t seq;      /* of the last LOAD or FAILURE message */
+    uint64_t wait_seq; /* of the FAILURE that must be in the file before the row in hand; or 0 */
+    bool want_turn;    /* another worker of this node measures: ask again soon */
     bool measuring;
     bool ceilings_asked; /* once, in the first turn of a real engine of our own */
     unsigned neighbours_min, neighbours_max;
@@ -173,7 +174,8 @@ enum need { NEED_WAIT, NEED_READY, NEED_NOW /* something changed: look again */ 
 PL_MUST_CHECK
 enum pl_status pl_engines_init(struct pl_worker *w, struct pl_err *err);
 void pl_engines_release(struct pl_worker *w);
-/* Brings every engine to the models of (group, residence). */
+/* Brings every engine to the models of (group, residence); ready means that /loads has each load,
+ * too. */
 enum need pl_engines_need(struct pl_worker *w, uint32_t group, uint32_t residence);
 /* The arm cannot run here: which reason, and why (text); PL_REASON_NONE when it can. */
 enum pl_reason pl_engine_arm_dead(const struct pl_worker *w, uint32_t arm, const char **why);
@@ -185,7 +187,8 @@ enum pl_status pl_engine_start(struct pl_worker *w, struct engine *e, struct pl_
  * FAILED. */
 void pl_engine_event(struct pl_worker *w, struct engine *e, enum pl_runner_event ev,
                      const json_t *answer, enum pl_reason reason, const char *text);
-void pl_engine_acked(struct pl_worker *w, uint32_t number);
+/* Rank 0 has written what message `seq` said; a load got `number`. */
+void pl_engine_acked(struct pl_worker *w, uint64_t seq, uint32_t number);
 uint32_t pl_engine_model(const struct pl_worker *w, const char *name); /* UINT32_MAX: none */
 int64_t pl_history_deadline(const struct history *h, int64_t given_ns, bool sim);
 void pl_history_add(struct history *h, double ms);
