@@ -17,7 +17,7 @@ demo() {
   "$build/cli/paceline" validate "examples/sweeps/$1.yaml"
   "${launch[@]}" "$build/cli/paceline" run "examples/sweeps/$1.yaml" -o "$out/$2"
   "$build/cli/paceline" verify "$out/$2"
-  "$build/cli/paceline" report "$out/$2" -o "$PWD/$out/$3"
+  "$build/cli/paceline" report "$out/$2" -o "$(cd "$out" && pwd)/$3"
 }
 
 demo demo sweep.h5 report
