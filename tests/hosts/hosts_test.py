@@ -10,7 +10,7 @@ import time
 import h5py
 import numpy as np
 
-from three_hosts import Hosts, why_not
+from three_hosts import Hosts, pids_of, why_not
 
 SWEEP = """name: hosts-test
 seed: 11
@@ -93,7 +93,7 @@ def one_vanishes(hosts, program, folder):
     audit(out, log, 3)
     end = time.monotonic() + 10
     here = hosts.names[:2]
-    while any(b"paceline" in name for host in here for name in commands(hosts.pids(host))):
+    while any(b"paceline" in name for host in here for name in commands(pids_of(host))):
         assert time.monotonic() < end, "the ranks that are left must end by themselves"
         time.sleep(0.1)
     launcher = run.poll()

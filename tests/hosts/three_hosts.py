@@ -1,9 +1,11 @@
 """Hosts made of namespaces: a network and a UTS namespace each, veth pairs on one bridge, so that Open MPI sees hosts with names of
 their own and talks TCP between them. Root only. Only the addresses of these namespaces are used. A context manager."""
 import os
+import re
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 
 NET = "10.213.77"  # the namespaces' own network; it exists nowhere else
@@ -32,6 +34,49 @@ def why_not():
     return None
 
 
+def take_down(bridge, names):
+    for name in names:
+        for pid in pids_of(name):
+            try:
+                os.kill(pid, 9)
+            except ProcessLookupError:
+                pass
+        sh("ip", "netns", "del", name, check=False)
+    sh("ip", "link", "del", bridge, check=False)
+    with open("/etc/hosts", "r+") as f:
+        lines = [line for line in f if not any(name in line.split() for name in names)]
+        f.seek(0)
+        f.writelines(lines)
+        f.truncate()
+
+
+def pids_of(name):
+    return [int(p) for p in sh("ip", "netns", "pids", name, check=False).stdout.split()]
+
+
+def runs(pid):
+    """Whether that is a Python still; another process may have got its number."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            return b"python" in f.read()
+    except OSError:
+        return False
+
+
+def clear_leftovers():
+    """Takes down what killed runs left: their bridges would answer to the same addresses. Exits when a living one holds them."""
+    with open("/etc/hosts") as f:
+        seen = sh("ip", "netns", "list").stdout + sh("ip", "-o", "link", "show", "type", "bridge").stdout + f.read()
+    left = {}
+    for tag, pid, part in re.findall(r"\b(pl(\d+)[a-z])(br|h\d+)\b", seen):
+        if int(pid) != os.getpid():
+            left.setdefault((tag, int(pid)), set()).add(tag + part)
+    for (tag, pid), names in left.items():
+        if runs(pid):
+            sys.exit(f"process {pid} holds the network {NET}.0/24 of this test: run it again when that has ended")
+        take_down(tag + "br", names - {tag + "br"})
+
+
 class Hosts:
     """n hosts named plh1…; the caller's own namespace is on the bridge too, as the place where mpirun runs."""
 
@@ -39,11 +84,12 @@ class Hosts:
 
     def __init__(self, n=3):
         Hosts.made += 1
-        self.tag = f"pl{os.getpid() % 100000}{chr(96 + Hosts.made)}"
+        self.tag = f"pl{os.getpid()}{chr(96 + Hosts.made)}"
         self.names = [f"{self.tag}h{i + 1}" for i in range(n)]
         self.bridge = f"{self.tag}br"
 
     def __enter__(self):
+        clear_leftovers()
         self.dir = tempfile.mkdtemp(prefix="paceline-hosts-")
         os.chmod(self.dir, 0o755)
         try:
@@ -85,21 +131,6 @@ class Hosts:
         """The host's link goes down: no packet, no reset, nobody is told."""
         sh("ip", "link", "set", f"{self.tag}v{self.names.index(name) + 1}", "down")
 
-    def pids(self, name):
-        return [int(p) for p in sh("ip", "netns", "pids", name, check=False).stdout.split()]
-
     def __exit__(self, *_):
-        for name in self.names:
-            for pid in self.pids(name):
-                try:
-                    os.kill(pid, 9)
-                except ProcessLookupError:
-                    pass
-            sh("ip", "netns", "del", name, check=False)
-        sh("ip", "link", "del", self.bridge, check=False)
-        with open("/etc/hosts", "r+") as f:
-            lines = [line for line in f if not any(name in line.split() for name in self.names)]
-            f.seek(0)
-            f.writelines(lines)
-            f.truncate()
+        take_down(self.bridge, self.names)
         shutil.rmtree(self.dir, ignore_errors=True)
