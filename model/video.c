@@ -94,6 +94,15 @@ enum pl_status pl_video_parse(const char *name, const void *data, size_t len, si
     return st;
 }
 
+enum pl_status pl_video_readable(const char *path, struct pl_err *err)
+{
+    struct stat sb;
+
+    if (pl_video_version() || (stat(path, &sb) == 0 && S_ISDIR(sb.st_mode)))
+        return PL_OK;
+    return pl_fail(err, PL_EUNSUPPORTED, PL_VIDEO_NONE, path);
+}
+
 enum pl_status pl_video_read(const char *path, size_t n, struct pl_images *append,
                              struct pl_video_info *info, struct pl_err *err)
 {

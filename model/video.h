@@ -39,5 +39,9 @@ enum pl_status pl_video_parse(const char *name, const void *data, size_t len, si
 
 /* "libavformat 59.27.100"; NULL in a build without FFmpeg. */
 const char *pl_video_version(void);
+/* Whether this build could read what stands at path: a folder, or a clip and there is FFmpeg.
+ * PL_EUNSUPPORTED says how to get it. What is not there is no matter. */
+PL_MUST_CHECK
+enum pl_status pl_video_readable(const char *path, struct pl_err *err);
 
 #endif

@@ -295,11 +295,7 @@ enum pl_status pl_video_decode(const char *name, const void *data, size_t len, s
     (void)n;
     (void)append;
     (void)info;
-    return pl_fail(err, PL_EUNSUPPORTED,
-                   "%s: clips cannot be read: this build has no FFmpeg (install libavformat-dev, "
-                   "libavcodec-dev and libswscale-dev, then configure and build again; inspect "
-                   "--build tells); a folder of PNGs can",
-                   name);
+    return pl_fail(err, PL_EUNSUPPORTED, PL_VIDEO_NONE, name);
 }
 
 const char *pl_video_version(void)

@@ -14,4 +14,10 @@ enum pl_status pl_video_decode(const char *name, const void *data, size_t len, s
                                struct pl_images *append, struct pl_video_info *info,
                                struct pl_err *err);
 
+/* Of a build without FFmpeg; of a path. */
+#define PL_VIDEO_NONE                                                                              \
+    "%s: clips cannot be read: this build has no FFmpeg (install libavformat-dev, libavcodec-dev " \
+    "and libswscale-dev, then configure and build again; inspect --build tells); a folder of "     \
+    "PNGs can"
+
 #endif

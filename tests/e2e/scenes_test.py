@@ -343,6 +343,8 @@ def main():
         sys.exit("FAIL: the tiny pair is missing")
     blind_model(bench)
     if re.search(r"^ *ffmpeg +no$", built, re.M):
+        done = bench.run("validate", bench.write("clips.yaml", PAIR.format(kind="dsec", dir=DATA, cache="false", vl=VL, egpt=EGPT)), code=2)
+        bench.expect("arms.verifier" in done.stderr and "no FFmpeg (install libavformat-dev" in done.stderr, done.stderr)
         print(f"SKIP: a build without FFmpeg reads no clips: {bench.checks} checks passed without it")
         sys.exit(77)
     trained_pair(bench)

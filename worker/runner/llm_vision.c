@@ -1,6 +1,7 @@
 #include "worker/runner/llm_vision.h"
 
 #include "base/clock.h"
+#include "model/video.h"
 #include "worker/runner/llm.h"
 
 #include <math.h>
@@ -101,6 +102,9 @@ int64_t llm_describe_scene(const json_t *q, const struct pl_entry *e,
             errors,
             json_string("batch, concurrency: this runner's engine looks at one scene at a time"));
     json_object_set_new(answer, "reads", reads ? json_pack("[s]", reads) : json_array());
+    if (reads && strcmp(reads, "video") == 0 &&
+        pl_video_readable(pl_json_get_str(sample, "video", ""), &err))
+        json_array_append_new(errors, json_string(err.text));
     if (pl_entry_tokenizer(e->path, &info->arch, &t, &err) == PL_OK && /* else it is said */
         (llm_prompt_length(&info->vision, t, sample, &n, &err) ||
          llm_check_context(&info->arch, n, tokens, &err)))
