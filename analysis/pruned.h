@@ -25,7 +25,7 @@ bool pl_pruned_get(const struct pl_dataset *d, const struct pl_speedups *s, size
 double pl_cell_layer_rows(const struct pl_dataset *d, const struct pl_cell *c, uint32_t layer);
 
 /* 95 % of a quality metric: mean ± t · SE over samples, whose repeats are averaged (they say the
- * same text again); NaN with fewer than two. */
+ * same text again); of a share, within 0 and 1. NaN with fewer than two. */
 void pl_cell_quality_interval(const struct pl_dataset *d, const struct pl_cell *c, uint32_t metric,
                               double *low, double *high);
 

@@ -193,18 +193,13 @@ void pl_cell_quality_interval(const struct pl_dataset *d, const struct pl_cell *
     const bool geometric =
         pl_quality_geometric(pl_quality_parse(pl_reader_metric(d->reader, metric)));
     struct pl_errors e = {0};
-    double sum = 0;
-    size_t n = 0;
+    uint64_t n;
+    const double value = pl_cell_quality(d, c, metric, &n);
+    const double mean = geometric ? log(value) : value;
 
     *low = *high = NAN;
-    for (size_t i = 0; i < c->n; i++)
-        if (!isnan(c->quality[metric][i])) {
-            sum += geometric ? log(c->quality[metric][i]) : c->quality[metric][i];
-            n++;
-        }
     if (!n)
         return;
-    const double mean = sum / (double)n;
     for (size_t i = 0; i < c->n; i++) {
         const double v = c->quality[metric][i];
         if (!isnan(v))
@@ -214,8 +209,9 @@ void pl_cell_quality_interval(const struct pl_dataset *d, const struct pl_cell *
     const double half = pl_errors_half(&e);
     if (isnan(half))
         return;
-    *low = geometric ? exp(mean - half) : mean - half;
-    *high = geometric ? exp(mean + half) : mean + half;
+    /* the others are shares */
+    *low = geometric ? exp(mean - half) : fmax(mean - half, 0);
+    *high = geometric ? exp(mean + half) : fmin(mean + half, 1);
 }
 
 void pl_table_quality(const struct pl_dataset *d, struct pl_table *t)

@@ -219,6 +219,11 @@ static void test_pruned(void **state)
         assert_true(fabs(value(t, i, "kv_kept")->real - 0.75) < 1e-12);
     }
     assert_int_equal(seen, 4);
+    const struct pl_cell *c = pl_dataset_cell(r.data, 2, 0);
+    double low, high; /* of a share near 1 with one trial far off: 0.85 ± 0.19 */
+    c->quality[PL_QUALITY_AGREEMENT][0] = 0;
+    pl_cell_quality_interval(r.data, c, PL_QUALITY_AGREEMENT, &low, &high);
+    assert_true(low > 0.6 && low < 0.7 && high == 1);
     pl_report_release(&r);
 }
 
