@@ -34,6 +34,7 @@ static enum pl_status drafter_input(const struct pl_draft_call *c, const char *p
                                     struct pl_model *drafter, struct pl_model_input *in,
                                     struct pl_err *err)
 {
+    const enum pl_vision_kind kind = pl_model_info(drafter)->vision.kind;
     struct pl_model_args a = *c->args;
     struct pl_tokenizer *t = NULL;
     struct pl_err why = {""};
@@ -41,7 +42,10 @@ static enum pl_status drafter_input(const struct pl_draft_call *c, const char *p
 
     if (!c->prompt.embeds)
         return PL_OK;
-    pl_draft_args_split(&a, pl_model_info(drafter)->vision.kind);
+    if (kind == PL_VISION_EVENTGPT && !a.events) /* it would take the verifier's clip for one */
+        return pl_fail(err, PL_EUSAGE, "--events is needed: the drafter %s looks at event streams",
+                       path);
+    pl_draft_args_split(&a, kind);
     if (pl_entry_tokenizer(path, &pl_model_info(drafter)->arch, &t, &why) != PL_OK)
         t = NULL;
     st = pl_model_args_input(&a, "generate", t, &why, drafter, in, err);

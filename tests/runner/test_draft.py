@@ -165,11 +165,14 @@ def pair(tmp):
     adapters, data = os.path.join(MODELS, "pair-adapters"), os.path.join(SOURCE, "examples/data/pair")
     trace, ask = os.path.join(tmp, "trace.json"), ["--prompt", "Describe the scene.", "--tokens", "24", "--stop-at-eos", "--json", "--dtype", "f32"]
 
+    def run(scene, *more):
+        return subprocess.run([PROGRAM, "generate", os.path.join(MODELS, "tiny-video-llava"), "--video", f"{data}/mp4/shapes/{scene}.mp4", *ask, *more],
+                              capture_output=True, text=True, timeout=100)
+
     def generate(scene, draft=None):
         more = ["--draft", json.dumps(draft), "--trace", trace] if draft else []
         events = ["--events", f"{data}/event_npy/shapes/{scene}.npy"] if draft and "model" in draft else []
-        p = subprocess.run([PROGRAM, "generate", os.path.join(MODELS, "tiny-video-llava"), "--video", f"{data}/mp4/shapes/{scene}.mp4", *events, *ask, *more],
-                           capture_output=True, text=True, timeout=100)
+        p = run(scene, *events, *more)
         if p.returncode != 0 and "video" in p.stderr and not draft:
             return None  # a build without a decoder of clips
         assert p.returncode == 0, p.stderr
@@ -189,6 +192,8 @@ def pair(tmp):
         assert accepted > 0.3 * drafted > 0, (kind, drafted, accepted)  # a trained one, unlike a random one
     hidden = {"model": os.path.join(MODELS, "tiny-eventgpt"), "adapter": "L4", "weights": os.path.join(adapters, "L4.safetensors")}
     assert generate(3, hidden) == ids
+    blind = run(3, "--draft", json.dumps(hidden))
+    assert blind.returncode == 2 and "--events is needed" in blind.stderr and blind.stderr.count("\n") == 1, blind.stderr
 
 
 def ends(r):
