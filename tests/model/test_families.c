@@ -1,10 +1,8 @@
 /* The families beside Llama against transformers, and what every decoder promises: verify(k) is k
  * decodes bit for bit, whatever the threads and the cuts of the prompt. Encoders: whatever the
  * threads. */
-#include "fixture.h"
-#include "npy.h"
+#include "golden.h"
 
-#include <math.h>
 #include <unistd.h>
 
 static const char *const decoders[] = {"qwen2",          "qwen2_window", "qwen3", "qwen3_hub",
@@ -45,37 +43,12 @@ static struct pl_model *load(const char *name, int threads, const char *isa)
     return load_model(path, threads, isa);
 }
 
-/* max |a − b| / max |b| over the rows that the golden has, the last of `rows`. */
-static double relative(const float *a, size_t rows, const struct npy *b)
-{
-    const float *want = b->data, *got = a + (rows - b->rows) * b->cols;
-    double diff = 0, most = 0;
-
-    assert_true(rows >= b->rows);
-    for (size_t i = 0; i < b->rows * b->cols; i++) {
-        diff = fmax(diff, fabs((double)got[i] - (double)want[i]));
-        most = fmax(most, fabs((double)want[i]));
-        if (got[i] != got[i])
-            return NAN;
-    }
-    return diff / most;
-}
-
 static void report(const char *name, const struct pl_model *m, const char *isa, double r, double h)
 {
     print_message("%-15s %-22s max|d|/max %.2e, after block 1 %.2e\n", name,
                   pl_model_info(m)->device, r, h);
     assert_true(r <= tolerance(m, isa));
     assert_true(h <= tolerance(m, isa));
-}
-
-static void check_greedy(struct pl_session *s, float *last, size_t vocab, const struct npy *greedy)
-{
-    for (size_t i = 0; i < greedy->cols; i++) {
-        int32_t id = pl_logits_argmax(last, vocab);
-        assert_int_equal(id, ((int32_t *)greedy->data)[i]);
-        ok(pl_session_decode(s, id, last, &err));
-    }
 }
 
 static void check_decoder(const char *name, const char *isa)
@@ -92,7 +65,7 @@ static void check_decoder(const char *name, const char *isa)
     assert_int_equal(vocab, pl_model_info(m)->arch.vocab);
     ok(pl_session_prefill(s, &p, got, &err));
     ok(pl_session_hidden_copy(s, 0, 0, n, gh, &err));
-    report(name, m, isa, relative(got, n, &logits), relative(gh, n, &hidden));
+    report(name, m, isa, relative_last(got, n, &logits), relative_last(gh, n, &hidden));
     if (tolerance(m, isa) < 1e-3)
         check_greedy(s, got + (n - 1) * vocab, vocab, &greedy);
     free(got);
@@ -133,12 +106,12 @@ static void check_encoder(const char *name, const char *isa)
         ok(pl_session_encode(s, &in, got, &err));
         ok(pl_session_hidden_copy(s, 0, 0, n, gh, &err));
     }
-    report(name, m, isa, relative(got, n, &hidden), relative(gh, n, &first));
+    report(name, m, isa, relative_last(got, n, &hidden), relative_last(gh, n, &first));
     ok(pl_session_hidden_copy(s, 1, 0, n, gh, &err));
     assert_memory_equal(got, gh, n * h * sizeof(*got));
     if (pooled.data) {
         ok(pl_session_pooled(s, got, &err));
-        assert_true(relative(got, 1, &pooled) <= tolerance(m, isa));
+        assert_true(relative_last(got, 1, &pooled) <= tolerance(m, isa));
     } else {
         fails(PL_EUNSUPPORTED, "no pooler", pl_session_pooled(s, got, &err));
     }
@@ -176,10 +149,10 @@ static void check_seq2seq(const char *name, const char *isa)
     for (int again = 0; again < 2; again++) {
         pl_session_reset(s);
         ok(pl_session_encode(s, &in, gh, &err));
-        assert_true(relative(gh, n, &encoded) <= tolerance(m, isa));
+        assert_true(relative_last(gh, n, &encoded) <= tolerance(m, isa));
         ok(pl_session_prefill(s, &p, got, &err));
         ok(pl_session_hidden_copy(s, 0, 0, k, gh, &err));
-        report(name, m, isa, relative(got, k, &logits), relative(gh, k, &first));
+        report(name, m, isa, relative_last(got, k, &logits), relative_last(gh, k, &first));
         if (tolerance(m, isa) < 1e-3)
             check_greedy(s, got + (k - 1) * vocab, vocab, &greedy);
     }
@@ -216,8 +189,8 @@ static void check_tower(const char *name, const char *isa)
         ok(pl_session_encode(s, &in, got + i * rows * h, &err));
         ok(pl_session_hidden_copy(s, 0, 0, rows, gh + i * rows * h, &err));
     }
-    report(name, m, isa, relative(got, images * rows, &hidden),
-           relative(gh, images * rows, &first));
+    report(name, m, isa, relative_last(got, images * rows, &hidden),
+           relative_last(gh, images * rows, &first));
     fails(PL_EUSAGE, "pixels",
           pl_session_encode(s, &(struct pl_source){.ids = (int32_t[]){0}, .n = 1}, NULL, &err));
     free(got);

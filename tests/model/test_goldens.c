@@ -1,31 +1,14 @@
-#include "fixture.h"
-#include "npy.h"
-
-#include <math.h>
+#include "golden.h"
 
 static const char *const names[] = {"plain",      "head_dim",   "mqa_sharded", "tied_bf16",
                                     "llama3_f16", "llama3_hub", "linear_bias", "mistral"};
 
-static void golden(const char *name, const char *file, struct npy *out)
+static struct npy golden(const char *name, const char *file)
 {
     char path[512];
 
-    snprintf(path, sizeof(path), "%s/%s/%s", GOLDENS, name, file);
-    *out = npy_read(path);
-}
-
-/* max |a − b| / max |b| */
-static double relative(const float *a, const float *b, size_t n)
-{
-    double diff = 0, most = 0;
-
-    for (size_t i = 0; i < n; i++) {
-        diff = fmax(diff, fabs((double)a[i] - (double)b[i]));
-        most = fmax(most, fabs((double)b[i]));
-        if (a[i] != a[i])
-            return NAN;
-    }
-    return diff / most;
+    snprintf(path, sizeof(path), "%s/%s/%s.npy", GOLDENS, name, file);
+    return npy_read(path);
 }
 
 static void check_model(const char *name, const char *isa)
@@ -33,13 +16,10 @@ static void check_model(const char *name, const char *isa)
     static const int taps[] = {1};
     struct pl_model *m = load_model(name, 2, isa);
     struct pl_session *s = new_session(m, &(struct pl_session_opts){.taps = taps, .n_taps = 1});
-    struct npy ids, logits, hidden, greedy;
+    struct npy ids = golden(name, "ids"), logits = golden(name, "logits");
+    struct npy hidden = golden(name, "hidden1"), greedy = golden(name, "greedy");
     double r, h;
 
-    golden(name, "ids.npy", &ids);
-    golden(name, "logits.npy", &logits);
-    golden(name, "hidden1.npy", &hidden);
-    golden(name, "greedy.npy", &greedy);
     assert_int_equal(logits.rows, ids.cols);
     assert_int_equal(logits.cols, pl_model_info(m)->arch.vocab);
     float *got = malloc(logits.rows * logits.cols * sizeof(*got));
@@ -56,11 +36,7 @@ static void check_model(const char *name, const char *isa)
     assert_true(h <= tolerance(m, isa));
 
     float *last = got + (logits.rows - 1) * logits.cols;
-    for (size_t i = 0; i < greedy.cols; i++) {
-        int32_t id = pl_logits_argmax(last, logits.cols);
-        assert_int_equal(id, ((int32_t *)greedy.data)[i]);
-        ok(pl_session_decode(s, id, last, &err));
-    }
+    check_greedy(s, last, logits.cols, &greedy);
     free(got);
     free(gh);
     free(ids.data);
@@ -118,11 +94,9 @@ static void test_info(void **state)
 static void test_dtypes(void **state)
 {
     static const enum pl_dtype dts[] = {PL_DT_F32, PL_DT_F16, PL_DT_BF16};
-    struct npy ids, logits;
+    struct npy ids = golden("plain", "ids"), logits = golden("plain", "logits");
 
     (void)state;
-    golden("plain", "ids.npy", &ids);
-    golden("plain", "logits.npy", &logits);
     float *got = malloc(logits.cols * sizeof(*got));
     for (int w = 0; w < 3; w++) {
         for (int kv = 0; kv < 3; kv++) {

@@ -1,7 +1,6 @@
 /* EventGPT and Video-LLaVA against torch and transformers: pixels, rows, logits, greedy ids; both
  * generations of weight names; what is missing or contradicts is named. */
-#include "fixture.h"
-#include "npy.h"
+#include "golden.h"
 
 #include "base/buf.h"
 #include "base/hash.h"
@@ -31,19 +30,6 @@ static struct npy golden(const char *name)
 
     snprintf(path, sizeof(path), "%s/%s", VISION, name);
     return npy_read(path);
-}
-
-static double relative(const float *a, const float *b, size_t n)
-{
-    double diff = 0, most = 0;
-
-    for (size_t i = 0; i < n; i++) {
-        diff = fmax(diff, fabs((double)a[i] - (double)b[i]));
-        most = fmax(most, fabs((double)b[i]));
-        if (a[i] != a[i])
-            return NAN;
-    }
-    return diff / most;
 }
 
 static struct pl_pixels load_media(struct pl_model *m, enum pl_media_kind kind, const char *name)

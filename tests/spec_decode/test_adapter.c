@@ -1,31 +1,16 @@
 /* The adapters against torch (tools/make_spec_goldens.py), and files that are not what they say. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "fixture.h"
 
 #include "spec_decode/adapter.h"
 
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#define GOLDENS PL_SOURCE_DIR "/tests/spec_decode/goldens/"
+#define SPEC_GOLDENS PL_SOURCE_DIR "/tests/spec_decode/goldens/"
 #define N 7
 #define D 64
 
 static struct pl_err err;
 static struct pl_model *verifier; /* D wide: tiny-llama */
-
-#define ok(call)                                                                                   \
-    do {                                                                                           \
-        enum pl_status st_ = (call);                                                               \
-        if (st_)                                                                                   \
-            fail_msg("%s: %s", pl_status_text(st_), err.text);                                     \
-    } while (0)
 
 static int set_up(void **state)
 {
@@ -46,7 +31,7 @@ static int tear_down(void **state)
 static size_t read_floats(const char *kind, const char *what, float *out, size_t most)
 {
     char path[512];
-    snprintf(path, sizeof(path), GOLDENS "%s.%s.f32", kind, what);
+    snprintf(path, sizeof(path), SPEC_GOLDENS "%s.%s.f32", kind, what);
     FILE *f = fopen(path, "rb");
     assert_non_null(f);
     size_t n = fread(out, sizeof(*out), most, f);
@@ -58,7 +43,7 @@ static enum pl_status open_adapter(const char *file, const char *kind, size_t wi
                                    struct pl_adapter **out)
 {
     char path[512];
-    snprintf(path, sizeof(path), GOLDENS "%s.safetensors", file);
+    snprintf(path, sizeof(path), SPEC_GOLDENS "%s.safetensors", file);
     const struct pl_adapter_opts o = {
         .path = path, .kind = kind, .verifier = verifier, .drafter_width = width, .max_rows = 16};
     return pl_adapter_open(&o, out, &err);
@@ -112,7 +97,7 @@ static void tokens(void **state)
     ok(pl_adapter_translate(a, &d, NULL, &err));
     assert_memory_equal(d.ids, ids, sizeof(ids));
     pl_adapter_free(a);
-    const struct pl_adapter_opts o = {.path = GOLDENS "L1.safetensors",
+    const struct pl_adapter_opts o = {.path = SPEC_GOLDENS "L1.safetensors",
                                       .kind = "L1",
                                       .verifier = verifier,
                                       .drafter_width = D,

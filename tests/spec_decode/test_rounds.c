@@ -1,10 +1,5 @@
 /* Rounds on the example models: bounds, ends, failures of a drafter, spans. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
+#include "fixture.h"
 
 #include "base/clock.h"
 #include "spec_decode/draft_opts.h"
@@ -12,21 +7,12 @@
 
 #include <sched.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #define MODELS PL_SOURCE_DIR "/examples/models/"
 #define TOKENS 40
 #define PROMPT 24
 
 static struct pl_err err;
-#define ok(call)                                                                                   \
-    do {                                                                                           \
-        enum pl_status st_ = (call);                                                               \
-        if (st_)                                                                                   \
-            fail_msg("%s: %s", pl_status_text(st_), err.text);                                     \
-    } while (0)
 
 static struct pl_model *big, *small;
 static int32_t prompt[PROMPT];
