@@ -30,19 +30,13 @@ static unsigned kind_of(const json_t *data)
     return 0; /* a mistake, told by its section */
 }
 
-static const struct pl_yaml *place_of(const struct pl_yaml *map, const char *key)
-{
-    const struct pl_yaml *v = map ? pl_yaml_get(map, key) : NULL;
-    return v ? v : map;
-}
-
 static void drop_others(struct pl_tree *t, const struct pl_yaml *map, json_t *data, unsigned kind)
 {
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         if (keys[i].kinds & kind)
             continue;
         if (pl_tree_get(map, keys[i].key))
-            pl_tree_mistake(t, place_of(map, keys[i].key),
+            pl_tree_mistake(t, pl_tree_at(map, keys[i].key),
                             "data.%s is given with %s data, expected %s", keys[i].key,
                             pl_json_get_str(data, "kind", ""), keys[i].expected);
         /* `path` was there before the other kinds: sweeps that are running keep their hash. */
@@ -56,14 +50,14 @@ static void check_scenes(struct pl_tree *t, const struct pl_yaml *map, json_t *d
     const char *questions = pl_json_get_str(data, "questions", NULL), *dir;
     if (!pl_tree_get(map, "dir"))
         pl_tree_mistake(t, map, "data.dir is missing, expected the folder of the scenes");
-    pl_tree_resolve_path(t, data, "dir", place_of(map, "dir"), "data");
+    pl_tree_resolve_path(t, data, "dir", pl_tree_at(map, "dir"), "data");
     dir = pl_json_get_str(data, "dir", "");
     if (questions && !pl_tree_find_path(t, questions)) { /* or in the folder itself */
         char *below = pl_arena_printf(&t->arena, "%s/%s", dir, questions);
         if (below && pl_tree_find_path(t, below))
             json_object_set_new(data, "questions", json_string(below));
     }
-    pl_tree_resolve_path(t, data, "questions", place_of(map, "questions"), "data");
+    pl_tree_resolve_path(t, data, "questions", pl_tree_at(map, "questions"), "data");
     if (kind == EVENTGPT && !pl_tree_get(map, "max_window_ms"))
         json_object_set_new(data, "max_window_ms", json_real(EVENTGPT_WINDOW_MS));
     json_object_del(data, "path");
@@ -76,11 +70,11 @@ static void check_grid(struct pl_tree *t, const json_t *grid, unsigned kind)
     const json_t *contexts = json_object_get(grid, "contexts");
     const bool automatic = json_is_string(json_array_get(contexts, 0));
     if ((kind & SCENES) && json_array_size(contexts) && !automatic)
-        pl_tree_mistake(t, place_of(map, "contexts"),
+        pl_tree_mistake(t, pl_tree_at(map, "contexts"),
                         "grid.contexts holds lengths, expected [auto]: a prompt about a scene has "
                         "its own length");
     if ((kind & (TEXT | SYNTHETIC)) && automatic)
-        pl_tree_mistake(t, place_of(map, "contexts"),
+        pl_tree_mistake(t, pl_tree_at(map, "contexts"),
                         "grid.contexts is [auto], expected lengths: only prompts about scenes "
                         "(data.kind eventgpt or dsec) have one of their own");
     if (kind == SYNTHETIC && samples && samples->kind == PL_YAML_SCALAR &&
@@ -100,7 +94,7 @@ void pl_sweep_check_data(struct pl_tree *t, json_t *data, const json_t *grid)
         if (!pl_tree_get(map, "path"))
             pl_tree_mistake(t, map,
                             "data.path is missing, expected a text file or a folder of them");
-        pl_tree_resolve_path(t, data, "path", place_of(map, "path"), "data");
+        pl_tree_resolve_path(t, data, "path", pl_tree_at(map, "path"), "data");
     } else if (kind & SCENES) {
         check_scenes(t, map, data, kind);
     }

@@ -4,12 +4,6 @@
 
 #include <string.h>
 
-static const struct pl_yaml *place_of(const struct pl_yaml *map, const char *key)
-{
-    const struct pl_yaml *v = pl_tree_get(map, key);
-    return v ? v : map;
-}
-
 static bool is(const char *s, const char *one, const char *other)
 {
     return s && (strcmp(s, one) == 0 || (other && strcmp(s, other) == 0));
@@ -34,27 +28,27 @@ static void check_together(struct pl_tree *t, const json_t *j, const struct pl_y
         pl_tree_mistake(t, v, "%s.draft.model is missing, expected the model that drafts (%s)",
                         label, method);
     if (!with_model && model)
-        pl_tree_mistake(t, place_of(v, "model"),
+        pl_tree_mistake(t, pl_tree_at(v, "model"),
                         "%s.draft.model is given, but %s drafts without a model", label,
                         adapter ? adapter : method);
     if (adapter && !is(method, "adapter", NULL))
-        pl_tree_mistake(t, place_of(v, "adapter"), "%s.draft.adapter is given with method %s",
+        pl_tree_mistake(t, pl_tree_at(v, "adapter"), "%s.draft.adapter is given with method %s",
                         label, method);
     if (weights && !heads && !is(method, "adapter", NULL))
-        pl_tree_mistake(t, place_of(v, "weights"),
+        pl_tree_mistake(t, pl_tree_at(v, "weights"),
                         "%s.draft.weights is given, but method %s has none", label, method);
     if (!weights && !adapter_dir && (heads || adapter))
         pl_tree_mistake(t, v, "%s.draft.weights is missing, expected a file (or adapter_dir)",
                         label);
     if (pl_json_get_i64(j, "tree_top", 1) > 1 && !heads)
-        pl_tree_mistake(t, place_of(v, "tree_top"),
+        pl_tree_mistake(t, pl_tree_at(v, "tree_top"),
                         "%s.draft.tree_top is more than 1, but method %s drafts chains", label,
                         method);
     if (pl_json_get_i64(j, "max_ngram", 4) < pl_json_get_i64(j, "min_ngram", 1))
-        pl_tree_mistake(t, place_of(v, "max_ngram"), "%s.draft.max_ngram is less than min_ngram",
+        pl_tree_mistake(t, pl_tree_at(v, "max_ngram"), "%s.draft.max_ngram is less than min_ngram",
                         label);
     if (adapter && pl_json_get_f64(j, "temperature", 0) > 0)
-        pl_tree_mistake(t, place_of(v, "temperature"),
+        pl_tree_mistake(t, pl_tree_at(v, "temperature"),
                         "%s.draft.temperature is more than 0, but adapters draft greedily", label);
 }
 
@@ -104,7 +98,7 @@ void pl_tree_draft_weights(struct pl_tree *t, json_t *draft, const struct pl_yam
         if (!path || json_object_set_new(draft, "weights", json_string(path)) != 0)
             t->no_memory = true;
     }
-    pl_tree_resolve_path(t, draft, "weights", place_of(v, "weights"), sub);
+    pl_tree_resolve_path(t, draft, "weights", pl_tree_at(v, "weights"), sub);
 }
 
 void pl_tree_adapter_dir(struct pl_tree *t, json_t *root, const struct pl_yaml *at)

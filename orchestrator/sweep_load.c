@@ -3,6 +3,7 @@
 #include "orchestrator/sweep_batch.h"
 #include "orchestrator/sweep_data.h"
 #include "orchestrator/sweep_draft.h"
+#include "orchestrator/sweep_models.h"
 #include "orchestrator/sweep_paths.h"
 #include "orchestrator/sweep_prune.h"
 #include "orchestrator/sweep_select.h"
@@ -17,18 +18,9 @@
 #define SWEEP_BYTES_MAX (4u << 20)
 #define TRIALS_MAX ((uint64_t)1 << 40)
 
-struct model_def {
-    const char *name;
-    const struct pl_yaml *map;
-    unsigned engines; /* the one it has; PL_FOR_ALL when its engine is a mistake */
-    json_t *json;
-    bool used;
-};
-
 struct loader {
     struct pl_tree t;
-    struct model_def *models;
-    size_t n_models;
+    struct pl_models models;
     struct pl_arm_def *arms;
     json_t **arm_json; /* [n_arms] */
     size_t n_arms;
@@ -37,8 +29,7 @@ struct loader {
 
 static void loader_release(struct loader *l)
 {
-    for (size_t i = 0; i < l->n_models; i++)
-        json_decref(l->models[i].json);
+    pl_models_release(&l->models);
     for (size_t i = 0; l->arm_json && i < l->n_arms; i++)
         json_decref(l->arm_json[i]);
     json_decref(l->root);
@@ -47,12 +38,6 @@ static void loader_release(struct loader *l)
     json_decref(l->generate);
     json_decref(l->measure);
     pl_tree_release(&l->t);
-}
-
-static void set(struct loader *l, json_t *o, const char *key, json_t *value)
-{
-    if (!value || json_object_set_new(o, key, value) != 0)
-        l->t.no_memory = true;
 }
 
 static bool is_null(const json_t *o, const char *key)
@@ -66,205 +51,35 @@ static bool has_str(const json_t *o, const char *key, const char *value)
     return strcmp(pl_json_get_str(o, key, ""), value) == 0;
 }
 
-static const struct pl_yaml *place_of(const struct pl_yaml *map, const char *key)
-{
-    const struct pl_yaml *v = map ? pl_yaml_get(map, key) : NULL;
-    return v ? v : map;
-}
-
-/* --- models --- */
-
-/* What `engine:` says: whose model it is; the JSON of the engine (NULL: our own). */
-static unsigned read_engine(struct loader *l, const struct pl_yaml *v, const char *label,
-                            json_t **engine)
-{
-    struct pl_tree *t = &l->t;
-    struct pl_suggest s;
-    const char *sub = pl_arena_printf(&t->arena, "%s.engine", label);
-    if (!v)
-        return PL_FOR_OWN;
-    if (v->kind == PL_YAML_MAP && sub) {
-        *engine = pl_tree_section(t, v, PL_SECTION_ENGINE, PL_FOR_ALL, sub);
-        return PL_FOR_EXEC;
-    }
-    if (v->kind == PL_YAML_SCALAR && strcmp(v->text, "sim") == 0) {
-        *engine = json_string("sim");
-        return PL_FOR_SIM;
-    }
-    pl_suggest_init(&s, v->kind == PL_YAML_SCALAR ? v->text : "");
-    pl_suggest_offer(&s, "sim");
-    pl_tree_mistake(t, v, "%s.engine is %s, expected sim or {exec: [ARGV…], ids_from: MODEL}%s%s",
-                    label, pl_tree_show(t, v), s.best ? ", did you mean " : "",
-                    s.best ? s.best : "");
-    return PL_FOR_ALL;
-}
-
-static void read_fail(struct loader *l, const struct pl_yaml *map, json_t *o, const char *label)
-{
-    const struct pl_yaml *v = pl_tree_get(map, "fail");
-    const char *sub = pl_arena_printf(&l->t.arena, "%s.fail", label);
-    set(l, o, "fail",
-        v && sub ? pl_tree_section(&l->t, v, PL_SECTION_FAIL, PL_FOR_ALL, sub) : json_null());
-}
-
-static void read_model(struct loader *l, struct model_def *m)
-{
-    struct pl_tree *t = &l->t;
-    char *label = pl_arena_printf(&t->arena, "models.%s", m->name);
-    json_t *engine = NULL, *own;
-    if (!label) {
-        t->no_memory = true;
-        return;
-    }
-    m->engines = read_engine(l, pl_tree_get(m->map, "engine"), label, &engine);
-    own = pl_tree_section(t, m->map, PL_SECTION_MODEL, m->engines, label);
-    m->json = json_object();
-    set(l, m->json, "engine", engine ? engine : json_null());
-    if (!m->json || json_object_update(m->json, own) != 0)
-        t->no_memory = true;
-    json_decref(own);
-    if (m->engines == PL_FOR_SIM)
-        read_fail(l, m->map, m->json, label);
-    /* "auto" and nothing said are the same sweep. */
-    if (has_str(m->json, "dtype", "auto"))
-        set(l, m->json, "dtype", json_null());
-    if (has_str(m->json, "kv", "auto"))
-        set(l, m->json, "kv", json_null());
-    if (m->engines == PL_FOR_OWN && !pl_tree_get(m->map, "path"))
-        pl_tree_mistake(t, m->map, "%s.path is missing, expected a model's directory, or an engine",
-                        label);
-}
-
-static void read_models(struct loader *l, const struct pl_yaml *models)
-{
-    struct pl_tree *t = &l->t;
-    if (!models)
-        return;
-    if (models->kind != PL_YAML_MAP || models->n == 0) {
-        pl_tree_mistake(t, models, "models is %s, expected a map of models by name",
-                        models->kind == PL_YAML_MAP ? "an empty map" : pl_tree_show(t, models));
-        return;
-    }
-    l->models = pl_arena_calloc(&t->arena, models->n, sizeof *l->models);
-    if (!l->models) {
-        t->no_memory = true;
-        return;
-    }
-    for (size_t i = 0; i < models->n; i++) {
-        const struct pl_yaml *key = models->keys[i], *v = models->items[i];
-        struct model_def *m = &l->models[l->n_models];
-        size_t first = 0;
-        while (strcmp(models->keys[first]->text, key->text) != 0)
-            first++;
-        if (first < i) {
-            pl_tree_mistake(t, key, "duplicate model \"%s\", expected it once, first at %s",
-                            key->text, pl_tree_place(t, models->keys[first]));
-            continue;
-        }
-        if (!pl_tree_name_ok(t, key, key->text, "model"))
-            continue;
-        l->n_models++;
-        m->name = key->text;
-        m->map = v;
-        if (v->kind == PL_YAML_MAP) {
-            read_model(l, m);
-            continue;
-        }
-        m->engines = PL_FOR_ALL;
-        m->json = json_object();
-        pl_tree_mistake(t, v, "models.%s is %s, expected a map with a path or an engine", m->name,
-                        pl_tree_show(t, v));
-    }
-}
-
-static struct model_def *find_model(struct loader *l, const char *name)
-{
-    for (size_t i = 0; i < l->n_models; i++)
-        if (strcmp(l->models[i].name, name) == 0)
-            return &l->models[i];
-    return NULL;
-}
-
-static void no_such_model(struct loader *l, const struct pl_yaml *at, const char *label,
-                          const char *name)
-{
-    struct pl_suggest s;
-    pl_suggest_init(&s, name);
-    for (size_t i = 0; i < l->n_models; i++)
-        pl_suggest_offer(&s, l->models[i].name);
-    pl_tree_mistake(&l->t, at, "%s is \"%s\", expected a model of this sweep%s%s", label, name,
-                    s.best ? ", did you mean " : "", s.best ? s.best : "");
-}
-
-/* What only matters for models that an arm runs: files, programs and models that they name. */
-static void check_used_model(struct loader *l, struct model_def *m)
-{
-    struct pl_tree *t = &l->t;
-    char *label = pl_arena_printf(&t->arena, "models.%s", m->name);
-    char *sub = pl_arena_printf(&t->arena, "models.%s.engine", m->name);
-    json_t *engine = json_object_get(m->json, "engine");
-    const struct pl_yaml *at = place_of(m->map, "engine");
-    const char *ids_from, *path = pl_json_get_str(m->json, "path", NULL), *found;
-    if (!label || !sub) {
-        t->no_memory = true;
-        return;
-    }
-    if (m->engines == PL_FOR_OWN)
-        pl_tree_resolve_path(t, m->json, "path", place_of(m->map, "path"), label);
-    if (m->engines != PL_FOR_EXEC)
-        return;
-    /* A foreign engine may name its model as it likes. */
-    found = path ? pl_tree_find_path(t, path) : NULL;
-    if (found && found != path)
-        set(l, m->json, "path", json_string(found));
-    pl_tree_resolve_exec(t, json_object_get(engine, "exec"), place_of(at, "exec"), sub);
-    ids_from = pl_json_get_str(engine, "ids_from", NULL);
-    if (ids_from) {
-        struct model_def *from = find_model(l, ids_from);
-        sub = pl_arena_printf(&t->arena, "%s.ids_from", sub);
-        if (!from && sub)
-            no_such_model(l, place_of(at, "ids_from"), sub, ids_from);
-        else if (from && sub && !(from->engines & PL_FOR_OWN))
-            pl_tree_mistake(
-                t, place_of(at, "ids_from"),
-                "%s is \"%s\", expected a model of our own runner, which has a tokenizer", sub,
-                ids_from);
-        else if (from && !from->used) {
-            from->used = true;
-            check_used_model(l, from);
-        }
-    }
-}
-
 /* --- arms --- */
 
 /* What drafts for an arm: its model must be there, and one of ours. */
-static void read_draft(struct loader *l, const struct pl_arm_def *arm, const struct model_def *m,
+static void read_draft(struct loader *l, const struct pl_arm_def *arm, const struct pl_model_def *m,
                        json_t *j, const char *label)
 {
     const struct pl_yaml *v = pl_tree_get(arm->map, "draft");
     const char *dir = pl_json_get_str(l->root, "adapter_dir", NULL), *name, *sub;
     json_t *draft;
-    struct model_def *d;
+    struct pl_model_def *d;
     if (!v || !m || !(m->engines & PL_FOR_OWN))
         return;
     draft = pl_tree_draft(&l->t, v, label, dir);
-    set(l, j, "draft", draft ? draft : json_null());
+    pl_tree_put(&l->t, j, "draft", draft ? draft : json_null());
     name = pl_json_get_str(draft, "model", NULL);
     sub = pl_arena_printf(&l->t.arena, "%s.draft.model", label);
     if (!name || !sub)
         return;
-    d = find_model(l, name);
+    d = pl_models_find(&l->models, name);
     if (!d)
-        no_such_model(l, place_of(v, "model"), sub, name);
+        pl_models_none(&l->t, &l->models, pl_tree_at(v, "model"), sub, name);
     else if (!(d->engines & PL_FOR_OWN))
-        pl_tree_mistake(&l->t, place_of(v, "model"),
+        pl_tree_mistake(&l->t, pl_tree_at(v, "model"),
                         "%s is \"%s\", expected a model of our own runner", sub, name);
 }
 
 /* The simulated engine's drafting keys: the arm's, else its model's, else the defaults; they mean
  * something together only. */
-static void resolve_drafting(struct loader *l, const struct model_def *m,
+static void resolve_drafting(struct loader *l, const struct pl_model_def *m,
                              const struct pl_arm_def *arm, json_t *j, const char *label)
 {
     static const char *const keys[] = {"gamma", "draft_us", "verify_us"};
@@ -274,7 +89,7 @@ static void resolve_drafting(struct loader *l, const struct model_def *m,
     if (!accept || json_is_null(accept)) {
         for (size_t i = 0; i < 3; i++)
             if (pl_tree_get(arm->map, keys[i]))
-                pl_tree_mistake(&l->t, place_of(arm->map, keys[i]),
+                pl_tree_mistake(&l->t, pl_tree_at(arm->map, keys[i]),
                                 "%s.%s is given without acceptance, expected both or none", label,
                                 keys[i]);
         return;
@@ -287,9 +102,10 @@ static void resolve_drafting(struct loader *l, const struct model_def *m,
         if (v && !json_is_null(v))
             json_object_set(j, keys[i], v);
         else if (i == 0)
-            set(l, j, keys[i], json_integer(1));
+            pl_tree_put(&l->t, j, keys[i], json_integer(1));
         else
-            set(l, j, keys[i], json_real(i == 1 ? 0 : pl_json_get_f64(m->json, "decode_us", 0)));
+            pl_tree_put(&l->t, j, keys[i],
+                        json_real(i == 1 ? 0 : pl_json_get_f64(m->json, "decode_us", 0)));
     }
 }
 
@@ -298,7 +114,7 @@ static void read_arm(struct loader *l, size_t i)
     struct pl_tree *t = &l->t;
     const struct pl_arm_def *arm = &l->arms[i];
     const struct pl_yaml *v = pl_tree_get(arm->map, "model");
-    struct model_def *m = NULL;
+    struct pl_model_def *m = NULL;
     char *label = pl_arena_printf(&t->arena, "arms.%s", arm->name), *sub;
     json_t *keys, *j = json_object();
     if (!label || !j) {
@@ -307,13 +123,13 @@ static void read_arm(struct loader *l, size_t i)
         return;
     }
     if (v && v->kind == PL_YAML_SCALAR && v->text[0]) {
-        m = find_model(l, v->text);
+        m = pl_models_find(&l->models, v->text);
         sub = pl_arena_printf(&t->arena, "%s.model", label);
-        if (!m && sub && l->n_models)
-            no_such_model(l, v, sub, v->text);
+        if (!m && sub && l->models.n)
+            pl_models_none(&l->t, &l->models, v, sub, v->text);
     }
     keys = pl_tree_section(t, arm->map, PL_SECTION_ARM, m ? m->engines : PL_FOR_ALL, label);
-    set(l, j, "name", json_string(arm->name));
+    pl_tree_put(&l->t, j, "name", json_string(arm->name));
     if (json_object_update(j, keys) != 0)
         t->no_memory = true;
     json_decref(keys);
@@ -321,7 +137,7 @@ static void read_arm(struct loader *l, size_t i)
     if (m && (m->engines & PL_FOR_REAL) && m->engines != PL_FOR_ALL)
         pl_tree_prune(t, arm->map, j, label);
     if (m && m->engines == PL_FOR_SIM) {
-        read_fail(l, arm->map, j, label);
+        pl_tree_fail(&l->t, arm->map, j, label);
         resolve_drafting(l, m, arm, j, label);
     }
     pl_batch_check(t, arm->map, j, label);
@@ -371,7 +187,7 @@ static void no_such_arm(struct loader *l, const struct pl_yaml *at, const char *
 static void resolve_baselines(struct loader *l)
 {
     struct pl_tree *t = &l->t;
-    const struct pl_yaml *at = place_of(t->root, "baseline");
+    const struct pl_yaml *at = pl_tree_at(t->root, "baseline");
     const char *base = pl_json_get_str(l->root, "baseline", NULL);
     bool needed = false;
     if (base && l->n_arms && find_arm(l, base) == l->n_arms) {
@@ -385,9 +201,9 @@ static void resolve_baselines(struct loader *l)
         const char *own = pl_json_get_str(arm, "baseline", NULL);
         char *label = pl_arena_printf(&t->arena, "arms.%s.baseline", l->arms[i].name);
         if (own && label && find_arm(l, own) == l->n_arms)
-            no_such_arm(l, place_of(l->arms[i].map, "baseline"), label, own);
+            no_such_arm(l, pl_tree_at(l->arms[i].map, "baseline"), label, own);
         else if (!own && base)
-            set(l, arm, "baseline", json_string(base));
+            pl_tree_put(&l->t, arm, "baseline", json_string(base));
         else if (!own)
             needed = true;
     }
@@ -395,7 +211,7 @@ static void resolve_baselines(struct loader *l)
         pl_tree_mistake(t, t->root,
                         "baseline is missing, expected an arm that others are compared with");
     else if (base)
-        set(l, l->root, "baseline", json_string(base));
+        pl_tree_put(&l->t, l->root, "baseline", json_string(base));
 }
 
 /* --- the rest --- */
@@ -408,19 +224,19 @@ static void check_sections(struct loader *l)
     double temperature = pl_json_get_f64(l->generate, "temperature", 0);
     if (temperature != 0)
         pl_tree_mistake(
-            t, place_of(generate, "temperature"),
+            t, pl_tree_at(generate, "temperature"),
             "generate.temperature is %g, expected 0 (greedy): sampling is not supported",
             temperature);
-    for (size_t i = 0; i < l->n_models; i++)
-        real = real || (l->models[i].used && (l->models[i].engines & PL_FOR_REAL) &&
-                        !has_str(l->models[i].json, "device", "cuda"));
+    for (size_t i = 0; i < l->models.n; i++)
+        real = real || (l->models.defs[i].used && (l->models.defs[i].engines & PL_FOR_REAL) &&
+                        !has_str(l->models.defs[i].json, "device", "cuda"));
     if (is_null(l->measure, "exclusive"))
-        set(l, l->measure, "exclusive", json_string(real ? "node" : "none"));
+        pl_tree_put(&l->t, l->measure, "exclusive", json_string(real ? "node" : "none"));
     if (is_null(l->root, "name")) {
         const char *slash = strrchr(t->path, '/'), *base = slash ? slash + 1 : t->path;
         const char *dot = strrchr(base, '.');
-        set(l, l->root, "name",
-            json_stringn(base, dot && dot > base ? (size_t)(dot - base) : strlen(base)));
+        pl_tree_put(&l->t, l->root, "name",
+                    json_stringn(base, dot && dot > base ? (size_t)(dot - base) : strlen(base)));
     }
 }
 
@@ -441,14 +257,14 @@ static void resolve_tokens(struct loader *l)
         snprintf(key, sizeof key, "%lld", (long long)json_integer_value(v));
         n = json_object_get(by, key);
         if (!n)
-            pl_tree_mistake(&l->t, place_of(pl_tree_get(l->t.root, "generate"), "tokens"),
+            pl_tree_mistake(&l->t, pl_tree_at(pl_tree_get(l->t.root, "generate"), "tokens"),
                             "generate.tokens has no number for context %s, expected one for each "
                             "of grid.contexts",
                             key);
         else if (json_array_append(list, n) != 0)
             l->t.no_memory = true;
     }
-    set(l, l->generate, "tokens", list);
+    pl_tree_put(&l->t, l->generate, "tokens", list);
 }
 
 static void check_size(struct loader *l)
@@ -461,7 +277,7 @@ static void check_size(struct loader *l)
         if (factors[i] && rows <= TRIALS_MAX)
             rows *= factors[i];
     if (rows > TRIALS_MAX)
-        pl_tree_mistake(&l->t, place_of(l->t.root, "grid"),
+        pl_tree_mistake(&l->t, pl_tree_at(l->t.root, "grid"),
                         "the grid has more trials than a results file can hold, expected at most "
                         "%" PRIu64,
                         TRIALS_MAX);
@@ -471,8 +287,9 @@ static void mark_used(struct loader *l, const bool *chosen)
 {
     for (size_t i = 0; i < l->n_arms; i++) {
         json_t *draft = json_object_get(l->arm_json[i], "draft");
-        struct model_def *of[2] = {find_model(l, pl_json_get_str(l->arm_json[i], "model", "")),
-                                   find_model(l, pl_json_get_str(draft, "model", ""))};
+        struct pl_model_def *of[2] = {
+            pl_models_find(&l->models, pl_json_get_str(l->arm_json[i], "model", "")),
+            pl_models_find(&l->models, pl_json_get_str(draft, "model", ""))};
         if (chosen[i] && json_is_object(draft))
             pl_tree_draft_weights(&l->t, draft, pl_tree_get(l->arms[i].map, "draft"),
                                   pl_arena_printf(&l->t.arena, "arms.%s", l->arms[i].name),
@@ -484,7 +301,7 @@ static void mark_used(struct loader *l, const bool *chosen)
             if (!of[k] || of[k]->used || !chosen[i])
                 continue;
             of[k]->used = true;
-            check_used_model(l, of[k]);
+            pl_models_check_used(&l->t, &l->models, of[k]);
         }
     }
 }
@@ -494,15 +311,15 @@ static json_t *assemble(struct loader *l, const bool *chosen)
     json_t *out = json_object(), *models = json_object(), *arms = json_array();
     const char *base = pl_json_get_str(l->root, "baseline", NULL);
     size_t at = base ? find_arm(l, base) : l->n_arms;
-    for (size_t i = 0; i < l->n_models; i++) {
-        json_t *m = l->models[i].json;
-        if (!l->models[i].used)
+    for (size_t i = 0; i < l->models.n; i++) {
+        json_t *m = l->models.defs[i].json;
+        if (!l->models.defs[i].used)
             continue;
         json_object_del(m, "acceptance"); /* the arms have them */
         json_object_del(m, "gamma");
         json_object_del(m, "draft_us");
         json_object_del(m, "verify_us");
-        set(l, models, l->models[i].name, json_incref(m));
+        pl_tree_put(&l->t, models, l->models.defs[i].name, json_incref(m));
     }
     for (size_t i = 0; i < l->n_arms; i++) {
         if (!chosen[i])
@@ -512,15 +329,16 @@ static json_t *assemble(struct loader *l, const bool *chosen)
         if (json_array_append(arms, l->arm_json[i]) != 0)
             l->t.no_memory = true;
     }
-    set(l, out, "name", json_incref(json_object_get(l->root, "name")));
-    set(l, out, "seed", json_incref(json_object_get(l->root, "seed")));
-    set(l, out, "data", json_incref(l->data));
-    set(l, out, "models", models);
-    set(l, out, "arms", arms);
-    set(l, out, "baseline", at < l->n_arms ? json_string(l->arms[at].name) : json_null());
-    set(l, out, "grid", json_incref(l->grid));
-    set(l, out, "generate", json_incref(l->generate));
-    set(l, out, "measure", json_incref(l->measure));
+    pl_tree_put(&l->t, out, "name", json_incref(json_object_get(l->root, "name")));
+    pl_tree_put(&l->t, out, "seed", json_incref(json_object_get(l->root, "seed")));
+    pl_tree_put(&l->t, out, "data", json_incref(l->data));
+    pl_tree_put(&l->t, out, "models", models);
+    pl_tree_put(&l->t, out, "arms", arms);
+    pl_tree_put(&l->t, out, "baseline",
+                at < l->n_arms ? json_string(l->arms[at].name) : json_null());
+    pl_tree_put(&l->t, out, "grid", json_incref(l->grid));
+    pl_tree_put(&l->t, out, "generate", json_incref(l->generate));
+    pl_tree_put(&l->t, out, "measure", json_incref(l->measure));
     return out;
 }
 
@@ -548,12 +366,12 @@ static json_t *read_all(struct loader *l, const struct pl_select *sel, struct pl
     if (sel)
         pl_select_edit(t, sel);
     l->root = pl_tree_section(t, t->root, PL_SECTION_ROOT, PL_FOR_ALL, "");
-    pl_tree_adapter_dir(t, l->root, place_of(t->root, "adapter_dir"));
+    pl_tree_adapter_dir(t, l->root, pl_tree_at(t->root, "adapter_dir"));
     if (t->root->kind != PL_YAML_MAP)
         return NULL;
     data = pl_tree_get(t->root, "data");
     l->data = pl_tree_section(t, data, PL_SECTION_DATA, PL_FOR_ALL, "data");
-    read_models(l, pl_tree_get(t->root, "models"));
+    pl_models_read(t, pl_tree_get(t->root, "models"), &l->models);
     read_arms(l, pl_tree_get(t->root, "arms"));
     l->grid = pl_tree_section(t, pl_tree_get(t->root, "grid"), PL_SECTION_GRID, PL_FOR_ALL, "grid");
     l->generate = pl_tree_section(t, pl_tree_get(t->root, "generate"), PL_SECTION_GENERATE,
@@ -572,9 +390,9 @@ static json_t *read_all(struct loader *l, const struct pl_select *sel, struct pl
     check_sections(l);
     resolve_tokens(l);
     check_size(l);
-    for (size_t i = 0; i < l->n_models && t->n_mistakes == 0; i++)
-        if (!l->models[i].used && !(sel && sel->arms))
-            pl_problems_add(notes, "models.%s is used by no arm", l->models[i].name);
+    for (size_t i = 0; i < l->models.n && t->n_mistakes == 0; i++)
+        if (!l->models.defs[i].used && !(sel && sel->arms))
+            pl_problems_add(notes, "models.%s is used by no arm", l->models.defs[i].name);
     note_short_groups(l, chosen, notes);
     return t->n_mistakes || t->no_memory ? NULL : assemble(l, chosen);
 }

@@ -133,6 +133,18 @@ const struct pl_yaml *pl_tree_get(const struct pl_yaml *map, const char *key)
     return v && !pl_yaml_is_null(v) ? v : NULL;
 }
 
+const struct pl_yaml *pl_tree_at(const struct pl_yaml *map, const char *key)
+{
+    const struct pl_yaml *v = map ? pl_yaml_get(map, key) : NULL;
+    return v ? v : map;
+}
+
+void pl_tree_put(struct pl_tree *t, json_t *o, const char *key, json_t *value)
+{
+    if (!value || json_object_set_new(o, key, value) != 0)
+        t->no_memory = true;
+}
+
 const char *pl_tree_show(struct pl_tree *t, const struct pl_yaml *v)
 {
     if (v->kind != PL_YAML_SCALAR)

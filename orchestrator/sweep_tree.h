@@ -64,6 +64,10 @@ void pl_tree_unknown_key(struct pl_tree *t, const struct pl_yaml *key,
 bool pl_tree_knows(const char *name, enum pl_sweep_section section);
 /* First value of a key of a map, NULL when absent or empty. */
 const struct pl_yaml *pl_tree_get(const struct pl_yaml *map, const char *key);
+/* Where a mistake about a key is: at its value, else at the map (which may be NULL). */
+const struct pl_yaml *pl_tree_at(const struct pl_yaml *map, const char *key);
+/* o[key] = value, which is taken over; NULL is memory that ran out. */
+void pl_tree_put(struct pl_tree *t, json_t *o, const char *key, json_t *value);
 
 /* One arm after its matrix was expanded. The arena's. */
 struct pl_arm_def {
