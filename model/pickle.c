@@ -494,29 +494,28 @@ static enum pl_status simple(struct machine *m, uint8_t op)
 /* Operations with something behind them. */
 static enum pl_status step(struct machine *m, uint8_t op)
 {
+    static const uint8_t bytes[256] = {/* of the number behind it */
+                                       [0x80] = 1, [0x95] = 8, ['J'] = 4, ['K'] = 1, ['M'] = 2,
+                                       ['G'] = 8,  ['q'] = 1,  ['r'] = 4, ['h'] = 1, ['j'] = 4};
     uint64_t u = 0;
-    enum pl_status st;
+    enum pl_status st = bytes[op] ? take_uint(m, bytes[op], &u) : PL_OK;
 
+    if (st)
+        return st;
     switch (op) {
     case 0x80:
-        st = take_uint(m, 1, &u);
-        return !st && (u < 2 || u > 5) ? bad(m, "protocols 2 to 5 are read") : st;
-    case 0x95:
-        return take_uint(m, 8, &u); /* a frame: how much to read ahead, nothing to us */
+        return u < 2 || u > 5 ? bad(m, "protocols 2 to 5 are read") : PL_OK;
+    case 0x95: /* a frame: how much to read ahead, nothing to us */
+        return PL_OK;
     case 'J':
-        st = take_uint(m, 4, &u);
-        return st ? st : push_int(m, (int32_t)(uint32_t)u);
+        return push_int(m, (int32_t)(uint32_t)u);
     case 'K':
-        st = take_uint(m, 1, &u);
-        return st ? st : push_int(m, (int64_t)u);
     case 'M':
-        st = take_uint(m, 2, &u);
-        return st ? st : push_int(m, (int64_t)u);
+        return push_int(m, (int64_t)u);
     case 0x8a:
         return push_long(m);
     case 'G':
-        st = take_uint(m, 8, &u);
-        return st ? st : push_new(m, FLOAT, NULL);
+        return push_new(m, FLOAT, NULL);
     case 'X':
         return push_bytes(m, STR, 4);
     case 0x8c:
@@ -533,17 +532,11 @@ static enum pl_status step(struct machine *m, uint8_t op)
     case 0x96:
         return push_bytes(m, BYTES, 8);
     case 'q':
-        st = take_uint(m, 1, &u);
-        return st ? st : put(m, (size_t)u);
     case 'r':
-        st = take_uint(m, 4, &u);
-        return st ? st : put(m, (size_t)u);
+        return put(m, (size_t)u);
     case 'h':
-        st = take_uint(m, 1, &u);
-        return st ? st : get(m, (size_t)u);
     case 'j':
-        st = take_uint(m, 4, &u);
-        return st ? st : get(m, (size_t)u);
+        return get(m, (size_t)u);
     default:
         return simple(m, op);
     }
