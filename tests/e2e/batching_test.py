@@ -10,6 +10,8 @@ import time
 import h5py
 import numpy as np
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from crc32c import crc32c
 from harness import TOP, Bench
 
 SIM = """name: planted-batches
@@ -54,25 +56,6 @@ def group(n, size, i):
     first = i // size * size
     of = min(size, n - first)
     return [first + (i - first + j) % of for j in range(size)]
-
-
-def crc32c_table():
-    table = []
-    for n in range(256):
-        for _ in range(8):
-            n = n >> 1 ^ (0x82F63B78 if n & 1 else 0)
-        table.append(n)
-    return table
-
-
-TABLE = crc32c_table()
-
-
-def crc32c(data):
-    c = 0xFFFFFFFF
-    for byte in data:
-        c = TABLE[(c ^ byte) & 0xFF] ^ c >> 8
-    return c ^ 0xFFFFFFFF
 
 
 def check_file(bench, out):

@@ -15,30 +15,14 @@ except ImportError:
     print(f"SKIP: {sys.executable} has no h5py")
     sys.exit(77)
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from crc32c import crc32c
+
 CELLS = ("trials", "tokens", "token_ms", "kv_len", "rounds", "quality")
 ENV = dict(os.environ, OMPI_MCA_rmaps_base_oversubscribe="1", OMPI_MCA_btl_vader_single_copy_mechanism="none",
            PRTE_MCA_rmaps_default_mapping_policy=":oversubscribe", ASAN_OPTIONS="detect_leaks=0", NO_COLOR="1")
 if os.geteuid() == 0:
     ENV.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
-
-
-def crc_table():
-    table = []
-    for n in range(256):
-        for _ in range(8):
-            n = (n >> 1) ^ (0x82F63B78 if n & 1 else 0)
-        table.append(n)
-    return table
-
-
-TABLE = crc_table()
-
-
-def crc32c(data):
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
-    return crc ^ 0xFFFFFFFF
 
 
 def sweep(engine="virtual: true", arms="", contexts="[16, 32]", samples=6, repeats=2, tokens=4, warmup=1, seed=1,
