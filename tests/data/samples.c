@@ -2,42 +2,11 @@
  * place. */
 #include "data/sample.h"
 
+#include "../folder.h"
+
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cmocka.h>
-
-static char dir[64];
 static struct pl_err err;
-
-static int set_up(void **state)
-{
-    (void)state;
-    snprintf(dir, sizeof dir, "/tmp/pl-samples-XXXXXX");
-    return mkdtemp(dir) && chdir(dir) == 0 ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    char cmd[96];
-    (void)state;
-    snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
-    return chdir("/") == 0 && system(cmd) == 0 ? 0 : -1;
-}
-
-static void write_file(const char *name, const char *bytes, size_t n)
-{
-    FILE *f = fopen(name, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, n, f), n);
-    assert_int_equal(fclose(f), 0);
-}
 
 /* n bytes of words of five letters and a blank. */
 static void write_words(const char *name, size_t n)
@@ -46,7 +15,7 @@ static void write_words(const char *name, size_t n)
     assert_non_null(t);
     for (size_t i = 0; i < n; i++)
         t[i] = i % 6 == 5 ? ' ' : (char)('a' + i / 6 % 26);
-    write_file(name, t, n);
+    put_bytes(name, t, n);
     free(t);
 }
 
@@ -162,7 +131,7 @@ static void test_folder(void **state)
     write_words("d/a.txt", 60);
     write_words("d/b.txt", 130);
     write_words("d/short.txt", 5); /* no slot, no error: the others suffice */
-    write_file("d/.hidden", "\xff", 1);
+    put_bytes("d/.hidden", "\xff", 1);
     assert_int_equal(open_list("text", "d", 1, 10, 0, &s), PL_OK);
     assert_int_equal(pl_samples_count(s), 6);
     for (uint32_t i = 0; i < 6; i++) {
@@ -201,7 +170,7 @@ static void test_bad_text(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof t / sizeof t[0]; i++) {
         struct pl_samples *s = NULL;
-        write_file("x.txt", t[i].bytes, t[i].n);
+        put_bytes("x.txt", t[i].bytes, t[i].n);
         assert_int_equal(open_list("text", "x.txt", 1, 4, 1, &s), t[i].st);
         assert_string_equal(err.text, t[i].text);
         assert_true((s != NULL) == (t[i].st == PL_OK));
@@ -230,13 +199,13 @@ static void test_starts_on_characters(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof text; i += 3)
         memcpy(text + i, "\xe6\xbc\xa2", 3); /* no white space at all */
-    write_file("cjk.txt", text, sizeof text);
+    put_bytes("cjk.txt", text, sizeof text);
     assert_int_equal(open_list("text", "cjk.txt", 1, 10, 200, &s), PL_OK);
     assert_true(pl_samples_overlap(s));
     for (uint32_t i = 0; i < 200; i++)
         assert_int_equal(offset_of(s, i) % 3, 0);
     pl_samples_free(s);
-    write_file("bom.txt", "\xEF\xBB\xBFhello world", 14);
+    put_bytes("bom.txt", "\xEF\xBB\xBFhello world", 14);
     assert_int_equal(open_list("text", "bom.txt", 1, 5, 1, &s), PL_OK);
     assert_int_equal(offset_of(s, 0), 3);
     pl_samples_free(s);
@@ -250,7 +219,7 @@ static void test_cache(void **state)
     json_t *r = json_pack("{s:s,s:s,s:i}", "kind", "text", "path", "t.txt", "offset", 6);
     (void)state;
     assert_non_null(c);
-    write_file("t.txt", "Hello, world", 12);
+    put_bytes("t.txt", "Hello, world", 12);
     assert_int_equal(pl_text_cache_get(c, r, &text, &len, &err), PL_OK);
     assert_int_equal(len, 6);
     assert_memory_equal(text, " world", 6);
@@ -296,15 +265,15 @@ static void test_synthetic(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_disjoint, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_pure, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_id, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_folder, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_bad_text, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_starts_on_characters, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_cache, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_synthetic, set_up, tear_down),
+        in_folder(test_disjoint),
+        in_folder(test_pure),
+        in_folder(test_id),
+        in_folder(test_folder),
+        in_folder(test_bad_text),
+        in_folder(test_refused),
+        in_folder(test_starts_on_characters),
+        in_folder(test_cache),
+        in_folder(test_synthetic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,54 +7,9 @@
 #include "data/questions.h"
 #include "data/sample.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include "../folder.h"
 
-#include <cmocka.h>
-
-static char dir[64];
 static struct pl_err err;
-
-static int set_up(void **state)
-{
-    (void)state;
-    snprintf(dir, sizeof dir, "/tmp/pl-scenes-XXXXXX");
-    return mkdtemp(dir) && chdir(dir) == 0 ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    char cmd[96];
-    (void)state;
-    snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
-    return chdir("/") == 0 && system(cmd) == 0 ? 0 : -1;
-}
-
-/* Makes the folders on the way, too. */
-static void put_bytes(const char *path, const char *bytes, size_t n)
-{
-    char folder[512];
-    FILE *f;
-    snprintf(folder, sizeof folder, "%s", path);
-    for (char *p = folder; (p = strchr(p, '/')); *p++ = '/') {
-        *p = '\0';
-        mkdir(folder, 0700);
-    }
-    f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(bytes, 1, n, f), n);
-    assert_int_equal(fclose(f), 0);
-}
-
-static void put(const char *path, const char *text)
-{
-    put_bytes(path, text, strlen(text));
-}
 
 static enum pl_status try_open(const char *kind, const char *questions, int n_questions,
                                uint64_t seed, struct pl_samples **out)
@@ -465,8 +420,6 @@ static void test_score(void **state)
             fail_msg("\"%s\" for \"%s\": %.17g instead of %.17g", t[i].answer, t[i].right,
                      pl_answer_score(t[i].answer, t[i].right), t[i].score);
 }
-
-#define in_folder(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
 {

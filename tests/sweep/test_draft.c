@@ -77,8 +77,8 @@ static void test_good(void **state)
     (void)state;
     mkdir("m", 0700);
     mkdir("ad", 0700);
-    unit_write("ad/L4.safetensors", "x");
-    unit_write("ad/eagle.safetensors", "x");
+    put("ad/L4.safetensors", "x");
+    put("ad/eagle.safetensors", "x");
     s = good(ARMS("{model: small, gamma: 5}"));
     d = json_object_get(pl_sweep_arm(s, 1), "draft");
     assert_string_equal(pl_json_get_str(d, "method", ""), "model");

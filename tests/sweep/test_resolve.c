@@ -41,7 +41,7 @@ static void test_defaults(void **state)
 static void test_everything(void **state)
 {
     (void)state;
-    unit_write("corpus.txt", "some words to read\n");
+    put("corpus.txt", "some words to read\n");
     assert_int_equal(mkdir("m", 0700), 0);
     assert_resolved(
         "name: all\nseed: 18446744073709551615\n"
@@ -208,7 +208,7 @@ static void test_all_samples(void **state)
     (void)state;
     memset(text, 'x', 600);
     text[600] = '\0';
-    unit_write("t.txt", text);
+    put("t.txt", text);
     s = unit_sweep("data: {kind: text, path: t.txt}\nmodels: {sim: {engine: sim}}\n"
                    "arms: {a: {model: sim}}\ngrid: {contexts: [10], samples: all}\n",
                    NULL);
@@ -231,9 +231,9 @@ static void test_paths(void **state)
     (void)state;
     assert_int_equal(mkdir("d", 0700), 0);
     assert_int_equal(mkdir("d/m", 0700), 0);
-    unit_write("d/t.txt", "some text");
-    unit_write("d/engine.py", "");
-    unit_write("d/s.yaml",
+    put("d/t.txt", "some text");
+    put("d/engine.py", "");
+    put("d/s.yaml",
                "data: {kind: text, path: t.txt}\n"
                "models: {m: {path: m}, e: {engine: {exec: [cat, engine.py, nothing]}}}\n"
                "arms: {a: {model: m}, b: {model: e}}\nbaseline: a\n"
@@ -247,7 +247,7 @@ static void test_paths(void **state)
     assert_string_equal(json_string_value(json_array_get(exec, 1)), "d/engine.py");
     assert_string_equal(json_string_value(json_array_get(exec, 2)), "nothing");
     pl_sweep_free(s);
-    unit_write("t.txt", "other text");
+    put("t.txt", "other text");
     s = NULL;
     assert_int_equal(pl_sweep_load("d/s.yaml", NULL, &s, &p, &err), PL_OK);
     assert_string_equal(pl_json_get_str(json_object_get(s->resolved, "data"), "path", ""), "t.txt");
