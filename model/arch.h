@@ -31,6 +31,7 @@ struct pl_rope {
 };
 
 #define PL_MAX_EOS 8
+#define PL_TREE_MAX 256 /* rows of a tree (backend.h) */
 
 /*
  * A decoder (causal, with a head), an encoder (neither), or both: encoder_layers > 0 puts an
@@ -51,6 +52,7 @@ struct pl_arch {
     enum pl_norm_kind norm;
     float norm_eps;
     bool post_norm, embed_norm, final_norm;
+    bool bare_start; /* the first block's attention reads x itself */
     bool qk_norm; /* RMS over each head of q and k, before RoPE */
     enum pl_pos_kind pos;
     struct pl_rope rope;

@@ -135,6 +135,16 @@ struct pl_span {
     size_t rows;
 };
 
+/* Rows that hang on each other instead of following each other: row i of the tree sees what the
+ * cache held before it, and its ancestors. Its position is that place's + depth[i]. Rows
+ * [base, base + the forward's rows) of the tree are at hand; those before came with earlier
+ * forwards and are the cache's last. */
+struct pl_token_tree {
+    const int32_t *parents; /* [base + rows] each < its child; −1: what was before the tree */
+    const int32_t *depth;   /* [base + rows] 0 for those */
+    size_t base;
+};
+
 enum pl_logit_rows { PL_LOGITS_NONE, PL_LOGITS_LAST, PL_LOGITS_ALL };
 
 /*
@@ -148,6 +158,7 @@ struct pl_forward {
     const int32_t *ids;       /* [rows] or NULL */
     const float *embeds;      /* [rows, hidden] on the host, or NULL */
     const int32_t *positions; /* [rows]; NULL: each layer's next position on */
+    const struct pl_token_tree *tree; /* of a decoder's only span, all layers, no positions; or NULL */
     int32_t first_layer, end_layer;
     size_t stage_row;
     bool to_stage; /* even when end_layer == layers: final hidden states stay in the stage rows */
@@ -274,6 +285,10 @@ struct pl_backend {
     size_t (*cache_can_drop)(const struct pl_cache *c);
     /* Forgets the last n rows, and their positions, in every layer. */
     void (*cache_drop)(struct pl_cache *c, size_t n);
+    /* Of the last `rows` rows, in every layer, keeps idx [n] (ascending), which then follow each
+     * other, and forgets the others: a tree becomes one of its paths. */
+    enum pl_status (*cache_keep_path)(struct pl_cache *c, size_t rows, const int32_t *idx, size_t n,
+                                      struct pl_err *err);
     /* Keeps rows idx[head·n … ] (ascending) of a layer's KV, n for each of its KV heads; positions
      * stay. */
     void (*cache_keep)(struct pl_cache *c, int32_t layer, const int32_t *idx, size_t n);

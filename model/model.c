@@ -17,6 +17,7 @@ struct pl_model {
     struct pl_network *network;
     struct pl_vision *vision;         /* NULL: it reads text alone */
     struct pl_checkpoint *checkpoint; /* NULL unless the network reads from it */
+    bool grafted;                     /* the device is another model's */
 };
 
 /* Everything known about a model before its weights are read. */
@@ -255,6 +256,44 @@ enum pl_status pl_model_load(const char *path, const struct pl_model_opts *opts,
     return PL_OK;
 }
 
+enum pl_status pl_model_graft(struct pl_model *host, const struct pl_checkpoint *c,
+                              const struct pl_arch *a, struct pl_model **out, struct pl_err *err)
+{
+    static const char *const prefixes[] = {"", NULL};
+    enum pl_dtype dt = pl_dtype_traits(host->info.dtype)->computes ? host->info.dtype : PL_DT_AUTO;
+    struct pl_model *m = calloc(1, sizeof(*m));
+    struct pl_weights_report report = {0};
+    struct pl_model_sources sources;
+    struct pl_arena arena;
+    enum pl_status st;
+
+    if (!m)
+        return pl_fail(err, PL_ENOMEM, "no memory for blocks");
+    pl_arena_init(&arena);
+    m->backend = host->backend;
+    m->device = host->device;
+    m->grafted = true;
+    m->info.arch = *a;
+    m->info.activations = PL_ACTIVATIONS_F32;
+    struct pl_finder f = {.c = c, .arena = &arena};
+    st = pl_finder_network(&f, a, prefixes, &sources, err);
+    if (!st)
+        st = pl_finder_finish(&f, &report, err);
+    sources.activations = PL_ACTIVATIONS_F32;
+    if (!st)
+        st = m->backend->network_create(m->device, a, &sources, dt, &m->network, err);
+    pl_arena_release(&arena);
+    if (st) {
+        pl_model_free(m);
+        return st;
+    }
+    m->info.stored = report.stored;
+    m->info.dtype = dt == PL_DT_AUTO ? report.stored : dt;
+    m->info.weights_bytes = m->backend->network_bytes(m->network);
+    *out = m;
+    return PL_OK;
+}
+
 void pl_model_free(struct pl_model *m)
 {
     if (!m)
@@ -262,7 +301,8 @@ void pl_model_free(struct pl_model *m)
     pl_vision_free(m->vision);
     if (m->network)
         m->backend->network_free(m->network);
-    m->backend->close(m->device);
+    if (!m->grafted)
+        m->backend->close(m->device);
     pl_checkpoint_free(m->checkpoint);
     free(m);
 }

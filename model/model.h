@@ -57,6 +57,12 @@ enum pl_status pl_model_load(const char *path, const struct pl_model_opts *opts,
                              struct pl_model **out, struct pl_err *err);
 void pl_model_free(struct pl_model *m); /* accepts NULL; sessions must be gone */
 const struct pl_model_info *pl_model_info(const struct pl_model *m);
+/* Blocks of a checkpoint that has nothing else (a drafting head's), as a model on the device and in
+ * the type of `host`, which outlives it: no ids and no logits (a: vocab 0, head false), rows come
+ * as embeddings and leave through a tap. The checkpoint holds no block formats. */
+PL_MUST_CHECK
+enum pl_status pl_model_graft(struct pl_model *host, const struct pl_checkpoint *c,
+                              const struct pl_arch *a, struct pl_model **out, struct pl_err *err);
 
 /* What loading would give and need, from config.json and the headers alone; every name and shape is
  * checked as by pl_model_load. With opts->check_finite the weights are read and counted too. */

@@ -229,7 +229,7 @@ void pl_session_reset(struct pl_session *s)
     s->backend->cache_reset(s->cache);
     for (size_t i = 0; i < s->n_taps; i++)
         s->tap_rows[i] = 0;
-    s->len = s->since = s->source_len = 0;
+    s->len = s->since = s->source_len = s->tree = 0;
     s->kv_read = 0;
 }
 
@@ -303,6 +303,9 @@ enum pl_status pl_session_check_decoder(const struct pl_session *s, struct pl_er
         return pl_fail(err, PL_EUSAGE, "%s is an encoder: it makes no tokens", a->name);
     if (a->encoder_layers && !s->source_len)
         return pl_fail(err, PL_EUSAGE, "%s: the source comes before the decoder's ids", a->name);
+    if (s->tree)
+        return pl_fail(err, PL_EUSAGE, "a tree of %zu rows is at hand: a path of it is kept first",
+                       s->tree);
     return PL_OK;
 }
 
@@ -396,6 +399,8 @@ enum pl_status pl_session_verify(struct pl_session *s, const int32_t *ids, size_
 
 enum pl_status pl_session_rollback(struct pl_session *s, size_t n, struct pl_err *err)
 {
+    if (s->tree)
+        return pl_fail(err, PL_EUSAGE, "a rollback while a tree of %zu rows is at hand", s->tree);
     if (n > s->since)
         return pl_fail(err, PL_ERANGE, "a rollback of %zu tokens: %zu were added since the prefill",
                        n, s->since);

@@ -144,6 +144,20 @@ enum pl_status pl_session_verify(struct pl_session *s, const int32_t *ids, size_
  * are as if they had never been. */
 PL_MUST_CHECK
 enum pl_status pl_session_rollback(struct pl_session *s, size_t n, struct pl_err *err);
+/* A tree of tokens behind the text, in one pass: its rows are ids or embeds of `rows` (n ≥ 1), and
+ * hang on rows parents[i] of the tree (−1: the text's last row), which come before them. logits
+ * [n, vocab], or NULL: row i is what decode would give at the end of the path to it, on the CPU bit
+ * for bit. May be called again to append to the tree, at most max_verify rows in all and room for
+ * all of them; then pl_session_keep_path, before anything else is run. PL_EUSAGE: hooks' sessions
+ * before a prefill. Taps hold the rows of the last call. */
+PL_MUST_CHECK
+enum pl_status pl_session_tree(struct pl_session *s, const struct pl_prompt *rows,
+                               const int32_t *parents, float *logits, struct pl_err *err);
+/* Of the tree at hand keeps the path [n] (from the text on, n 0: nothing); its other rows are
+ * forgotten, as if they had never been. */
+PL_MUST_CHECK
+enum pl_status pl_session_keep_path(struct pl_session *s, const int32_t *path, size_t n,
+                                    struct pl_err *err);
 /* One decode step of n different sessions of one model together; logits [n, vocab]. The same bits
  * as one after the other. n ≤ the first session's max_verify. */
 PL_MUST_CHECK

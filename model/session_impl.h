@@ -22,6 +22,8 @@ struct pl_session {
     enum pl_positions positions;
     enum pl_dtype kv_dtype;
     size_t len, since; /* positions so far; of them after the last prefill */
+    size_t tree;       /* rows of the tree at hand; 0: none */
+    int32_t parents[PL_TREE_MAX], depth[PL_TREE_MAX];
     size_t source_len; /* rows that the encoder read; 0: none yet */
     int64_t kv_read;
 

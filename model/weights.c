@@ -243,9 +243,10 @@ static enum pl_status block(struct resolver *r, struct pl_layer_sources *s, int3
     const struct pl_arch *a = r->arch;
     const struct pl_weight_names *n = r->names;
     int64_t h = a->hidden, f = a->ffn;
-    enum pl_status st =
-        norm(r, &s->attn_norm, &s->attn_norm_bias, block_name(r, l, n->attn_norm, ""));
+    enum pl_status st = PL_OK;
 
+    if (l || !a->bare_start)
+        st = norm(r, &s->attn_norm, &s->attn_norm_bias, block_name(r, l, n->attn_norm, ""));
     if (!st)
         st = attention(r, s, l);
     if (!st && a->encoder_layers)

@@ -17,6 +17,8 @@ static void check_together(struct pl_tree *t, const json_t *j, const struct pl_y
                *model = pl_json_get_str(j, "model", NULL);
     const char *adapter = pl_json_get_str(j, "adapter", NULL);
     const char *weights = pl_json_get_str(j, "weights", NULL);
+    const char *tree = pl_json_get_str(j, "tree", NULL);
+    int64_t top = pl_json_get_i64(j, "tree_top", 0);
     bool heads = is(method, "eagle", "medusa");
     bool with_model = is(method, "model", "retokenize") ||
                       (is(method, "adapter", NULL) && !is(adapter, "B1", NULL));
@@ -40,10 +42,20 @@ static void check_together(struct pl_tree *t, const json_t *j, const struct pl_y
     if (!weights && !adapter_dir && (heads || adapter))
         pl_tree_mistake(t, v, "%s.draft.weights is missing, expected a file (or adapter_dir)",
                         label);
-    if (pl_json_get_i64(j, "tree_top", 1) > 1 && !heads)
+    if (top > 1 && !heads)
         pl_tree_mistake(t, pl_tree_at(v, "tree_top"),
                         "%s.draft.tree_top is more than 1, but method %s drafts chains", label,
                         method);
+    if (tree && !heads && !is(tree, "chain", NULL))
+        pl_tree_mistake(t, pl_tree_at(v, "tree"),
+                        "%s.draft.tree is %s, but method %s drafts chains", label, tree, method);
+    else if (is(tree, "dynamic", NULL) && is(method, "medusa", NULL))
+        pl_tree_mistake(t, pl_tree_at(v, "tree"),
+                        "%s.draft.tree is dynamic, but medusa drafts chains or the static tree",
+                        label);
+    if (tree && (top == 1) != is(tree, "chain", NULL) && top)
+        pl_tree_mistake(t, pl_tree_at(v, "tree_top"), "%s.draft.tree_top is %lld with tree %s",
+                        label, (long long)top, tree);
     if (pl_json_get_i64(j, "max_ngram", 4) < pl_json_get_i64(j, "min_ngram", 1))
         pl_tree_mistake(t, pl_tree_at(v, "max_ngram"), "%s.draft.max_ngram is less than min_ngram",
                         label);

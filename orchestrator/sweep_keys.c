@@ -175,9 +175,13 @@ const struct pl_sweep_key pl_sweep_keys[] = {
      "prompt_lookup: the shortest end of the text that is looked for"},
     {DRAFT, "max_ngram", PL_KEY_INT, 1, 64, NULL, "null", "tokens", PL_FOR_ALL, "4",
      "prompt_lookup: the longest"},
-    {DRAFT, "tree_top", PL_KEY_INT, 1, 16, NULL, "null", "", PL_FOR_ALL, "1: a chain",
+    {DRAFT, "tree", PL_KEY_CHOICE, 0, 0, "chain|static|dynamic", "null", "", PL_FOR_ALL,
+     "chain; with tree_top more than 1: dynamic (eagle), static (medusa)",
+     "eagle, medusa: what is drafted and verified in one pass, gamma deep. static: the published "
+     "shape (63 nodes of Medusa, 25 of EAGLE-1); dynamic: EAGLE-2's likeliest nodes"},
+    {DRAFT, "tree_top", PL_KEY_INT, 1, 16, NULL, "null", "", PL_FOR_ALL, "10 with a tree",
      "eagle, medusa: children of a node at most"},
-    {DRAFT, "tree_tokens", PL_KEY_INT, 1, 255, NULL, "null", "tokens", PL_FOR_ALL, "24",
+    {DRAFT, "tree_tokens", PL_KEY_INT, 1, 255, NULL, "null", "tokens", PL_FOR_ALL, "60",
      "eagle, medusa: nodes of a tree at most"},
 
 #define PL_X(name, type, min, max, choices, dflt, words, unit, methods, help)                      \

@@ -47,13 +47,16 @@ struct pl_drafter_ops {
     const char *name;
     bool lane;   /* has a prefill of its own that can run beside the verifier's */
     bool states; /* wants pl_verified.states */
+    bool prompt; /* … of the whole prompt, after the prefill */
     bool first;  /* its run-ahead begins with the token that the verifier's prefill gives, too */
     /* A new text. prompt: the drafter's own prompt, NULL: the verifier's ids. */
     enum pl_status (*begin)(void *d, const struct pl_prompt *prompt, struct pl_err *err);
     /* Decodes until stop(arg) or `most` tokens, from its prefill on. */
     enum pl_status (*run_ahead)(void *d, bool (*stop)(void *arg), void *arg, size_t most,
                                 struct pl_draft *out, struct pl_err *err);
-    /* Proposes at most `want` ≥ 1 tokens after the text; none (out->n 0) is no mistake. */
+    /* Proposes at most `want` ≥ 1 tokens after the text, or a tree of that depth, whose nodes come
+     * after their parents, the most promising first where that may be; none (out->n 0) is no
+     * mistake. */
     enum pl_status (*draft)(void *d, const struct pl_verified *text, size_t want,
                             struct pl_draft *out, struct pl_err *err);
     void (*free)(void *d); /* accepts NULL */

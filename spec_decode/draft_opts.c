@@ -108,6 +108,37 @@ static enum pl_status read_numbers(const json_t *draft, struct pl_draft_opts *o,
     return PL_OK;
 }
 
+/* A shape by name; tree_top alone asks for the method's usual one. */
+static enum pl_status read_tree(const json_t *draft, struct pl_draft_opts *o, struct pl_err *err)
+{
+    static const char *const shapes[] = {"chain", "static", "dynamic"};
+    const char *name = NULL;
+    enum pl_status st = read_text(draft, "tree", &name, err);
+
+    if (st)
+        return st;
+    if (!name) {
+        o->tree = o->tree_top < 2                ? PL_DRAFT_CHAIN
+                  : o->method == PL_DRAFT_MEDUSA ? PL_DRAFT_STATIC
+                                                 : PL_DRAFT_DYNAMIC;
+        o->tree_top = o->tree_top ? o->tree_top : 1;
+        return PL_OK;
+    }
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(name, shapes[i]) != 0)
+            continue;
+        o->tree = (enum pl_draft_tree)i;
+        if (!i && o->tree_top > 1)
+            return pl_fail(err, PL_ESWEEP, "draft.tree_top: %lld with a chain, expected 1",
+                           (long long)o->tree_top);
+        if (i && o->tree_top == 1)
+            return pl_fail(err, PL_ESWEEP, "draft.tree_top: 1 with a tree, expected 2 to 16");
+        o->tree_top = !i ? 1 : o->tree_top ? o->tree_top : 10;
+        return PL_OK;
+    }
+    return pl_fail(err, PL_ESWEEP, "draft.tree: \"%s\", expected chain, static or dynamic", name);
+}
+
 static enum pl_status check_together(const struct pl_draft_opts *o, struct pl_err *err)
 {
     const char *name = methods[o->method];
@@ -130,8 +161,10 @@ static enum pl_status check_together(const struct pl_draft_opts *o, struct pl_er
         return pl_fail(err, PL_ESWEEP, "draft.weights: method %s has none", name);
     if (o->adapter && o->temperature > 0)
         return pl_fail(err, PL_ESWEEP, "draft.temperature: adapters draft greedily, expected 0");
-    if (o->tree_top > 1 && !heads)
-        return pl_fail(err, PL_ESWEEP, "draft.tree_top: method %s drafts chains, expected 1", name);
+    if (o->tree != PL_DRAFT_CHAIN && !heads)
+        return pl_fail(err, PL_ESWEEP, "draft.tree: method %s drafts chains", name);
+    if (o->tree == PL_DRAFT_DYNAMIC && o->method == PL_DRAFT_MEDUSA)
+        return pl_fail(err, PL_ESWEEP, "draft.tree: dynamic with medusa, expected chain or static");
     return PL_OK;
 }
 
@@ -143,8 +176,7 @@ enum pl_status pl_draft_opts_read(const json_t *draft, struct pl_draft_opts *out
                               .transport = "auto",
                               .min_ngram = 1,
                               .max_ngram = 4,
-                              .tree_top = 1,
-                              .tree_tokens = 24};
+                              .tree_tokens = 60};
     const json_t *gamma = json_object_get(draft, "gamma"), *v;
     bool given, none = false, after = false;
     enum pl_status st;
@@ -162,6 +194,8 @@ enum pl_status pl_draft_opts_read(const json_t *draft, struct pl_draft_opts *out
         st = read_method(draft, &o, err);
     if (!st)
         st = read_numbers(draft, &o, err);
+    if (!st)
+        st = read_tree(draft, &o, err);
     if (!st)
         st = read_choice(draft, "overlap", "prefill", "none", &none, &given, err);
     if (!st)

@@ -18,6 +18,8 @@ enum pl_draft_method {
 };
 const char *pl_draft_method_name(enum pl_draft_method m);
 
+enum pl_draft_tree { PL_DRAFT_CHAIN, PL_DRAFT_STATIC, PL_DRAFT_DYNAMIC };
+
 struct pl_draft_opts {
     enum pl_draft_method method;
     const char *model;   /* borrowed from the JSON; NULL: none */
@@ -29,8 +31,9 @@ struct pl_draft_opts {
     bool after;   /* drafts gamma tokens a round after the prefill */
     bool adaptive;
     double temperature;
-    int64_t min_ngram, max_ngram;              /* prompt_lookup */
-    int64_t tree_top, tree_tokens, tree_depth; /* tree_top 1: a chain */
+    int64_t min_ngram, max_ngram; /* prompt_lookup */
+    enum pl_draft_tree tree;
+    int64_t tree_top, tree_tokens; /* children of a node, nodes; a tree is gamma deep */
 };
 
 /* draft: the key's value, an object. PL_ESWEEP names the key, what stands there and what may. */

@@ -1,6 +1,7 @@
 #include "spec_decode/medusa.h"
 
 #include "model/checkpoint.h"
+#include "spec_decode/tree.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -17,7 +18,9 @@ struct medusa {
     struct pl_tensor *x, *y, *logits; /* [1, …] */
     float *row;                       /* [vocab] */
     int32_t masked[PL_ACCEPT_MAX_MASKED];
-    size_t n_masked;
+    size_t n_masked, top;
+    struct pl_draft_shape shape; /* with top > 1 */
+    int32_t said[MAX_HEADS][PL_TREE_MAX_TOP];
 };
 
 static void medusa_free(void *state)
@@ -111,8 +114,8 @@ static enum pl_status make_room(struct medusa *m, struct pl_err *err)
 }
 
 enum pl_status pl_draft_medusa_open(const char *path, struct pl_model *verifier,
-                                    const int32_t *masked, size_t n_masked, void **out,
-                                    struct pl_err *err)
+                                    const int32_t *masked, size_t n_masked, size_t top,
+                                    size_t nodes, void **out, struct pl_err *err)
 {
     const struct pl_arch *a = &pl_model_info(verifier)->arch;
     struct medusa *m = calloc(1, sizeof(*m));
@@ -128,6 +131,7 @@ enum pl_status pl_draft_medusa_open(const char *path, struct pl_model *verifier,
     m->n_masked = n_masked < PL_ACCEPT_MAX_MASKED ? n_masked : PL_ACCEPT_MAX_MASKED;
     for (size_t i = 0; i < m->n_masked; i++)
         m->masked[i] = masked[i];
+    m->top = top;
     st = make_room(m, err);
     if (!st)
         st = pl_checkpoint_open(path, &c, err);
@@ -136,6 +140,7 @@ enum pl_status pl_draft_medusa_open(const char *path, struct pl_model *verifier,
         m->n++;
     }
     pl_checkpoint_free(c);
+    pl_draft_shape_make(pl_draft_shape_medusa, top, m->n, nodes, &m->shape);
     if (st)
         medusa_free(m);
     else
@@ -151,8 +156,8 @@ static enum pl_status medusa_begin(void *d, const struct pl_prompt *prompt, stru
     return PL_OK;
 }
 
-/* What head k says after the state in x. */
-static enum pl_status say(struct medusa *m, size_t k, int32_t *id, struct pl_err *err)
+/* What head k says after the state in x: its `top` choices. */
+static enum pl_status say(struct medusa *m, size_t k, struct pl_err *err)
 {
     enum pl_status st = m->be->linear(m->y, m->x, m->w[k], m->b[k], err);
 
@@ -167,8 +172,25 @@ static enum pl_status say(struct medusa *m, size_t k, int32_t *id, struct pl_err
         st = m->be->download(m->logits, 0, 1, m->row, err);
     if (st)
         return st;
-    *id = pl_pick(m->row, m->vocab, m->masked, m->n_masked);
-    return *id < 0 ? pl_fail(err, PL_EFORMAT, "Medusa head %zu says NaN or infinite", k) : PL_OK;
+    if (pl_draft_top(m->row, m->vocab, m->masked, m->n_masked, m->top, m->said[k]) < m->top)
+        return pl_fail(err, PL_EFORMAT, "Medusa head %zu says NaN or infinite", k);
+    return PL_OK;
+}
+
+/* The nodes that stand less deep than `depth`: a parent that is there has its number in `at`. */
+static void fill_tree(const struct medusa *m, size_t depth, struct pl_draft *out)
+{
+    int32_t at[PL_DRAFT_MAX];
+
+    for (size_t i = 0; i < m->shape.n; i++) {
+        int32_t parent = m->shape.parent[i];
+        if (m->shape.depth[i] >= depth || out->n == out->max)
+            continue;
+        at[i] = (int32_t)out->n;
+        out->parents[out->n] = parent < 0 ? -1 : at[parent];
+        out->ids[out->n++] = m->said[m->shape.depth[i]][m->shape.rank[i]];
+    }
+    out->tree = true;
 }
 
 static enum pl_status medusa_draft(void *d, const struct pl_verified *text, size_t want,
@@ -182,10 +204,13 @@ static enum pl_status medusa_draft(void *d, const struct pl_verified *text, size
     if (!text->n_states)
         return PL_OK;
     st = m->be->upload(m->x, 0, 1, text->states + (text->n_states - 1) * m->hidden, err);
-    for (size_t k = 0; k < m->n && k < want && !st; k++) {
-        st = say(m, k, &out->ids[k], err);
-        out->n = st ? 0 : k + 1;
-    }
+    want = want < m->n ? want : m->n;
+    for (size_t k = 0; k < want && !st; k++)
+        st = say(m, k, err);
+    if (!st && m->top > 1)
+        fill_tree(m, want, out);
+    for (; !st && m->top == 1 && out->n < want; out->n++)
+        out->ids[out->n] = m->said[out->n][0];
     return st;
 }
 

@@ -15,12 +15,12 @@ struct pl_spec {
     struct pl_draft sent, draft; /* the drafter's, and what arrived */
     int32_t *text;               /* [max_prompt + max_tokens + 1] */
     int32_t *rows;               /* [most + 1] of a verify */
-    int32_t *parents;
-    int32_t *path;       /* [most] */
-    float *logits;       /* [most + 1][vocab] */
-    float *first, *last; /* [vocab] */
-    float *states;       /* [most + 1][hidden], with a tap */
-    size_t n_states;
+    int32_t *parents;            /* [most + 1] of a tree's verify */
+    int32_t *path;               /* [most + 1] */
+    float *logits;               /* [most + 1][vocab] */
+    float *first, *last;         /* [vocab] */
+    float *states;               /* [state_rows][hidden], with a tap */
+    size_t n_states, state_rows;
     int64_t *token_ns;
     struct pl_spec_round *rounds;
     struct pl_spec_span spans[PL_SPEC_MAX_SPANS];
@@ -37,7 +37,9 @@ struct pl_spec {
 
 static size_t most_drafted(const struct pl_spec_opts *o)
 {
-    return o->overlap ? PL_DRAFT_MAX : o->gamma;
+    size_t most = o->overlap ? PL_DRAFT_MAX : o->gamma;
+
+    return o->nodes > most ? o->nodes : most;
 }
 
 static enum pl_status allocate(struct pl_spec *s, struct pl_err *err)
@@ -59,7 +61,7 @@ static enum pl_status allocate(struct pl_spec *s, struct pl_err *err)
     s->token_ns = calloc(tokens, sizeof(*s->token_ns));
     s->rounds = calloc(tokens, sizeof(*s->rounds));
     if (s->o.tap >= 0)
-        s->states = calloc(rows * s->hidden, sizeof(*s->states));
+        s->states = calloc(s->state_rows * s->hidden, sizeof(*s->states));
     if (s->o.rule.temperature > 0)
         s->o.rule.p = calloc(2 * s->vocab, sizeof(*s->o.rule.p));
     if (!s->text || !s->rows || !s->parents || !s->path || !s->logits || !s->first ||
@@ -76,8 +78,10 @@ enum pl_status pl_spec_create(const struct pl_spec_opts *o, struct pl_spec **out
     struct pl_spec *s;
     enum pl_status st;
 
-    if (!o->gamma || o->gamma > PL_DRAFT_MAX || o->rule.n_masked > PL_ACCEPT_MAX_MASKED)
-        return pl_fail(err, PL_ERANGE, "gamma %zu: expected 1 to %d", o->gamma, PL_DRAFT_MAX);
+    if (!o->gamma || o->gamma > PL_DRAFT_MAX || o->nodes > PL_DRAFT_MAX ||
+        o->rule.n_masked > PL_ACCEPT_MAX_MASKED)
+        return pl_fail(err, PL_ERANGE, "gamma %zu, %zu nodes: expected 1 to %d", o->gamma, o->nodes,
+                       PL_DRAFT_MAX);
     if (o->overlap && (!o->ops->run_ahead || !o->lane))
         return pl_fail(err, PL_EUSAGE, "%s has no prefill to overlap", o->ops->name);
     s = calloc(1, sizeof(*s));
@@ -92,6 +96,7 @@ enum pl_status pl_spec_create(const struct pl_spec_opts *o, struct pl_spec **out
     s->vocab = (size_t)a->vocab;
     s->hidden = (size_t)a->hidden;
     s->most = most_drafted(o);
+    s->state_rows = o->ops->prompt && o->max_prompt > s->most ? o->max_prompt : s->most + 1;
     st = allocate(s, err);
     if (st) {
         pl_spec_free(s);
@@ -173,8 +178,8 @@ static enum pl_status take_states(struct pl_spec *s, size_t rows, struct pl_err 
     have = pl_session_hidden_rows(s->o.verifier, (size_t)s->o.tap);
     if (rows > have)
         rows = have;
-    if (rows > s->most + 1)
-        rows = s->most + 1;
+    if (rows > s->state_rows)
+        rows = s->state_rows;
     s->n_states = rows;
     return pl_session_hidden_copy(s->o.verifier, (size_t)s->o.tap, have - rows, rows, s->states,
                                   err);
@@ -231,7 +236,7 @@ static enum pl_status first_token(struct pl_spec *s, struct pl_err *err)
     s->r.first_ns = s->mark - s->q->start_ns;
     (void)emit(s, id, s->mark);
     s->r.first_logits = s->r.last_logits = s->first;
-    return take_states(s, 1, err);
+    return take_states(s, s->o.ops->prompt ? s->q->n_prompt : 1, err);
 }
 
 /* Forgets one token of a draft from its front. */
@@ -336,33 +341,68 @@ static enum pl_status plain_step(struct pl_spec *s, bool *done, struct pl_err *e
     return take_states(s, 1, err);
 }
 
+/* A tree's nodes behind the last token, as many as there is room for. */
+static enum pl_status run_tree(struct pl_spec *s, struct pl_err *err)
+{
+    struct pl_draft *d = &s->draft;
+    size_t room = pl_session_capacity(s->o.verifier) - pl_session_len(s->o.verifier);
+
+    if (d->n + 1 > room)
+        d->n = room ? room - 1 : 0;
+    s->parents[0] = -1;
+    for (size_t i = 0; i < d->n; i++)
+        s->parents[i + 1] = d->parents[i] + 1;
+    return pl_session_tree(s->o.verifier, &(struct pl_prompt){.ids = s->rows, .n = d->n + 1},
+                           s->parents, s->logits, err);
+}
+
+/* What the verifier keeps of the draft's rows: the last token's and, of the draft's, the path of
+ * *a; and their states. */
+static enum pl_status keep(struct pl_spec *s, size_t a, struct pl_err *err)
+{
+    struct pl_draft *d = &s->draft;
+    enum pl_status st = take_states(s, d->n + 1, err);
+
+    s->n_states = s->o.tap < 0 ? 0 : a + 1;
+    if (st || !d->tree)
+        return st ? st : pl_session_rollback(s->o.verifier, d->n - a, err);
+    s->parents[0] = 0; /* from here on the path */
+    for (size_t i = 0; i < a; i++) {
+        s->parents[i + 1] = s->path[i] + 1;
+        if (s->states)
+            memcpy(s->states + (i + 1) * s->hidden,
+                   s->states + (size_t)s->parents[i + 1] * s->hidden,
+                   s->hidden * sizeof(*s->states));
+    }
+    return pl_session_keep_path(s->o.verifier, s->parents, a + 1, err);
+}
+
 /* The draft in one verify; *a tokens of it stand in path. */
 static enum pl_status verify(struct pl_spec *s, size_t *a, int32_t *next, struct pl_err *err)
 {
     const struct pl_draft *d = &s->draft;
-    struct pl_proposal p = {.ids = d->ids,
-                            .parents = d->tree ? d->parents : NULL,
-                            .q = d->has_q ? d->q : NULL,
-                            .k = d->n};
     enum pl_status st;
 
     s->rows[0] = s->text[s->q->n_prompt + s->r.n - 1];
     memcpy(s->rows + 1, d->ids, d->n * sizeof(*s->rows));
-    st = pl_session_verify(s->o.verifier, s->rows, d->n + 1, s->logits, err);
+    st = d->tree ? run_tree(s, err)
+                 : pl_session_verify(s->o.verifier, s->rows, d->n + 1, s->logits, err);
+    struct pl_proposal p = {.ids = d->ids,
+                            .parents = d->tree ? d->parents : NULL,
+                            .q = d->has_q ? d->q : NULL,
+                            .k = d->n};
     if (!st)
         st = pl_accept(&s->o.rule, &p, s->logits, s->vocab, s->r.n, s->path, a, next, err);
     if (st)
         return st;
     s->r.last_logits = s->logits + (*a ? (size_t)s->path[*a - 1] + 1 : 0) * s->vocab;
-    st = take_states(s, d->n + 1, err);
-    s->n_states = s->o.tap < 0 ? 0 : *a + 1;
-    return st ? st : pl_session_rollback(s->o.verifier, d->n - *a, err);
+    return keep(s, *a, err);
 }
 
 static enum pl_status round_of(struct pl_spec *s, int64_t draft_ns, bool *done, struct pl_err *err)
 {
     struct pl_spec_round *r = &s->rounds[s->r.n_rounds];
-    size_t a = 0;
+    size_t a = 0, asked = s->draft.tree ? s->lookahead : s->draft.n;
     int32_t next = -1;
     enum pl_status st = verify(s, &a, &next, err);
 
@@ -381,9 +421,9 @@ static enum pl_status round_of(struct pl_spec *s, int64_t draft_ns, bool *done, 
         if (*done)
             s->r.cut = (uint32_t)(a - i);
     }
-    if (s->o.adaptive && a == r->drafted && s->lookahead < s->o.gamma)
+    if (s->o.adaptive && a >= asked && s->lookahead < s->o.gamma)
         s->lookahead++;
-    else if (s->o.adaptive && a < r->drafted)
+    else if (s->o.adaptive && a < asked)
         s->lookahead = a + 1 < s->o.gamma ? a + 1 : s->o.gamma;
     return PL_OK;
 }

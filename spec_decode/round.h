@@ -7,6 +7,9 @@
  * 1 is the token that the prefill gives; a plain step is a decode where nothing was drafted; cut
  * are tokens of the last round behind an end of sequence. pl_spec_generate checks the identity.
  *
+ * A draft may be a tree: all of its nodes are drafted tokens, and accepted is the path that the
+ * verifier took.
+ *
  * With a drafter that has a prefill of its own, `overlap` starts both prefills together, each in a
  * lane of its own; the drafter decodes until the verifier's prefill has ended (free tokens). Its
  * first token is dropped, since the verifier's own stands in its place; the rest is the first
@@ -66,7 +69,8 @@ struct pl_spec_opts {
     struct pl_spec_translate translate;
     struct pl_lane *lane; /* for overlap; borrowed */
     const struct pl_transport *transport;
-    size_t gamma;
+    size_t gamma; /* tokens of a round's chain, or a tree's depth */
+    size_t nodes; /* most of a tree; 0: chains */
     bool overlap, after, adaptive;
     int tap;      /* the verifier's tap with final states, for drafters that want them; else −1 */
     size_t width; /* of the states in a draft; 0: none travel */

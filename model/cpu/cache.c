@@ -1,5 +1,7 @@
 #include "model/cpu/cpu.h"
 
+#include "model/cpu/steps.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -100,6 +102,8 @@ enum pl_status pl_cpu_cache_create(struct pl_network *n, const struct pl_cache_o
         st = make_relative(c, err);
     if (!st && o->attn_sums)
         st = pl_cpu_scratch(n->device, PL_GEMM_SCRATCH + c->padded, err);
+    if (!st && n->arch.causal)
+        st = pl_cpu_scratch(n->device, pl_cpu_tree_scratch(&n->arch, o->max_rows), err);
     if (!st && n->encoder) {
         struct pl_cache_opts so = pl_cache_source_opts(o);
         st = pl_cpu_cache_create(n->encoder, &so, &c->source, err);
@@ -135,25 +139,45 @@ static void move(void *base, size_t bytes, size_t to, size_t from)
     memmove(p + to * bytes, p + from * bytes, bytes);
 }
 
-void pl_cpu_cache_keep(struct pl_cache *c, int32_t layer, const int32_t *idx, size_t n)
+/* Rows base + idx[i] (ascending) of one head's KV to base + i. */
+static void compact(const struct pl_cache *c, const struct pl_kv *kv, size_t head, size_t base,
+                    const int32_t *idx, size_t n)
 {
     const struct pl_arch *a = c->arch;
     size_t dim = (size_t)a->head_dim, bytes = pl_cpu_dtype_bytes(c->dtype);
+    size_t k = pl_cpu_k_head(a, kv->cap, head), v = pl_cpu_v_head(a, kv->cap, head);
+
+    for (size_t i = 0; i < n; i++) {
+        size_t from = (base + (size_t)idx[i]) % kv->cap, to = (base + i) % kv->cap;
+        for (size_t d = 0; d < dim && from != to; d++) {
+            move(kv->k, bytes, k + pl_cpu_k_at(dim, to, d), k + pl_cpu_k_at(dim, from, d));
+            move(kv->v, bytes, v + pl_cpu_v_at(dim, to, d), v + pl_cpu_v_at(dim, from, d));
+        }
+    }
+}
+
+void pl_cpu_cache_keep(struct pl_cache *c, int32_t layer, const int32_t *idx, size_t n)
+{
     struct pl_kv *kv = &c->kv[layer];
     size_t base = kv->len - pl_cache_len(c, layer);
 
-    for (size_t h = 0; h < (size_t)a->kv_heads; h++) {
-        size_t k = pl_cpu_k_head(a, kv->cap, h), v = pl_cpu_v_head(a, kv->cap, h);
-        for (size_t i = 0; i < n; i++) {
-            size_t from = (base + (size_t)idx[h * n + i]) % kv->cap, to = (base + i) % kv->cap;
-            for (size_t d = 0; d < dim && from != to; d++) {
-                move(kv->k, bytes, k + pl_cpu_k_at(dim, to, d), k + pl_cpu_k_at(dim, from, d));
-                move(kv->v, bytes, v + pl_cpu_v_at(dim, to, d), v + pl_cpu_v_at(dim, from, d));
-            }
-        }
-    }
+    for (size_t h = 0; h < (size_t)c->arch->kv_heads; h++)
+        compact(c, kv, h, base, idx + h * n, n);
     kv->first = base;
     kv->len = base + n;
+}
+
+enum pl_status pl_cpu_cache_keep_path(struct pl_cache *c, size_t rows, const int32_t *idx, size_t n,
+                                      struct pl_err *err)
+{
+    (void)err;
+    for (int32_t l = 0; l < c->arch->layers; l++) {
+        struct pl_kv *kv = &c->kv[l];
+        for (size_t h = 0; h < (size_t)c->arch->kv_heads; h++)
+            compact(c, kv, h, kv->len - rows, idx, n);
+    }
+    pl_cache_drop(c, rows - n);
+    return PL_OK;
 }
 
 void pl_cpu_cache_sums_clear(struct pl_cache *c)

@@ -196,6 +196,8 @@ void pl_cpu_cache_free(struct pl_cache *c);
 struct pl_cache_bytes pl_cpu_cache_bytes(const struct pl_cache *c);
 struct pl_cache_bytes pl_cpu_cache_need(const struct pl_arch *a, const struct pl_cache_opts *o);
 void pl_cpu_cache_keep(struct pl_cache *c, int32_t layer, const int32_t *idx, size_t n);
+enum pl_status pl_cpu_cache_keep_path(struct pl_cache *c, size_t rows, const int32_t *idx, size_t n,
+                                      struct pl_err *err);
 void pl_cpu_cache_sums_clear(struct pl_cache *c);
 /* Where a KV head begins in a layer of `cap` places, in elements. */
 size_t pl_cpu_k_head(const struct pl_arch *a, size_t cap, size_t head);

@@ -84,7 +84,10 @@ static void run_layer(const struct job *j, int32_t l, int m, int members)
     x = pl_step_attn_input(j, l, m, members);
     step_qkv(j, &j->n->layers[l], &x, m, members);
     step_rope_and_store(j, l, m, members);
-    pl_step_attention(j, l, false, m, members);
+    if (j->f->tree)
+        pl_step_attention_tree(j, l, m, members);
+    else
+        pl_step_attention(j, l, false, m, members);
     if (j->f->sums_layer == l && j->f->spans[0].cache->sums.data)
         step_sums(j, l, m, members);
     pl_step_meet(j, m);
@@ -122,7 +125,8 @@ static void step_output(const struct job *j, int m, int members)
                (end - begin) * h * sizeof(float));
         return;
     }
-    const float *x = pl_step_norm(j, n->final_gain, n->final_bias, m, members);
+    const float *x =
+        n->final_gain ? pl_step_norm(j, n->final_gain, n->final_bias, m, members) : n->work.x;
     pl_step_taps(j, -1, x, m, members);
     if (f->want == PL_LOGITS_ALL ||
         (f->want == PL_LOGITS_LAST && j->rows == f->n_spans && !f->silent)) {

@@ -330,14 +330,16 @@ static void attend_chunk(const struct pl_attend *a, size_t chunk, size_t from, s
                          const float *q, float *s, float *o, float *max, float *sum)
 {
     size_t dp = pl_round_up(a->dim, PL_PANEL), first = chunk * PL_ATTN_CHUNK;
-    size_t at = a->ring ? first % a->ring : first;
+    bool tail = a->tail_k && first >= a->tail;
+    size_t at = tail ? first - a->tail : a->ring ? first % a->ring : first;
+    const void *v = tail ? a->tail_v : a->v;
     size_t keys = least(a->len[to - 1] - first, PL_ATTN_CHUNK);
     size_t shared = least(a->len[from] - first, PL_ATTN_CHUNK);
     struct pl_gemm g = {.x = q + from * dp,
                         .ldx = dp,
                         .rows = to - from,
                         .k = a->dim,
-                        .w = element(a->k, at * a->dim, a->dtype),
+                        .w = element(tail ? a->tail_k : a->k, at * a->dim, a->dtype),
                         .dtype = a->dtype,
                         .stride = a->dim * PL_PANEL,
                         .end = (keys + PL_PANEL - 1) / PL_PANEL,
@@ -363,7 +365,7 @@ static void attend_chunk(const struct pl_attend *a, size_t chunk, size_t from, s
                          .ldx = PL_ATTN_CHUNK,
                          .rows = to - from,
                          .k = shared,
-                         .w = element(a->v, at * dp, a->dtype),
+                         .w = element(v, at * dp, a->dtype),
                          .dtype = a->dtype,
                          .stride = (size_t)PL_ATTN_CHUNK * PL_PANEL,
                          .end = dp / PL_PANEL,
@@ -380,7 +382,7 @@ static void attend_chunk(const struct pl_attend *a, size_t chunk, size_t from, s
         g.x = s + i * PL_ATTN_CHUNK + shared;
         g.rows = 1;
         g.k = own - shared;
-        g.w = element(a->v, at * dp + shared * PL_PANEL, a->dtype);
+        g.w = element(v, at * dp + shared * PL_PANEL, a->dtype);
         g.y = o + i * dp;
         gemm(&g);
     }

@@ -71,6 +71,9 @@ struct pl_attend {
     size_t n, dim;
     size_t ring; /* > 0: key j stands at place j mod ring, a multiple of 64 */
     const void *k, *v;
+    /* NULL, or keys from `tail` on (a multiple of 64) stand there instead, from its beginning. */
+    const void *tail_k, *tail_v;
+    size_t tail;
     enum pl_dtype dtype;
     float scale;
     float *scratch; /* [pl_attend_scratch(dim)] */

@@ -33,8 +33,13 @@ static int64_t position(const struct job *j, int32_t layer, size_t row)
 {
     const struct pl_workspace *w = &j->n->work;
 
+    const struct pl_token_tree *t = j->f->tree;
+
     if (j->f->positions)
         return j->f->positions[j->row0 + row];
+    if (t)
+        return w->row_span[row]->cache->kv[layer].next_position - (int64_t)t->base +
+               t->depth[t->base + row];
     return w->row_span[row]->cache->kv[layer].next_position + (int64_t)w->row_in_span[row];
 }
 
@@ -185,7 +190,7 @@ struct pl_acts pl_step_attn_input(const struct job *j, int32_t layer, int m, int
     const struct pl_panels *const users[] = {&w->q, &w->k, &w->v};
     const float *x = j->n->work.x;
 
-    if (!j->n->arch.post_norm)
+    if (!j->n->arch.post_norm && w->attn_norm)
         x = pl_step_norm(j, w->attn_norm, w->attn_norm_bias, m, members);
     return pl_step_acts(j, x, j->rows, users, 3, m, members);
 }

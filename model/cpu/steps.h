@@ -69,6 +69,10 @@ void pl_step_rope_and_store(const struct job *j, int32_t layer, size_t head);
 /* Attention of q to the rows' own sequence (cross: to the source's K and V) into att. No barrier.
  */
 void pl_step_attention(const struct job *j, int32_t layer, bool cross, int m, int members);
+/* The same where the rows are a tree's (backend.h). */
+void pl_step_attention_tree(const struct job *j, int32_t layer, int m, int members);
+/* Floats of a thread's scratch that it needs, for trees of so many rows. */
+size_t pl_cpu_tree_scratch(const struct pl_arch *a, size_t rows);
 /* From attention's result to the block's: o, cross attention, feed-forward, norms behind, taps. */
 void pl_step_rest(const struct job *j, int32_t layer, int m, int members);
 /* Copies rows of `from` into every tap of the given layer (1-based; −1: final). No barrier. */

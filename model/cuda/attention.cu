@@ -25,6 +25,31 @@ __device__ __forceinline__ void seen(const struct pl_cuda_kv *kv, bool causal, i
         *first = at + 1 - kv->window;
 }
 
+/* The same where rows are a tree's: what stands between is not all seen (in_tree). */
+__device__ __forceinline__ void seen_of(const struct pl_cuda_step &st, const struct pl_cuda_kv *kv,
+                                        bool causal, int row, int *first, int *end)
+{
+    int none;
+
+    seen(kv, causal, row, first, end);
+    if (st.tree) /* the window ends at the row's own place in its path */
+        seen(kv, causal, st.tree[1 + st.tree[0] + row] - st.tree[0], first, &none);
+}
+
+/* Where key `key` stands in the path to row `row`; −1: not in it. */
+__device__ __forceinline__ int in_tree(const struct pl_cuda_step &st, const struct pl_cuda_kv *kv,
+                                       int key, int row)
+{
+    int start = kv->len - st.tree[0], node = key - start;
+
+    if (node < 0)
+        return key;
+    if (node > st.tree[0] + row || node >= PL_TREE_MAX)
+        return -1;
+    const int32_t *bits = st.tree + PL_CUDA_TREE_HEAD + (int64_t)row * PL_CUDA_TREE_WORDS;
+    return (uint32_t)bits[node / 32] >> node % 32 & 1 ? start + st.tree[1 + node] : -1;
+}
+
 struct vectors {
     int row[EACH], head[EACH], first[EACH], end[EACH]; /* of this warp; end 0: none */
 };
@@ -81,13 +106,18 @@ __global__ void __launch_bounds__(WARPS *WARP)
         bool there = at <= last;
         my.row[i] = (there ? at : last) / group;
         my.head[i] = kv_head * group + (there ? at : last) % group;
-        seen(kv, a.causal, my.row[i], &my.first[i], &my.end[i]);
+        seen_of(st, kv, a.causal, my.row[i], &my.first[i], &my.end[i]);
         my.end[i] = there ? my.end[i] : 0;
         m[i] = -INFINITY;
         l[i] = 0;
     }
-    seen(kv, a.causal, v0 / group, &begin, &none);
-    seen(kv, a.causal, last / group, &none, &end);
+    seen_of(st, kv, a.causal, v0 / group, &begin, &none);
+    seen_of(st, kv, a.causal, last / group, &none, &end);
+    for (int row = v0 / group + 1; st.tree && row <= last / group; row++) {
+        int first;
+        seen_of(st, kv, a.causal, row, &first, &none);
+        begin = min(begin, first);
+    }
     if (a.splits > 1) {
         int each =
             (end - begin + a.splits * PL_CUDA_KEYS - 1) / (a.splits * PL_CUDA_KEYS) * PL_CUDA_KEYS;
@@ -111,8 +141,12 @@ __global__ void __launch_bounds__(WARPS *WARP)
                 s[i] = fmaf(q[(warp * EACH + i) * a.dim + d], kd, s[i]);
         }
         for (int i = 0; i < EACH; i++) {
-            s[i] = score(a, s[i], key0 + lane, a.causal ? kv->len + my.row[i] : my.row[i],
-                         my.head[i], my.first[i], my.end[i]);
+            int key = key0 + lane, at = a.causal ? kv->len + my.row[i] : my.row[i];
+            if (st.tree) {
+                key = key < my.end[i] ? in_tree(st, kv, key, my.row[i]) : -1;
+                at = kv->len - st.tree[0] + st.tree[1 + st.tree[0] + my.row[i]];
+            }
+            s[i] = score(a, s[i], key, at, my.head[i], my.first[i], my.end[i]);
             float top = fmaxf(m[i], warp_max(s[i]));
             if (top == -INFINITY) { /* the same for all lanes */
                 s[i] = 0;

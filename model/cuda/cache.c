@@ -157,6 +157,37 @@ void pl_cuda_cache_keep(struct pl_cache *c, int32_t layer, const int32_t *idx, s
         kv->len = base + n;
 }
 
+enum pl_status pl_cuda_cache_keep_path(struct pl_cache *c, size_t rows, const int32_t *idx,
+                                       size_t n, struct pl_err *err)
+{
+    const struct pl_arch *a = c->arch;
+    struct pl_device *d = c->network->device;
+    size_t heads = (size_t)a->kv_heads, list = pl_round_up(heads * n * sizeof(*idx), 256);
+    size_t half = half_bytes(a, c->dtype, n);
+    enum pl_status st = PL_OK;
+    bool moved = false;
+
+    for (size_t i = 0; i < n; i++)
+        moved |= idx[i] != (int32_t)i;
+    if (moved)
+        st = pl_cuda_scratch(d, list + 2 * half, err);
+    for (size_t h = 0; h < heads && moved && !st; h++)
+        st = pl_cuda_check(cudaMemcpyAsync((int32_t *)d->scratch + h * n, idx, n * sizeof(*idx),
+                                           cudaMemcpyHostToDevice, d->stream),
+                           "a path", err);
+    for (int32_t l = 0; l < a->layers && moved && !st; l++) {
+        const struct pl_cuda_kv kv = pl_cuda_kv(&c->kv[l]);
+        pl_k_kv_keep(&kv, a->kv_heads, a->head_dim, c->dtype, kv.len - (int32_t)rows,
+                     (const int32_t *)d->scratch, (int)n, (char *)d->scratch + list,
+                     (char *)d->scratch + list + half, d->stream);
+    }
+    if (moved && !st)
+        st = pl_cuda_sync(d, "a path", err); /* idx is the caller's */
+    if (!st)
+        pl_cache_drop(c, rows - n);
+    return st;
+}
+
 void pl_cuda_cache_sums_clear(struct pl_cache *c)
 {
     if (c->sums.data)

@@ -82,7 +82,7 @@ struct pl_cuda_work {
 struct pl_cuda_graph {
     cudaGraphExec_t exec;
     int rows, n_spans, max_span, splits;
-    bool positions;
+    bool positions, tree;
     enum pl_dtype kv_dtype;
 };
 
@@ -115,6 +115,15 @@ static inline struct pl_cuda_kv pl_cuda_kv(const struct pl_kv *kv)
                                .first = (int32_t)kv->first,
                                .len = (int32_t)kv->len,
                                .next_position = (int32_t)kv->next_position};
+}
+
+/* Bytes of a step before its K and V. */
+static inline size_t pl_cuda_step_head(size_t rows)
+{
+    size_t bits = (rows < PL_TREE_MAX ? rows : PL_TREE_MAX) * PL_CUDA_TREE_WORDS;
+
+    return pl_round_up((5 * rows + PL_CUDA_SPANS + 1 + PL_CUDA_TREE_HEAD + bits) * sizeof(int32_t),
+                       256);
 }
 
 /* What GEMMs of a weight of dt run in. */
@@ -219,6 +228,8 @@ void pl_cuda_cache_free(struct pl_cache *c);
 struct pl_cache_bytes pl_cuda_cache_bytes(const struct pl_cache *c);
 struct pl_cache_bytes pl_cuda_cache_need(const struct pl_arch *a, const struct pl_cache_opts *o);
 void pl_cuda_cache_keep(struct pl_cache *c, int32_t layer, const int32_t *idx, size_t n);
+enum pl_status pl_cuda_cache_keep_path(struct pl_cache *c, size_t rows, const int32_t *idx,
+                                       size_t n, struct pl_err *err);
 void pl_cuda_cache_sums_clear(struct pl_cache *c);
 enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f,
                                struct pl_err *err);

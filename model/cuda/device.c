@@ -169,6 +169,7 @@ const struct pl_backend pl_cuda_backend = {
     .cache_can_drop = pl_cache_can_drop,
     .cache_drop = pl_cache_drop,
     .cache_keep = pl_cuda_cache_keep,
+    .cache_keep_path = pl_cuda_cache_keep_path,
     .cache_stage = pl_cache_stage,
     .cache_encoded = pl_cache_encoded,
     .cache_sums = pl_cache_sums,

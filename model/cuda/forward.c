@@ -23,7 +23,7 @@ struct run {
 /* A step as it is laid out, on the host or the device. */
 static struct pl_cuda_step step_at(const struct pl_cuda_work *w, char *base)
 {
-    size_t head = pl_round_up((5 * w->rows + PL_CUDA_SPANS + 1) * sizeof(int32_t), 256);
+    size_t tree = 5 * w->rows + PL_CUDA_SPANS + 1, head = pl_cuda_step_head(w->rows);
     int32_t *p = (int32_t *)(void *)base;
 
     return (struct pl_cuda_step){.ids = p,
@@ -32,6 +32,7 @@ static struct pl_cuda_step step_at(const struct pl_cuda_work *w, char *base)
                                  .span = p + 3 * w->rows,
                                  .in_span = p + 4 * w->rows,
                                  .span_row = p + 5 * w->rows,
+                                 .tree = p + tree,
                                  .kv = (struct pl_cuda_kv *)(void *)(base + head)};
 }
 
@@ -39,6 +40,24 @@ static void fill(int32_t *to, const int32_t *from, size_t n)
 {
     if (from)
         memcpy(to, from, n * sizeof(*to));
+}
+
+/* What each row of the tree sees of it: its parent's bits and its own. */
+static void fill_tree(const struct pl_token_tree *t, size_t rows, int32_t *to)
+{
+    uint32_t bits[PL_TREE_MAX][PL_CUDA_TREE_WORDS];
+    size_t all = t->base + rows;
+
+    to[0] = (int32_t)t->base;
+    memcpy(to + 1, t->depth, all * sizeof(*to));
+    for (size_t i = 0; i < all; i++) {
+        if (t->parents[i] < 0)
+            memset(bits[i], 0, sizeof(bits[i]));
+        else
+            memcpy(bits[i], bits[t->parents[i]], sizeof(bits[i]));
+        bits[i][i / 32] |= 1u << i % 32;
+    }
+    memcpy(to + PL_CUDA_TREE_HEAD, bits[t->base], rows * sizeof(bits[0]));
 }
 
 /* Writes the step on the host and sends it: the layers' K and V, then those of the source. */
@@ -58,6 +77,8 @@ static enum pl_status send_step(struct run *r, const struct pl_source *source)
     fill((int32_t *)host.ids, f->ids, (size_t)r->rows);
     fill((int32_t *)host.positions, f->positions, (size_t)r->rows);
     fill((int32_t *)host.types, source ? source->types : NULL, (size_t)r->rows);
+    if (f->tree)
+        fill_tree(f->tree, (size_t)r->rows, (int32_t *)host.tree);
     for (size_t s = 0; s < n; s++) {
         const struct pl_cache *c = f->spans[s].cache;
         ((int32_t *)host.span_row)[s] = (int32_t)row;
@@ -77,8 +98,10 @@ static enum pl_status send_step(struct run *r, const struct pl_source *source)
     r->step.ids = f->ids ? r->step.ids : NULL;
     r->step.positions = f->positions ? r->step.positions : NULL;
     r->step.types = source && source->types ? r->step.types : NULL;
+    r->step.tree = f->tree ? r->step.tree : NULL;
     r->cross = r->step;
     r->cross.kv += layers * n;
+    r->cross.tree = NULL;
     w->step_busy = true;
     return pl_cuda_check(
         cudaMemcpyAsync(w->step, w->step_host,
@@ -299,7 +322,9 @@ static void layer(struct run *r, int32_t l)
     const struct pl_cuda_layer *w = &r->n->layers[l];
     bool post = r->n->arch.post_norm;
 
-    self_attention(r, l, post ? as_input(r) : normed(r, w->v[PL_V_ATTN], w->v[PL_V_ATTN_BIAS]));
+    self_attention(r, l,
+                   post || !w->v[PL_V_ATTN] ? as_input(r)
+                                            : normed(r, w->v[PL_V_ATTN], w->v[PL_V_ATTN_BIAS]));
     if (r->n->encoder)
         cross_attention(r, l);
     if (post)
@@ -455,13 +480,15 @@ static struct pl_cuda_graph key_of(const struct run *r)
                                   .max_span = r->max_span,
                                   .splits = r->splits,
                                   .positions = r->f->positions != NULL,
+                                  .tree = r->f->tree != NULL,
                                   .kv_dtype = r->f->spans[0].cache->dtype};
 }
 
 static bool same_key(const struct pl_cuda_graph *a, const struct pl_cuda_graph *b)
 {
     return a->rows == b->rows && a->n_spans == b->n_spans && a->max_span == b->max_span &&
-           a->splits == b->splits && a->positions == b->positions && a->kv_dtype == b->kv_dtype;
+           a->splits == b->splits && a->positions == b->positions && a->tree == b->tree &&
+           a->kv_dtype == b->kv_dtype;
 }
 
 /* The graph for this kind of step, captured when it is first asked for; NULL: there can be none. */
@@ -554,6 +581,8 @@ static enum pl_status check_forward(struct pl_network *n, const struct pl_forwar
 {
     *rows = 0;
     *longest = 0;
+    if (f->tree && (f->n_spans != 1 || f->tree->base + f->spans[0].rows > PL_TREE_MAX))
+        return pl_fail(err, PL_ERANGE, "a tree of more than %d rows", PL_TREE_MAX);
     if (f->n_spans > PL_CUDA_SPANS)
         return pl_fail(err, PL_ERANGE, "more than %d sequences in one forward", PL_CUDA_SPANS);
     for (size_t s = 0; s < f->n_spans; s++) {

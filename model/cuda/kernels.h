@@ -40,8 +40,13 @@ struct pl_cuda_step {
     const int32_t *span, *in_span; /* [rows] */
     const int32_t *span_row;       /* [n_spans + 1] first row of each span */
     const struct pl_cuda_kv *kv;   /* [layers][n_spans] */
+    /* The rows are a tree's (backend.h), or NULL: rows of it before these; [PL_TREE_MAX] depth of
+     * each; [rows][PL_CUDA_TREE_WORDS] bits of what each row at hand sees of it. */
+    const int32_t *tree;
     int32_t rows, n_spans;
 };
+#define PL_CUDA_TREE_WORDS (PL_TREE_MAX / 32)
+#define PL_CUDA_TREE_HEAD (1 + PL_TREE_MAX) /* words before the bits */
 
 /* A weight [out, in], row by row: dense, or in the blocks of a GGUF format. */
 struct pl_cuda_matrix {

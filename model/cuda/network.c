@@ -214,7 +214,7 @@ int64_t pl_cuda_work_bytes(const struct pl_arch *a, size_t rows)
 
 static size_t step_bytes(const struct pl_arch *a, size_t rows)
 {
-    return pl_round_up((5 * rows + PL_CUDA_SPANS + 1) * sizeof(int32_t), 256) +
+    return pl_cuda_step_head(rows) +
            (size_t)a->layers * 2 * PL_CUDA_SPANS * sizeof(struct pl_cuda_kv);
 }
 

@@ -124,6 +124,8 @@ __device__ __forceinline__ int32_t position_of(const struct pl_cuda_step &st, in
 {
     if (st.positions)
         return st.positions[r];
+    if (st.tree)
+        return st.kv[layer].next_position - st.tree[0] + st.tree[1 + st.tree[0] + r];
     return st.kv[layer * st.n_spans + st.span[r]].next_position + st.in_span[r];
 }
 

@@ -18,6 +18,9 @@ ARMS = {
     "small": {"model": "big", "draft": {"model": "small", "gamma": 4}},
     "in turn": {"model": "big", "draft": {"model": "small", "gamma": 3, "overlap": "none"}},
     "medusa": {"model": "big", "draft": {"method": "medusa", "weights": os.path.join(MODELS, "small-llama-heads/medusa.safetensors"), "gamma": 3}},
+    "medusa tree": {"model": "big", "draft": {"method": "medusa", "weights": os.path.join(MODELS, "small-llama-heads/medusa.safetensors"), "gamma": 3, "tree": "static"}},
+    "eagle": {"model": "big", "draft": {"method": "eagle", "weights": os.path.join(MODELS, "small-llama-heads/eagle.safetensors"), "gamma": 4}},
+    "eagle-2": {"model": "big", "draft": {"method": "eagle", "weights": os.path.join(MODELS, "small-llama-heads/eagle.safetensors"), "gamma": 4, "tree": "dynamic", "tree_top": 4, "tree_tokens": 16}},
     "hidden": {"model": "big", "draft": {"model": "small", "after_prefill": "none"}},
 }
 TOKENS, CONTEXT = 24, 48
@@ -44,8 +47,10 @@ def describes(r):
     refused(r, "draft.gamma: expected a whole number from 1 to 255", {"method": "prompt_lookup", "gamma": 0})
     refused(r, "its vocabulary is another one: id", {"model": "x", "gamma": 2}, {"path": os.path.join(MODELS, "small-gpt2")})
     refused(r, "is no decoder", {"model": "x", "gamma": 2}, {"path": os.path.join(MODELS, "small-bert")})
-    refused(r, "has no eagle", {"method": "eagle", "weights": TEXT})
-    refused(r, "drafts chains", {"method": "medusa", "weights": TEXT, "tree_top": 2})
+    refused(r, "has no retokenize", {"method": "retokenize", "model": "x"}, SMALL)
+    refused(r, "expected chain or static", {"method": "medusa", "weights": TEXT, "tree": "dynamic"})
+    refused(r, "method prompt_lookup drafts chains", {"method": "prompt_lookup", "tree": "static"})
+    refused(r, "expected 2 to 16", {"method": "eagle", "weights": TEXT, "tree": "dynamic", "tree_top": 1})
     refused(r, "expected auto or host", {"method": "prompt_lookup", "transport": "nccl"})
 
 
@@ -62,11 +67,21 @@ def trials(r):
             base = out["base", offset]
             assert x["tokens"] == base["tokens"] and x["ids_hash"] == base["ids_hash"], arm
             check(arm, x)
+    trees = [out["eagle-2", k]["counts"] for k in (0, 5000)]
+    chains = [out["eagle", k]["counts"] for k in (0, 5000)]
+    assert sum(c["rounds"] for c in trees) < sum(c["rounds"] for c in chains) < 2 * (TOKENS - 1), (trees, chains)
+    assert all(v["drafted"] <= 16 and v["accepted"] <= 4 for k in (0, 5000) for v in out["eagle-2", k]["rounds"][0])
     heads = [out["medusa", k]["counts"] for k in (0, 5000)]
     assert sum(c["accepted"] for c in heads) > 0 and sum(c["drafted"] for c in heads) > 60, heads
     bad = {"b": {"model": "big", "draft": {"method": "medusa", "weights": os.path.join(MODELS, "small-llama-heads/eagle.safetensors")}}}
     x = r.call("load", models={"big": BIG}, arms=bad, generate={"tokens": TOKENS}, threads=2, max_context=CONTEXT)
     assert x["type"] == "error" and "0.0.linear.weight misses, expected Medusa heads" in x["text"], x
+    bad["b"]["draft"] = {"method": "eagle", "weights": os.path.join(MODELS, "small-llama-heads/medusa.safetensors")}
+    x = r.call("load", models={"big": BIG}, arms=bad, generate={"tokens": TOKENS}, threads=2, max_context=CONTEXT)
+    assert x["type"] == "error" and "misses, expected an EAGLE head" in x["text"], x
+    bad["b"] = {"model": "small", "draft": {"method": "eagle", "weights": os.path.join(MODELS, "small-llama-heads/eagle.safetensors")}}
+    x = r.call("load", models={"small": SMALL}, arms=bad, generate={"tokens": TOKENS}, threads=2, max_context=CONTEXT)
+    assert x["type"] == "error" and "expected rows of" in x["text"], x
     hidden = out["hidden", 0]["counts"]
     assert hidden["rounds"] <= 1 and hidden["drafted"] == hidden["free_tokens"], hidden
     assert out["small", 0]["phases_ns"]["d_prefill"] > 0 and out["in turn", 0]["counts"]["free_tokens"] == 0

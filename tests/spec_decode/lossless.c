@@ -4,6 +4,8 @@
  * the first prompt that differs.
  */
 #include "base/rng.h"
+#include "spec_decode/eagle.h"
+#include "spec_decode/medusa.h"
 #include "spec_decode/round.h"
 
 #include <stdio.h>
@@ -75,47 +77,95 @@ static void alone(struct pl_session *s, size_t vocab, const int32_t *ids, size_t
     }
 }
 
-enum { LOOKUP, MODEL, OVERLAP, ADAPTIVE, KINDS };
-static const char *const kinds[] = {"prompt_lookup", "model", "model, overlapped",
-                                    "prompt_lookup, adaptive"};
+/* top 1: a chain; nodes: most of a tree. */
+static const struct kind {
+    const char *name;
+    enum { LOOKUP, MODEL, EAGLE, MEDUSA } drafter;
+    bool overlap, adaptive, fixed;
+    size_t top, nodes;
+} kinds[] = {
+    {"prompt_lookup", LOOKUP, .top = 1},
+    {"model", MODEL, .top = 1},
+    {"model, overlapped", MODEL, .overlap = true, .top = 1},
+    {"prompt_lookup, adaptive", LOOKUP, .adaptive = true, .top = 1},
+    {"eagle, chain", EAGLE, .top = 1},
+    {"eagle, static tree", EAGLE, .fixed = true, .top = 10, .nodes = 60},
+    {"eagle, dynamic 4/12", EAGLE, .top = 4, .nodes = 12},
+    {"eagle, dynamic 10/60", EAGLE, .top = 10, .nodes = 60},
+    {"eagle, dynamic, adaptive", EAGLE, .adaptive = true, .top = 6, .nodes = 30},
+    {"medusa, chain", MEDUSA, .top = 1},
+    {"medusa, static 63", MEDUSA, .fixed = true, .top = 10, .nodes = 63},
+    {"medusa, static 3/9", MEDUSA, .fixed = true, .top = 3, .nodes = 9},
+};
+enum { KINDS = sizeof(kinds) / sizeof(kinds[0]) };
 
 struct arm {
-    int kind;
+    const struct kind *kind;
     size_t gamma;
     void *drafter;
     struct pl_spec *spec;
     uint64_t prompts, rounds, drafted, accepted, free_tokens;
 };
 
-static void make_arm(struct arm *a, int kind, size_t gamma, const struct side *big,
-                     const struct side *small, struct pl_lane *lane,
-                     const struct pl_accept_rule *rule)
+static const struct pl_drafter_ops *const ops[] = {
+    [LOOKUP] = &pl_draft_lookup,
+    [MODEL] = &pl_draft_model,
+    [EAGLE] = &pl_draft_eagle,
+    [MEDUSA] = &pl_draft_medusa,
+};
+
+static void *make_drafter(const struct kind *k, size_t gamma, const struct side *big,
+                          const struct side *small, const struct pl_accept_rule *rule)
 {
-    bool model = kind == MODEL || kind == OVERLAP;
     const struct pl_draft_model_opts mo = {.session = small->session,
                                            .max_text = MAX_TOKENS + MAX_VERIFY,
                                            .masked = rule->masked,
                                            .n_masked = rule->n_masked,
                                            .tap = -1};
-    struct pl_spec_opts o = {.verifier = big->session,
-                             .ops = model ? &pl_draft_model : &pl_draft_lookup,
-                             .lane = lane,
-                             .transport = &pl_transport_host,
-                             .gamma = gamma,
-                             .overlap = kind == OVERLAP,
-                             .after = true,
-                             .adaptive = kind == ADAPTIVE,
-                             .tap = -1,
-                             .max_tokens = MAX_TOKENS,
-                             .max_prompt = MAX_PROMPT,
-                             .rule = *rule};
+    const struct pl_eagle_opts eo = {.path = MODELS "small-llama-heads/eagle.safetensors",
+                                     .verifier = big->model,
+                                     .max_prompt = MAX_PROMPT,
+                                     .max_tokens = MAX_TOKENS,
+                                     .depth = gamma,
+                                     .top = k->top,
+                                     .nodes = k->nodes,
+                                     .fixed = k->fixed,
+                                     .masked = rule->masked,
+                                     .n_masked = rule->n_masked};
+    void *d = NULL;
 
-    *a = (struct arm){.kind = kind, .gamma = gamma};
-    if (model)
-        ok(pl_draft_model_new(&mo, &a->drafter, &err));
+    if (k->drafter == MODEL)
+        ok(pl_draft_model_new(&mo, &d, &err));
+    else if (k->drafter == EAGLE)
+        ok(pl_draft_eagle_open(&eo, &d, &err));
+    else if (k->drafter == MEDUSA)
+        ok(pl_draft_medusa_open(MODELS "small-llama-heads/medusa.safetensors", big->model,
+                                rule->masked, rule->n_masked, k->top, k->nodes, &d, &err));
     else
-        ok(pl_draft_lookup_new(1, 4, &a->drafter, &err));
-    o.drafter = a->drafter;
+        ok(pl_draft_lookup_new(1, 4, &d, &err));
+    return d;
+}
+
+static void make_arm(struct arm *a, const struct kind *k, size_t gamma, const struct side *big,
+                     const struct side *small, struct pl_lane *lane,
+                     const struct pl_accept_rule *rule)
+{
+    const struct pl_spec_opts o = {.verifier = big->session,
+                                   .ops = ops[k->drafter],
+                                   .drafter = make_drafter(k, gamma, big, small, rule),
+                                   .lane = lane,
+                                   .transport = &pl_transport_host,
+                                   .gamma = gamma,
+                                   .nodes = k->nodes,
+                                   .overlap = k->overlap,
+                                   .after = true,
+                                   .adaptive = k->adaptive,
+                                   .tap = ops[k->drafter]->states ? 0 : -1,
+                                   .max_tokens = MAX_TOKENS,
+                                   .max_prompt = MAX_PROMPT,
+                                   .rule = *rule};
+
+    *a = (struct arm){.kind = k, .gamma = gamma, .drafter = o.drafter};
     ok(pl_spec_create(&o, &a->spec, &err));
 }
 
@@ -135,8 +185,8 @@ static void check(struct arm *a, uint64_t seed, const int32_t *ids, size_t n, si
         return;
     for (size_t i = 0; i < tokens; i++)
         if (i >= r.n || r.tokens[i] != want[i]) {
-            fprintf(stderr, "%s, gamma %zu, prompt %llu: token %zu of %zu differs\n",
-                    kinds[a->kind], a->gamma, (unsigned long long)seed, i, tokens);
+            fprintf(stderr, "%s, gamma %zu, prompt %llu: token %zu of %zu differs\n", a->kind->name,
+                    a->gamma, (unsigned long long)seed, i, tokens);
             break;
         }
     exit(1);
@@ -152,7 +202,7 @@ int main(int argc, char **argv)
     struct side big = load("small-llama", 1), small = load("tiny-llama", 1);
     int32_t vocab = pl_model_info(big.model)->arch.vocab, ids[MAX_PROMPT], want[MAX_TOKENS];
     float *logits = calloc((size_t)vocab, sizeof(*logits));
-    struct arm arms[ARMS];
+    static struct arm arms[ARMS];
     struct pl_lane *lane = NULL;
 
     if (!prompts || !logits) {
@@ -162,23 +212,23 @@ int main(int argc, char **argv)
     ok(pl_lane_new(&lane, &err));
     for (int k = 0; k < KINDS; k++)
         for (size_t g = 0; g < GAMMAS; g++)
-            make_arm(&arms[(size_t)k * GAMMAS + g], k, gammas[g], &big, &small, lane, &rule);
+            make_arm(&arms[(size_t)k * GAMMAS + g], &kinds[k], gammas[g], &big, &small, lane,
+                     &rule);
     for (unsigned long long i = 0; i < prompts; i++) {
-        size_t n = make_prompt(i, vocab, ids), tokens = 1 + (size_t)(i * 7 % MAX_TOKENS);
+        size_t n = make_prompt(i, vocab, ids), tokens = 1 + (size_t)(pl_keyv(9, i) % MAX_TOKENS);
         alone(big.session, (size_t)vocab, ids, n, tokens, &rule, logits, want);
         check(&arms[i % ARMS], i, ids, n, tokens, want);
     }
     for (size_t i = 0; i < ARMS; i++) {
         const struct arm *a = &arms[i];
         printf(
-            "%-24s gamma %2zu: %4llu prompts, %6llu rounds, %6llu drafted, %6llu accepted, %6llu "
+            "%-26s gamma %2zu: %4llu prompts, %6llu rounds, %6llu drafted, %6llu accepted, %6llu "
             "free: identical\n",
-            kinds[a->kind], a->gamma, (unsigned long long)a->prompts, (unsigned long long)a->rounds,
+            a->kind->name, a->gamma, (unsigned long long)a->prompts, (unsigned long long)a->rounds,
             (unsigned long long)a->drafted, (unsigned long long)a->accepted,
             (unsigned long long)a->free_tokens);
         pl_spec_free(a->spec);
-        (a->kind == MODEL || a->kind == OVERLAP ? &pl_draft_model : &pl_draft_lookup)
-            ->free(a->drafter);
+        ops[a->kind->drafter]->free(a->drafter);
     }
     pl_lane_free(lane);
     free(logits);

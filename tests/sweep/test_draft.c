@@ -18,8 +18,8 @@ static const struct {
                               "prompt_lookup, model, eagle, medusa, retokenize or adapter\n"},
     {ARMS("{metod: model}"), "s.yaml:3:49: unknown key \"metod\" in arms.d.draft, expected model, "
                              "method, adapter, weights, gamma, overlap, after_prefill, transport, "
-                             "temperature, adaptive, min_ngram, max_ngram, tree_top or "
-                             "tree_tokens, did you mean method\n"},
+                             "temperature, adaptive, min_ngram, max_ngram, tree, tree_top "
+                             "or tree_tokens, did you mean method\n"},
     {ARMS("{model: smal}"), "s.yaml:3:56: arms.d.draft.model is \"smal\", expected a model of this "
                             "sweep, did you mean small\n"},
     {ARMS("{model: s}"),
@@ -37,6 +37,12 @@ static const struct {
      "exists\n"},
     {ARMS("{method: prompt_lookup, min_ngram: 3, max_ngram: 2}"),
      "s.yaml:3:97: arms.d.draft.max_ngram is less than min_ngram\n"},
+    {ARMS("{method: prompt_lookup, tree: static}"),
+     "s.yaml:3:78: arms.d.draft.tree is static, but method prompt_lookup drafts chains\n"},
+    {ARMS("{method: medusa, weights: m, tree: dynamic}"),
+     "s.yaml:3:83: arms.d.draft.tree is dynamic, but medusa drafts chains or the static tree\n"},
+    {ARMS("{method: eagle, weights: m, tree: chain, tree_top: 4}"),
+     "s.yaml:3:99: arms.d.draft.tree_top is 4 with tree chain\n"},
     {ARMS("{method: prompt_lookup, tree_top: 2}"),
      "s.yaml:3:82: arms.d.draft.tree_top is more than 1, but method prompt_lookup drafts chains\n"},
     {HEAD "arms: {b: {model: s, draft: {model: big}}}\n" TAIL, NULL},

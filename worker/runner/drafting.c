@@ -1,6 +1,7 @@
 #include "worker/runner/drafting.h"
 
 #include "spec_decode/adapter.h"
+#include "spec_decode/eagle.h"
 #include "spec_decode/medusa.h"
 
 #include <inttypes.h>
@@ -45,9 +46,8 @@ enum pl_status pl_drafting_check(const struct pl_draft_opts *draft, const struct
         return drafter ? pl_draft_check_vocab(drafter, verifier, err)
                        : pl_fail(err, PL_ESWEEP, "draft.model is not known");
     case PL_DRAFT_MEDUSA:
-        return draft->tree_top > 1
-                   ? pl_fail(err, PL_EUNSUPPORTED, "draft.tree_top: this runner drafts chains")
-                   : PL_OK;
+    case PL_DRAFT_EAGLE:
+        return PL_OK;
     case PL_DRAFT_ADAPTER:
         return drafter || !pl_draft_needs_model(draft)
                    ? PL_OK
@@ -82,12 +82,18 @@ static size_t least(size_t a, int64_t b)
     return (int64_t)a < b ? a : (size_t)b;
 }
 
+static size_t tree_nodes(const struct pl_draft_opts *o)
+{
+    return o->tree == PL_DRAFT_CHAIN ? 0 : (size_t)o->tree_tokens;
+}
+
 static enum pl_status make_verifier(struct pl_drafting *d, const struct pl_drafting_opts *o,
                                     size_t most, struct pl_err *err)
 {
     const struct pl_arch *a = &pl_model_info(o->verifier)->arch;
     const struct pl_session_opts so = {
-        .max_tokens = least(o->max_prompt + o->max_tokens - 1, a->max_positions),
+        .max_tokens =
+            least(o->max_prompt + o->max_tokens - 1 + tree_nodes(o->draft), a->max_positions),
         .max_verify = most + 1,
         .taps = &final_states,
         .n_taps = d->states ? 1 : 0,
@@ -125,6 +131,33 @@ static enum pl_status make_model_drafter(struct pl_drafting *d, const struct pl_
     return pl_draft_model_new(&mo, &d->drafter, err);
 }
 
+static enum pl_status make_heads(struct pl_drafting *d, const struct pl_drafting_opts *o,
+                                 struct pl_err *err)
+{
+    const struct pl_draft_opts *draft = o->draft;
+    const struct pl_eagle_opts eo = {.path = draft->weights,
+                                     .verifier = o->verifier,
+                                     .kv = o->verifier_kv,
+                                     .max_prompt = o->max_prompt,
+                                     .max_tokens = o->max_tokens,
+                                     .depth = (size_t)draft->gamma,
+                                     .top = (size_t)draft->tree_top,
+                                     .nodes = (size_t)draft->tree_tokens,
+                                     .fixed = draft->tree == PL_DRAFT_STATIC,
+                                     .temperature = draft->temperature,
+                                     .key = o->seed + 1,
+                                     .masked = o->masked,
+                                     .n_masked = o->n_masked};
+    bool eagle = draft->method == PL_DRAFT_EAGLE;
+    enum pl_status st = eagle ? pl_draft_eagle_open(&eo, &d->drafter, err)
+                              : pl_draft_medusa_open(draft->weights, o->verifier, o->masked,
+                                                     o->n_masked, (size_t)draft->tree_top,
+                                                     (size_t)draft->tree_tokens, &d->drafter, err);
+
+    d->ops = st ? NULL : eagle ? &pl_draft_eagle : &pl_draft_medusa;
+    return st;
+}
+
 static enum pl_status make_drafter(struct pl_drafting *d, const struct pl_drafting_opts *o,
                                    size_t most, struct pl_err *err)
 {
@@ -148,12 +181,8 @@ static enum pl_status make_drafter(struct pl_drafting *d, const struct pl_drafti
     }
     if (draft->method == PL_DRAFT_MODEL)
         return make_model_drafter(d, o, most, err);
-    if (draft->method == PL_DRAFT_MEDUSA) {
-        enum pl_status st = pl_draft_medusa_open(draft->weights, o->verifier, o->masked,
-                                                 o->n_masked, &d->drafter, err);
-        d->ops = st ? NULL : &pl_draft_medusa;
-        return st;
-    }
+    if (draft->method == PL_DRAFT_MEDUSA || draft->method == PL_DRAFT_EAGLE)
+        return make_heads(d, o, err);
     d->ops = &pl_draft_lookup;
     return pl_draft_lookup_new((int)draft->min_ngram, (int)draft->max_ngram, &d->drafter, err);
 }
@@ -180,13 +209,15 @@ enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_dr
 {
     const struct pl_draft_opts *draft = o->draft;
     size_t most = draft->overlap ? PL_DRAFT_MAX : (size_t)draft->gamma;
+    bool eagle = draft->method == PL_DRAFT_EAGLE;
     struct pl_drafting *d = calloc(1, sizeof(*d));
     enum pl_status st;
 
     if (!d)
         return pl_fail(err, PL_ENOMEM, "no memory to draft");
     d->ahead = draft->adapter && pl_adapter_ahead(draft->adapter);
-    d->states = d->ahead || draft->method == PL_DRAFT_MEDUSA;
+    d->states = d->ahead || eagle || draft->method == PL_DRAFT_MEDUSA;
+    most = tree_nodes(draft) > most ? tree_nodes(draft) : most;
     d->models[0] = o->verifier;
     d->models[1] = o->drafter;
     d->max_prompt = o->max_prompt;
@@ -211,6 +242,7 @@ enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_dr
             .lane = d->lane,
             .transport = pl_transport_by_name(draft->transport),
             .gamma = (size_t)draft->gamma,
+            .nodes = tree_nodes(draft),
             .overlap = draft->overlap,
             .after = draft->after,
             .adaptive = draft->adaptive,
@@ -221,7 +253,8 @@ enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_dr
             .translate = {.run = d->adapter && d->own ? pl_adapter_translate : NULL,
                           .user = d->adapter,
                           .ahead = d->ahead},
-            .with_q = draft->temperature > 0 && d->own,
+            .with_q =
+                draft->temperature > 0 && (d->own || (eagle && draft->tree == PL_DRAFT_CHAIN)),
             .max_tokens = o->max_tokens,
             .max_prompt = o->max_prompt,
             .rule = {.temperature = draft->temperature,
