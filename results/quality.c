@@ -8,6 +8,14 @@ static const char *const names[] = {
 #undef PL_X
 };
 
+static const struct {
+    bool more, geometric;
+} traits[] = {
+#define PL_X(sym, name, more, geometric) {more, geometric},
+    PL_QUALITY_LIST(PL_X)
+#undef PL_X
+};
+
 const char *pl_quality_name(enum pl_quality q)
 {
     return (unsigned)q < PL_QUALITY_COUNT ? names[q] : "unknown";
@@ -23,22 +31,12 @@ enum pl_quality pl_quality_parse(const char *name)
 
 bool pl_quality_more_is_better(enum pl_quality q)
 {
-    static const bool better[] = {
-#define PL_X(sym, name, more, geometric) more,
-        PL_QUALITY_LIST(PL_X)
-#undef PL_X
-    };
-    return (unsigned)q < PL_QUALITY_COUNT && better[q];
+    return (unsigned)q < PL_QUALITY_COUNT && traits[q].more;
 }
 
 bool pl_quality_geometric(enum pl_quality q)
 {
-    static const bool mean[] = {
-#define PL_X(sym, name, more, geometric) geometric,
-        PL_QUALITY_LIST(PL_X)
-#undef PL_X
-    };
-    return (unsigned)q < PL_QUALITY_COUNT && mean[q];
+    return (unsigned)q < PL_QUALITY_COUNT && traits[q].geometric;
 }
 
 const char *const *pl_quality_names(void)
