@@ -30,6 +30,20 @@ static inline enum pl_status unit_load(const char *text, const struct pl_select 
     return st;
 }
 
+/* Loads what must be refused, with these words, or (said NULL) with some that hold
+ * `part`. */
+static inline void unit_refuses(const char *text, const char *said, const char *part)
+{
+    struct pl_sweep *s = NULL;
+    char got[8192];
+    assert_int_equal(unit_load(text, NULL, &s, got, sizeof got), PL_ESWEEP);
+    assert_null(s);
+    if (said)
+        assert_string_equal(got, said);
+    else
+        assert_non_null(strstr(got, part));
+}
+
 /* Loads what must be right. */
 static inline struct pl_sweep *unit_sweep(const char *text, const struct pl_select *sel)
 {
