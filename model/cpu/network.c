@@ -315,24 +315,12 @@ static enum pl_status load_outer(struct pl_network *n, const struct pl_model_sou
     return st;
 }
 
-/* The encoder below a decoder: the same shapes, so the same workspace. */
-static enum pl_status make_encoder(struct pl_network *n, const struct pl_model_sources *src,
-                                   enum pl_dtype dt, struct pl_err *err)
-{
-    struct pl_arch e = pl_arch_encoder(&n->arch);
-    enum pl_status st = pl_cpu_network_create(n->device, &e, src, dt, &n->encoder, err);
-
-    if (st)
-        return st;
-    free_workspace(&n->encoder->work);
-    n->encoder->work = n->work;
-    n->encoder->embedder = n;
-    return PL_OK;
-}
-
-enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *a,
-                                     const struct pl_model_sources *src, enum pl_dtype dt,
-                                     struct pl_network **out, struct pl_err *err)
+/* decoder: NULL, or the one that this encoder stands before: the same shapes, so its workspace
+ * serves both, and its embeddings. */
+static enum pl_status create(struct pl_device *d, const struct pl_arch *a,
+                             const struct pl_model_sources *src, enum pl_dtype dt,
+                             const struct pl_network *decoder, struct pl_network **out,
+                             struct pl_err *err)
 {
     struct pl_network *n = calloc(1, sizeof(*n));
     enum pl_status st = PL_OK;
@@ -351,13 +339,19 @@ enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *
         st = load_outer(n, src, dt, err);
     if (!st)
         st = make_rope(n, &src->rope_factors, err);
-    if (!st)
+    if (!st && !decoder)
         st = make_workspace(n, err);
-    if (!st && src->encoder)
-        st = make_encoder(n, src->encoder, dt, err);
+    if (!st && src->encoder) {
+        struct pl_arch e = pl_arch_encoder(a);
+        st = create(d, &e, src->encoder, dt, n, &n->encoder, err);
+    }
     if (st) {
         pl_cpu_network_free(n);
         return st;
+    }
+    if (decoder) {
+        n->work = decoder->work;
+        n->embedder = decoder;
     }
     n->head = (struct pl_tensor){.device = d,
                                  .rows = n->head_panels.out,
@@ -368,6 +362,13 @@ enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *
     n->bytes = pl_cpu_network_need(a, src, dt);
     *out = n;
     return PL_OK;
+}
+
+enum pl_status pl_cpu_network_create(struct pl_device *d, const struct pl_arch *a,
+                                     const struct pl_model_sources *src, enum pl_dtype dt,
+                                     struct pl_network **out, struct pl_err *err)
+{
+    return create(d, a, src, dt, NULL, out, err);
 }
 
 void pl_cpu_network_free(struct pl_network *n)
