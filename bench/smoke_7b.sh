@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench/smoke_7b.sh [eventgpt|video-llava] [text]: whether the published 7B shapes plan, load and give one token on the CPU: random bf16
+# [CLIP=FILE] bench/smoke_7b.sh [eventgpt|video-llava] [text]: whether the published 7B shapes plan, load and give one token on the CPU: random bf16
 # weights, about 15 GB of memory, one model at a time. Shows the model the trained pair's first scene; "text": three ids alone, which
 # leaves out the tower and 580 or 2060 rows of prompt (minutes on a few cores).
 set -eu
@@ -19,7 +19,7 @@ if [ "$which" = eventgpt ]; then
 else
   echo "{\"architectures\": [\"VideoLlavaForConditionalGeneration\"], \"torch_dtype\": \"bfloat16\",
     \"text_config\": {\"model_type\": \"llama\", \"vocab_size\": 32064, $llama}, \"vision_config\": {$clip, \"image_size\": 224}}" >"$work/config.json"
-  picture=(--ids "1 20 32001 30" --video examples/data/pair/mp4/shapes/0.mp4)
+  picture=(--ids "1 20 32001 30" --video "${CLIP:-examples/data/pair/mp4/shapes/0.mp4}")
 fi
 if [ "${2:-}" = text ]; then picture=(--ids "1 20 30"); fi
 "$runner" check "$work" --weights random:1 --dtype bf16 --context 3072
