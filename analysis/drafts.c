@@ -162,12 +162,12 @@ double pl_drafts_model(double prefill, double step, double verify, double tokens
     return (prefill + tokens * step) / (prefill + verify + (tokens - accepted - rounds) * step);
 }
 
-struct pl_draft_base pl_drafts_base(const struct pl_dataset *d, uint32_t arm, uint32_t context)
+struct pl_draft_base pl_drafts_step(const struct pl_dataset *d, uint32_t baseline, uint32_t context)
 {
-    const struct pl_cell *c = pl_dataset_cell(d, d->baseline[arm], context);
+    const struct pl_cell *c = pl_dataset_cell(d, baseline, context);
     double tokens = 0;
     struct pl_draft_base b = {NAN, NAN, NAN, NAN};
-    if (d->baseline[arm] == arm || c->sequences > 1 || !c->n)
+    if (c->sequences > 1 || !c->n)
         return b;
     for (size_t i = 0; i < c->n; i++)
         tokens += c->generated[i];
@@ -176,4 +176,51 @@ struct pl_draft_base pl_drafts_base(const struct pl_dataset *d, uint32_t arm, ui
     b.tokens = tokens / (double)c->n;
     b.step = b.tokens > 1 ? (b.e2e - b.ttft) / (b.tokens - 1) : NAN;
     return b;
+}
+
+struct pl_draft_base pl_drafts_base(const struct pl_dataset *d, uint32_t arm, uint32_t context)
+{
+    if (d->baseline[arm] == arm)
+        return (struct pl_draft_base){NAN, NAN, NAN, NAN};
+    return pl_drafts_step(d, d->baseline[arm], context);
+}
+
+static struct pl_verify_cost cost_of(uint64_t n, double sum, double squares)
+{
+    const double mean = sum / (double)n, above = squares - (double)n * mean * mean;
+    struct pl_verify_cost v = {.n = n, .mean = NAN, .sd = NAN};
+    if (n)
+        v.mean = mean / 1e3;
+    if (n > 1)
+        v.sd = sqrt(fmax(0, above) / (double)(n - 1)) / 1e3;
+    return v;
+}
+
+struct pl_verify_cost pl_drafts_verify(const struct pl_dataset *d, uint32_t arm, uint32_t context,
+                                       size_t k)
+{
+    const struct pl_draft_cell *c = pl_drafts_cell(d, arm, context);
+    if (!c || k < 2 || k > PL_DRAFT_POSITIONS)
+        return cost_of(0, 0, 0);
+    return cost_of(c->verify_n[k - 1], c->verify_at_us[k - 1], c->verify_at_us2[k - 1]);
+}
+
+struct pl_verify_cost pl_drafts_verify_all(const struct pl_dataset *d, uint32_t baseline,
+                                           uint32_t context, size_t k)
+{
+    uint64_t n = 0;
+    double sum = 0, squares = 0;
+    for (uint32_t a = 0; k > 1 && k <= PL_DRAFT_POSITIONS && a < d->shape.arms; a++) {
+        const struct pl_draft_cell *c = pl_drafts_cell(d, a, context);
+        if (!c || a == baseline || d->baseline[a] != baseline)
+            continue;
+        n += c->verify_n[k - 1];
+        sum += c->verify_at_us[k - 1];
+        squares += c->verify_at_us2[k - 1];
+    }
+    if (k == 1)
+        return (struct pl_verify_cost){.n = pl_dataset_cell(d, baseline, context)->n,
+                                       .mean = pl_drafts_step(d, baseline, context).step,
+                                       .sd = NAN};
+    return cost_of(n, sum, squares);
 }

@@ -58,7 +58,20 @@ enum pl_status pl_drafts_overlap_ms(const struct pl_dataset *d, uint64_t index, 
 struct pl_draft_base {
     double ttft, e2e, step, tokens; /* ms, ms, ms a token after the first, tokens a trial */
 };
+struct pl_draft_base pl_drafts_step(const struct pl_dataset *d, uint32_t baseline,
+                                    uint32_t context); /* of a baseline itself */
 struct pl_draft_base pl_drafts_base(const struct pl_dataset *d, uint32_t arm, uint32_t context);
+
+/* A verification of k tokens (the last accepted one and k − 1 drafts) of one arm, or of all arms
+ * with that baseline, at a context. n 0: there was none. k 1: the baseline's own decode step. */
+struct pl_verify_cost {
+    uint64_t n;      /* rounds; k 1: trials */
+    double mean, sd; /* ms; sd with n − 1, NaN: not known */
+};
+struct pl_verify_cost pl_drafts_verify(const struct pl_dataset *d, uint32_t arm, uint32_t context,
+                                       size_t k);
+struct pl_verify_cost pl_drafts_verify_all(const struct pl_dataset *d, uint32_t baseline,
+                                           uint32_t context, size_t k);
 
 /* The published curve, and its generalisation to R rounds (docs/METRICS.md):
  * S = (P + N·t) / (P + V + (N − a − R)·t) */

@@ -178,8 +178,10 @@ enum pl_status pl_figures_make(const struct pl_dataset *d, const struct pl_speed
                                 "Of all rounds, the part that accepted the token at this "
                                 "position of the draft; shorter drafts count as not accepted."},
         [PL_FIGURE_VERIFY_COST] = {"verify_cost", "A verification in decode steps",
-                                   "Mean time of a verification over the baseline's decode step: "
-                                   "1 would be ideal, the number of tokens no gain at all."},
+                                   "Mean time of a verification, over all arms that draft for a "
+                                   "baseline, in decode steps of that baseline. Dotted: ideal, a "
+                                   "verification for the price of one step; and no gain, as many "
+                                   "steps as tokens."},
         [PL_FIGURE_TIMELINE] = {"timeline", "What both lanes did when",
                                 "The first samples of each drafting arm, from the lanes' own "
                                 "clocks: what the drafter makes while the verifier is in its "

@@ -25,6 +25,7 @@ struct curves {
     double (*get)(const struct pl_dataset *d, uint32_t arm, uint32_t context, unsigned x);
     const char *title, *xlabel, *ylabel;
     double y_max; /* 0: of the data */
+    bool guides;  /* dotted: y = 1 and y = x */
     struct pl_legend legend[LEGEND_MAX];
     uint32_t arms[LEGEND_MAX];
     size_t n_arms;
@@ -82,6 +83,9 @@ static void draw_panel(const struct curves *c, uint32_t context, struct pl_out *
              : most > 0   ? most * 1.08
                           : 1);
     pl_out_text(o, "plot ");
+    if (c->guides)
+        pl_out_text(o, "1 with lines lw 1 dt 3 lc rgb '#555555' notitle, \\\n  x with lines lw 1 "
+                       "dt 3 lc rgb '#555555' notitle, \\\n  ");
     for (size_t i = 0; i < c->n_arms; i++)
         pl_out_f(o, "%s$a%zu using 1:2 with linespoints pt %d ps 0.6 lw 1.5 lc rgb '%s' notitle",
                  i ? ", \\\n  " : "", i, c->legend[i].point, c->legend[i].colour);
@@ -142,12 +146,9 @@ void pl_figure_position(const struct pl_dataset *d, struct pl_figure *f)
 
 static double verify_at(const struct pl_dataset *d, uint32_t arm, uint32_t context, unsigned x)
 {
-    const struct pl_draft_cell *c = pl_drafts_cell(d, arm, context);
-    struct pl_draft_base b;
-    if (!c || !c->verify_n[x - 1] || x < 2)
+    if (!pl_drafts_baseline(d, arm))
         return NAN;
-    b = pl_drafts_base(d, arm, context);
-    return c->verify_at_us[x - 1] / 1e3 / (double)c->verify_n[x - 1] / b.step;
+    return pl_drafts_verify_all(d, arm, context, x).mean / pl_drafts_step(d, arm, context).step;
 }
 
 void pl_figure_verify_cost(const struct pl_dataset *d, struct pl_figure *f)
@@ -155,7 +156,8 @@ void pl_figure_verify_cost(const struct pl_dataset *d, struct pl_figure *f)
     struct curves c = {.d = d,
                        .get = verify_at,
                        .title = "A verification, in decode steps of the baseline",
-                       .xlabel = "tokens verified at once",
-                       .ylabel = "decode steps"};
+                       .xlabel = "tokens verified at once (1: a decode step)",
+                       .ylabel = "decode steps",
+                       .guides = true};
     draw(&c, f);
 }

@@ -313,7 +313,7 @@ void pl_table_accept_to_speedup(const struct pl_dataset *d, struct pl_table *t)
 static const struct pl_col verify_cols[] = {
     {"arm", PL_COL_TEXT, NULL, 0},
     {"context", PL_COL_INT, NULL, 0},
-    {"source", PL_COL_TEXT, NULL, 0},
+    {"of", PL_COL_TEXT, NULL, 0},
     {"k", PL_COL_INT, "tokens", 0},
     {"verify_ms", PL_COL_TIME, "verify ms", 0},
     {"sd", PL_COL_TIME, "sd", 0},
@@ -323,27 +323,24 @@ static const struct pl_col verify_cols[] = {
     {"synthetic", PL_COL_BOOL, NULL, 0},
 };
 
-static void verify_rows(const struct pl_dataset *d, uint32_t arm, uint32_t context,
-                        const struct pl_draft_cell *c, struct pl_table *t)
+static void verify_row(const struct pl_dataset *d, uint32_t arm, uint32_t context, bool all,
+                       size_t k, double step, struct pl_table *t)
 {
-    const double step = pl_drafts_base(d, arm, context).step;
-    for (size_t i = 1; i < PL_DRAFT_POSITIONS; i++) {
-        const double n = (double)c->verify_n[i], mean = over(c->verify_at_us[i] / 1e3, n);
-        if (!c->verify_n[i])
-            continue;
-        pl_table_row(t);
-        pl_table_text(t, d->arms[arm]);
-        pl_table_context(t, pl_reader_context(d->reader, context));
-        pl_table_text(t, "rounds");
-        pl_table_int(t, (int64_t)i + 1);
-        pl_table_real(t, mean);
-        pl_table_real(
-            t, n > 1 ? sqrt(fmax(0, c->verify_at_us2[i] / 1e6 - n * mean * mean) / (n - 1)) : NAN);
-        pl_table_real(t, step);
-        pl_table_real(t, over(mean, step));
-        pl_table_int(t, (int64_t)c->verify_n[i]);
-        pl_table_bool(t, pl_dataset_cell(d, arm, context)->synthetic > 0);
-    }
+    const struct pl_verify_cost v =
+        all ? pl_drafts_verify_all(d, arm, context, k) : pl_drafts_verify(d, arm, context, k);
+    if (!v.n)
+        return;
+    pl_table_row(t);
+    pl_table_text(t, d->arms[arm]);
+    pl_table_context(t, pl_reader_context(d->reader, context));
+    pl_table_text(t, all ? "all its arms" : "arm");
+    pl_table_int(t, (int64_t)k);
+    pl_table_real(t, v.mean);
+    pl_table_real(t, v.sd);
+    pl_table_real(t, step);
+    pl_table_real(t, over(v.mean, step));
+    pl_table_int(t, (int64_t)v.n);
+    pl_table_bool(t, pl_dataset_cell(d, arm, context)->synthetic > 0);
 }
 
 void pl_table_verify_cost(const struct pl_dataset *d, struct pl_table *t)
@@ -351,10 +348,16 @@ void pl_table_verify_cost(const struct pl_dataset *d, struct pl_table *t)
     pl_table_init(t, pl_table_id_name(PL_TABLE_VERIFY_COST), "What a verification costs",
                   verify_cols, N(verify_cols));
     for (uint32_t c = 0; c < d->shape.contexts; c++)
-        for (uint32_t a = 0; a < d->shape.arms; a++)
-            if (pl_drafts_cell(d, a, c))
-                verify_rows(d, a, c, pl_drafts_cell(d, a, c), t);
-    pl_table_note(t, "tokens: those that a verification runs at once, the last accepted one and "
-                     "the drafts; ideal: 1 step");
+        for (uint32_t a = 0; a < d->shape.arms; a++) {
+            const bool all = pl_drafts_baseline(d, a);
+            const double step = (all ? pl_drafts_step(d, a, c) : pl_drafts_base(d, a, c)).step;
+            for (size_t k = 1; k <= PL_DRAFT_POSITIONS; k++)
+                if (all || pl_drafts_cell(d, a, c))
+                    verify_row(d, a, c, all, k, step, t);
+        }
+    pl_table_note(t,
+                  "tokens: those that a verification runs at once, the last accepted one and "
+                  "the drafts; a baseline's rows: all arms that draft for it, and its own decode "
+                  "step; ideal: 1 step, no gain: as many as tokens");
     pl_tables_label(d, t);
 }

@@ -114,9 +114,17 @@ def check_numbers(path, out):
         total = b["total_ms"].mean()
         best = total / (cell["total_ms"].mean() - levers[r["lever"]])
         assert f"{total / cell['total_ms'].mean():.2f}× now" in r["sentence"] and f"{best:.2f}× if" in r["sentence"], r
-    for r in rows(out, "verify_cost"):
+    cost = rows(out, "verify_cost")
+    assert {r["arm"] for r in cost} == {"baseline", *(r["arm"] for r in rows(out, "acceptance"))}, cost
+    for r in cost:
         a, c = names.index(r["arm"]), context.index(r["context"])
-        v = rounds[a, c]["verify_us"][rounds[a, c]["drafted"] == r["k"] - 1] / 1e3
+        every = r["of"] == "all its arms"
+        assert every == (r["arm"] == "baseline"), r
+        if r["k"] == 1:
+            assert every and near(r["verify_ms"], step[c]) and r["verify_steps"] == 1, r
+            continue
+        q = rounds[:, c] if every else rounds[a, c]
+        v = q["verify_us"][q["drafted"] == r["k"] - 1] / 1e3
         assert r["n"] == len(v) and near(r["verify_ms"], v.mean()) and near(r["verify_steps"], v.mean() / step[c]), r
         assert r["n"] == 1 or near(r["sd"], v.std(ddof=1)) or v.std() < 1e-3, r
 
