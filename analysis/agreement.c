@@ -13,6 +13,8 @@ struct agreement {
     size_t ids;       /* of a row */
     int32_t **tokens; /* [arms]: of arms that are a baseline [slots][ids], else NULL */
     bool **have;      /* [arms][slots] */
+    uint32_t end;     /* the metric that tells where an answer ended; no metric: none does */
+    double **ends;    /* [arms][slots] of those baselines; NaN: not told */
     enum pl_status st;
 };
 
@@ -26,6 +28,13 @@ static bool counts(const struct pl_row_view *v)
     return v->commit.state == PL_ROW_DONE && !v->row.trial->synthetic;
 }
 
+/* Ids that the answer has before the model's own end; NaN: not told, so all of them. */
+static double end_of(const struct agreement *a, const struct pl_row_view *v)
+{
+    const struct pl_shape *s = &a->d->shape;
+    return s->batch == 1 && a->end < s->metrics ? v->row.quality[a->end] : NAN;
+}
+
 static bool keep_baseline(void *ctx, const struct pl_row_view *v)
 {
     struct agreement *a = ctx;
@@ -34,18 +43,30 @@ static bool keep_baseline(void *ctx, const struct pl_row_view *v)
     if (!a->tokens[v->id.arm] || !counts(v))
         return true;
     memcpy(a->tokens[v->id.arm] + slot * a->ids, v->row.tokens, a->ids * sizeof(int32_t));
+    a->ends[v->id.arm][slot] = end_of(a, v);
     a->have[v->id.arm][slot] = true;
     return true;
 }
 
+struct answer {
+    const int32_t *ids;
+    double end; /* NaN: all of them */
+};
+
+static int32_t id_at(const struct answer *a, size_t i)
+{
+    return (double)i >= a->end ? -1 : a->ids[i];
+}
+
 /* NaN where neither has an id. */
-static double share(const int32_t *x, const int32_t *y, size_t n)
+static double share(const struct answer *x, const struct answer *y, size_t n)
 {
     size_t same = 0, of = 0;
 
     for (size_t i = 0; i < n; i++) {
-        of += x[i] >= 0 || y[i] >= 0;
-        same += x[i] >= 0 && x[i] == y[i];
+        const int32_t p = id_at(x, i), q = id_at(y, i);
+        of += p >= 0 || q >= 0;
+        same += p >= 0 && p == q;
     }
     return of ? (double)same / (double)of : NAN;
 }
@@ -86,17 +107,24 @@ static bool compare(void *ctx, const struct pl_row_view *v)
         for (size_t i = 0; i < c->n; i++)
             c->quality[a->metric][i] = NAN;
     }
-    c->quality[a->metric][row] = share(v->row.tokens, a->tokens[base] + slot * a->ids, a->ids);
+    const int32_t *ids = a->tokens[base] + slot * a->ids;
+    const double end = end_of(a, v);
+    const struct answer theirs = {ids, a->ends[base][slot]};
+    const struct answer own = {v->row.tokens, isnan(end) ? theirs.end : end};
+    c->quality[a->metric][row] = share(&own, &theirs, a->ids);
+    c->compared++;
+    c->differing += memcmp(v->row.tokens, ids, a->ids * sizeof *ids) != 0;
     return true;
 }
 
-static bool find_metric(const struct pl_dataset *d, uint32_t *out)
+static bool find_metric(const struct pl_dataset *d, enum pl_quality q, uint32_t *out)
 {
     for (uint32_t m = 0; m < d->shape.metrics; m++)
-        if (strcmp(pl_reader_metric(d->reader, m), pl_quality_name(PL_QUALITY_AGREEMENT)) == 0) {
+        if (strcmp(pl_reader_metric(d->reader, m), pl_quality_name(q)) == 0) {
             *out = m;
             return true;
         }
+    *out = UINT32_MAX;
     return false;
 }
 
@@ -107,7 +135,8 @@ static bool make_room(struct agreement *a, bool *any)
 
     a->tokens = calloc(d->shape.arms, sizeof *a->tokens);
     a->have = calloc(d->shape.arms, sizeof *a->have);
-    if (!a->tokens || !a->have)
+    a->ends = calloc(d->shape.arms, sizeof *a->ends);
+    if (!a->tokens || !a->have || !a->ends)
         return false;
     for (uint32_t i = 0; i < d->shape.arms; i++) {
         const uint32_t base = d->baseline[i];
@@ -115,7 +144,8 @@ static bool make_room(struct agreement *a, bool *any)
             continue;
         a->tokens[base] = calloc(a->slots * a->ids, sizeof(int32_t));
         a->have[base] = calloc(a->slots, sizeof(bool));
-        if (!a->tokens[base] || !a->have[base])
+        a->ends[base] = calloc(a->slots, sizeof(double));
+        if (!a->tokens[base] || !a->have[base] || !a->ends[base])
             return false;
         *any = true;
     }
@@ -131,7 +161,8 @@ enum pl_status pl_agreement_add(struct pl_dataset *d, struct pl_err *err)
     enum pl_status st = PL_OK;
     bool any = false;
 
-    if (!find_metric(d, &a.metric) || d->synthetic == d->done)
+    (void)find_metric(d, PL_QUALITY_ANSWER_TOKENS, &a.end);
+    if (!find_metric(d, PL_QUALITY_AGREEMENT, &a.metric) || d->synthetic == d->done)
         return PL_OK;
     if (!make_room(&a, &any))
         st = pl_fail(err, PL_ENOMEM, "the ids that the baselines generated");
@@ -144,8 +175,10 @@ enum pl_status pl_agreement_add(struct pl_dataset *d, struct pl_err *err)
     for (uint32_t i = 0; i < d->shape.arms; i++) {
         free(a.tokens ? a.tokens[i] : NULL);
         free(a.have ? a.have[i] : NULL);
+        free(a.ends ? a.ends[i] : NULL);
     }
     free(a.tokens);
     free(a.have);
+    free(a.ends);
     return st;
 }

@@ -311,7 +311,8 @@ static enum pl_status add_done(struct loader *l, struct pl_cell *c, const struct
     PL_METRIC_COLUMNS(PL_X)
 #undef PL_X
     for (uint32_t m = 0; m < l->d->shape.metrics; m++)
-        ok = ok && set_column(c, &c->quality[m], v->row.quality[m]);
+        if (pl_quality_parse(pl_reader_metric(l->d->reader, m)) != PL_QUALITY_ANSWER_TOKENS)
+            ok = ok && set_column(c, &c->quality[m], v->row.quality[m]);
     if (!ok)
         return pl_fail(l->err, PL_ENOMEM, "the rows of one arm");
     c->slot[c->n] = (uint64_t)v->id.sample * l->d->shape.repeats + v->id.repeat;

@@ -56,13 +56,14 @@ struct pl_cell {
     uint64_t synthetic, swapped, divergent,
         disturbed;                       /* done rows; disturbed: neighbours_max > 0 */
     uint64_t by_reason[PL_REASON_COUNT]; /* failed rows */
-    size_t n, cap;                       /* n = done */
-    uint64_t *slot;                      /* sample · repeats + repeat */
-    uint32_t *place;                     /* index into pl_dataset.places */
-    uint32_t *generated;                 /* tokens of all sequences */
-    uint32_t sequences, clients;         /* of a trial of this arm; clients 0: no closed loop */
-    float *seq_ttft, *seq_tpot;          /* [n][sequences] ms, NaN: not told; NULL: one sequence */
-    int64_t *start_ns;                   /* wall clock */
+    uint64_t compared, differing; /* done rows whose ids were held to the baseline's; other ids */
+    size_t n, cap;                /* n = done */
+    uint64_t *slot;               /* sample · repeats + repeat */
+    uint32_t *place;              /* index into pl_dataset.places */
+    uint32_t *generated;          /* tokens of all sequences */
+    uint32_t sequences, clients;  /* of a trial of this arm; clients 0: no closed loop */
+    float *seq_ttft, *seq_tpot;   /* [n][sequences] ms, NaN: not told; NULL: one sequence */
+    int64_t *start_ns;            /* wall clock */
     double *column[PL_METRIC_COLUMN_COUNT]; /* ms, NaN: not measured; NULL: measured nowhere here */
     /* sums over done rows */
     double prompt_tokens, weights_bytes, kv_bytes, workspace_bytes, device_peak_bytes, other_bytes;

@@ -28,7 +28,7 @@ const char *pl_figure_colour(size_t i)
 
 const struct pl_legend *pl_figure_phase(enum pl_metric m)
 {
-    static const struct pl_legend phases[PL_METRIC_PHASES] = {
+    static const struct pl_legend phases[PL_FIGURE_PHASES] = {
         [PL_METRIC_TOKENIZE] = {"tokenize", "#A0A0A0", 0},
         [PL_METRIC_VISION] = {"vision", "#CC79A7", 0},
         [PL_METRIC_ENCODE] = {"encode", "#009E73", 0},

@@ -7,7 +7,7 @@
 
 /* ---- phases ---- */
 
-#define N_PHASES PL_METRIC_PHASES
+#define N_PHASES PL_FIGURE_PHASES
 
 static bool of_lane(size_t phase, int lane)
 {

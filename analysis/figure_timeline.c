@@ -15,7 +15,7 @@
 #define LANE_PX 70 /* "verifier" */
 #define RIGHT_PX 24
 #define CONTEXTS_MAX 3
-#define N_PARTS PL_METRIC_PHASES /* of a span: its place among the phases */
+#define N_PARTS PL_FIGURE_PHASES /* of a span: its place among the phases */
 
 struct sheet {
     const struct pl_dataset *d;

@@ -15,21 +15,6 @@ static double over(double a, double b)
     return b > 0 ? a / b : NAN;
 }
 
-/* Trials whose ids are not the baseline's, where the two can be compared; −1: nowhere. */
-static int64_t divergent(const struct pl_dataset *d, uint32_t arm, uint32_t context)
-{
-    const struct pl_cell *c = pl_dataset_cell(d, arm, context);
-    for (uint32_t m = 0; m < d->shape.metrics; m++) {
-        int64_t n = 0;
-        if (strcmp(pl_reader_metric(d->reader, m), "agreement") != 0 || !c->quality[m])
-            continue;
-        for (size_t i = 0; i < c->n; i++)
-            n += c->quality[m][i] < 1;
-        return n;
-    }
-    return -1;
-}
-
 static void shares(const uint64_t *part, const uint64_t *of, double whole, char *out, size_t size)
 {
     size_t at = 0;
@@ -88,7 +73,6 @@ static void acceptance_row(const struct pl_dataset *d, uint32_t arm, uint32_t co
     const struct pl_draft_base b = pl_drafts_base(d, arm, context);
     const double rounds = (double)c->rounds, verify = over(c->verify_us / 1e3, rounds);
     const double seconds = pl_cell_mean(d, cell, PL_METRIC_E2E) * (double)cell->n / 1e3;
-    const int64_t differ = divergent(d, arm, context);
     double low, high;
     char text[POSITIONS_SHOWN * 24];
     pl_table_row(t);
@@ -107,10 +91,10 @@ static void acceptance_row(const struct pl_dataset *d, uint32_t arm, uint32_t co
     pl_table_int(t, (int64_t)c->free_tokens);
     pl_table_real(t, pl_drafts_hidden_ms(c));
     pl_table_real(t, over(verify, b.step));
-    if (differ < 0)
-        pl_table_null(t, "n/a");
+    if (cell->compared)
+        pl_table_int(t, (int64_t)cell->differing);
     else
-        pl_table_int(t, differ);
+        pl_table_null(t, "n/a");
     histogram(c, text, sizeof text);
     pl_table_text(t, text);
     pl_table_real(t, over((double)c->drafted, seconds));

@@ -15,7 +15,8 @@
     X(EXACT_MATCH, "exact_match", true, false)       /* 0 or 1 */                                  \
     X(CLASSIFICATION, "classification", true, false) /* the right label, and no other, is named */ \
     X(PERPLEXITY, "perplexity", false, true)         /* of what the text goes on with */           \
-    X(AGREEMENT, "agreement", true, false)           /* generated ids equal to the baseline's */
+    X(AGREEMENT, "agreement", true, false)           /* generated ids equal to the baseline's */   \
+    X(ANSWER_TOKENS, "answer_tokens", true, false)   /* no score: ids before the model's own end */
 
 enum pl_quality {
 #define PL_X(sym, name, more, geometric) PL_QUALITY_##sym,

@@ -117,6 +117,8 @@ static void fill(const struct fixture *f, const struct pl_shape *s, const struct
         row->tokens[i] = (int32_t)(f->quality && i < id->arm ? 1000 + i : i);
     if (f->quality)
         row->quality[PL_QUALITY_PERPLEXITY] = ldexp(id->sample % 2 ? 40 : 10, (int)id->arm);
+    if (f->answer && id->arm == 0)
+        row->quality[PL_QUALITY_ANSWER_TOKENS] = f->answer;
     if (f->memory) {
         t->weights_bytes = UINT64_C(3) << 20;
         t->kv_bytes = 4096 * (uint64_t)context;

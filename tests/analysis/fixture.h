@@ -32,6 +32,8 @@ struct fixture {
     bool quality;    /* columns of /quality: arm a has perplexity 10 · 2^a or 40 · 2^a by turns;
                         generated ids of arm a differ from arm 0's in the first a places */
     bool memory;     /* bytes and a KV staircase in the last arm */
+    uint32_t
+        answer; /* with quality: ids before the model's own end, of the first arm; 0: not told */
     uint32_t questions;  /* samples are so many questions about a scene each; 0: texts */
     double scene_effect; /* σ common to one arm's trials about a scene */
     bool flat;           /* with questions: the file does not tell the scenes */

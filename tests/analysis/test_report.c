@@ -163,6 +163,17 @@ static void test_quality(void **state)
         assert_true(arm ? fabs(v - (1 - arm / 20.0)) < 1e-12 : isnan(v));
     }
     pl_report_release(&r);
+    f.answer = 10; /* what stands behind the end is no answer, and still another token */
+    load(&f, &r);
+    for (uint32_t arm = 1; arm < 3; arm++) {
+        const struct pl_cell *c = pl_dataset_cell(r.data, arm, 1);
+        const double v = pl_cell_quality(r.data, c, PL_QUALITY_AGREEMENT, NULL);
+        assert_true(fabs(v - (1 - arm / 10.0)) < 1e-12);
+        assert_int_equal(c->compared, 4);
+        assert_int_equal(c->differing, 4);
+        assert_true(isnan(pl_cell_quality(r.data, c, PL_QUALITY_ANSWER_TOKENS, NULL)));
+    }
+    pl_report_release(&r);
     f.real = false; /* made-up ids agree on nothing */
     load(&f, &r);
     assert_true(

@@ -414,6 +414,8 @@ static enum pl_status finish_scene(struct llm_state *s, const struct llm_model *
     enum pl_status st;
 
     out->ids_hash = pl_hash64(out->ids_hash, m->eyes.rows, m->eyes.n_rows * hidden * sizeof(float));
+    if (t->said < 0) /* where the answer ends is not known */
+        return PL_OK;
     st = llm_answer(m->tokenizer, out->tokens, (size_t)t->said, &s->text, &f->err);
     if (st)
         return fault(f, st, PL_FAULT_RUNNER);
@@ -441,10 +443,12 @@ static enum pl_status run_trial(struct llm_state *s, struct llm_arm *arm, int64_
                 : plain_trial(s, arm, tokens, &t, out, f);
     if (st)
         return st;
-    if (drafts) { /* with EOS kept back, all of it is the answer */
-        t.said = out->generated;
-        for (size_t i = 0; s->stop_at_eos && t.said && i < m->n_eos; i++)
+    if (drafts) { /* where the end is kept back, nobody looked for it */
+        t.said = s->stop_at_eos || !m->n_eos ? (int64_t)out->generated : -1;
+        for (size_t i = 0; t.said > 0 && i < m->n_eos; i++)
             t.said -= out->tokens[t.said - 1] == m->eos[i];
+    } else if (q->timed && !s->stop_at_eos && m->n_eos && out->generated) {
+        pl_trial_result_quality(out, "answer_tokens", (double)t.said);
     }
     llm_measure_bytes(m, &m->session, 1, drafts, out);
     st = check_numbers(s, m, out, f);
