@@ -19,11 +19,19 @@
 #define CHAR_PX 8
 #define WIDE_PX 14
 
+static const char *const palette[] = {"#0072B2", "#E69F00", "#009E73", "#CC79A7",
+                                      "#56B4E9", "#D55E00", "#8C8C8C"};
+#define N_PALETTE (sizeof palette / sizeof palette[0])
+
 const char *pl_figure_colour(size_t i)
 {
-    static const char *const palette[] = {"#0072B2", "#E69F00", "#009E73", "#CC79A7",
-                                          "#56B4E9", "#D55E00", "#8C8C8C"};
-    return palette[i % (sizeof palette / sizeof palette[0])];
+    return palette[i % N_PALETTE];
+}
+
+int pl_figure_point(size_t i)
+{
+    static const int points[] = {7, 5, 9, 11, 13}; /* circle, square, triangles, diamond: filled */
+    return points[i / N_PALETTE % (sizeof points / sizeof points[0])];
 }
 
 const struct pl_legend *pl_figure_phase(enum pl_metric m)

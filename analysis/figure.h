@@ -72,8 +72,10 @@ void pl_figure_position(const struct pl_dataset *d, struct pl_figure *f);
 void pl_figure_verify_cost(const struct pl_dataset *d, struct pl_figure *f);
 void pl_figure_timeline(const struct pl_dataset *d, struct pl_figure *f);
 
-/* Shared by them. Colour i of the palette. */
+/* Shared by them. Colour i of the palette; gnuplot's point type, another one each time the colours
+ * begin anew. */
 const char *pl_figure_colour(size_t i);
+int pl_figure_point(size_t i);
 /* A name of at most 28 characters, cut at a whole one. */
 void pl_figure_shorten(const char *name, char *out, size_t size);
 /* A name as a gnuplot string of at most 28 characters (what no plain font has becomes a box), and

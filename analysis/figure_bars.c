@@ -193,7 +193,7 @@ out:
 
 void pl_figure_failures(const struct pl_dataset *d, struct pl_figure *f)
 {
-    struct pl_legend parts[PL_REASON_COUNT];
+    struct pl_legend parts[PL_REASON_COUNT] = {{.point = 0}};
     struct pl_bars_panel panel = {
         .title = "all contexts", .names = (const char *const *)d->arms, .bars = d->shape.arms};
     struct pl_bars chart = {.o = &f->body,

@@ -112,8 +112,9 @@ static void draw(const struct pareto *p, struct pl_out *o)
     for (size_t m = 0; m < p->n_methods; m++)
         pl_out_f(o,
                  "%s$m%zu using 1:2 with lines lw 1.4 lc rgb '%s' notitle, \\\n  $m%zu using "
-                 "1:2:3:4 with yerrorbars pt 7 ps 0.6 lw 0.9 lc rgb '%s' notitle",
-                 m ? ", \\\n  " : "", m, pl_figure_colour(m), m, pl_figure_colour(m));
+                 "1:2:3:4 with yerrorbars pt %d ps 0.8 lw 0.9 lc rgb '%s' notitle",
+                 m ? ", \\\n  " : "", m, pl_figure_colour(m), m, pl_figure_point(m),
+                 pl_figure_colour(m));
     pl_out_text(o, "\n");
 }
 
@@ -130,6 +131,7 @@ void pl_figure_pareto(const struct pl_dataset *d, struct pl_figure *f)
     qsort(p->points, p->n, sizeof p->points[0], by_kept);
     for (size_t i = 0; i < p->n_methods; i++) {
         legend[i].colour = pl_figure_colour(i);
+        legend[i].point = pl_figure_point(i);
         pl_figure_shorten(p->methods[i], legend[i].text, sizeof legend[i].text);
     }
     const char *metric = pl_reader_metric(d->reader, p->metric);

@@ -43,14 +43,13 @@ static bool has_curve(const struct curves *c, uint32_t arm)
 /* Colours, then the same with other marks. */
 static void find_arms(struct curves *c)
 {
-    static const int points[] = {7, 5, 9, 11, 13};
     for (uint32_t a = 0; a < c->d->shape.arms && c->n_arms < LEGEND_MAX; a++) {
         struct pl_legend *l = &c->legend[c->n_arms];
         if (!has_curve(c, a))
             continue;
         pl_figure_shorten(c->d->arms[a], l->text, sizeof l->text);
         l->colour = pl_figure_colour(c->n_arms);
-        l->point = points[c->n_arms / 7 % (sizeof points / sizeof points[0])];
+        l->point = pl_figure_point(c->n_arms);
         c->arms[c->n_arms++] = a;
     }
 }

@@ -169,7 +169,7 @@ void pl_figure_context_scaling(const struct pl_dataset *d, const struct pl_scali
                                struct pl_figure *f)
 {
     struct picture p = {.d = d, .s = s, .o = &f->body};
-    struct pl_legend legend[LEGEND_MAX];
+    struct pl_legend legend[LEGEND_MAX] = {{.point = 0}};
 
     if (most_points(&p, LATENCY) < CONTEXTS_MIN)
         return;
@@ -270,7 +270,7 @@ void pl_figure_memory_latency(const struct pl_dataset *d, const struct pl_scalin
                               struct pl_figure *f)
 {
     struct picture p = {.d = d, .s = s, .o = &f->body};
-    struct pl_legend legend[LEGEND_MAX];
+    struct pl_legend legend[LEGEND_MAX] = {{.point = 0}};
     const bool own = with_memory(&p, true) > 1;
 
     if (!own && with_memory(&p, false) < 2)

@@ -169,7 +169,7 @@ void pl_figure_speedup(const struct pl_dataset *d, const struct pl_speedups *s, 
                                        {PL_METRIC_GENERATION, "decode", 0, 0},
                                        {PL_METRIC_E2E, "end to end", 0, 0}};
     struct picture p = {.d = d, .s = s, .o = &f->body};
-    struct pl_legend legend[LEGEND_MAX];
+    struct pl_legend legend[LEGEND_MAX] = {{.point = 0}};
     struct panel panels[3];
     char title[128];
     int n = 0, names = 0;
