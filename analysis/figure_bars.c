@@ -59,7 +59,7 @@ static void draw_phases(const struct pl_dataset *d, const char *title, const str
     struct pl_bars_panel *panels = calloc(contexts, sizeof *panels);
     double *all = calloc(n * contexts * k, sizeof *all);
     double *used = calloc(n * contexts * k, sizeof *used);
-    struct pl_legend parts[PL_BARS_PARTS_MAX];
+    struct pl_legend parts[PL_BARS_PARTS_MAX] = {{.point = 0}};
     struct pl_bars chart = {.o = &f->body, .title = title, .xlabel = "ms", .parts = parts};
     size_t keep[N_PHASES + 1];
 

@@ -121,7 +121,7 @@ static void draw(const struct pareto *p, struct pl_out *o)
 void pl_figure_pareto(const struct pl_dataset *d, struct pl_figure *f)
 {
     struct pareto *p = malloc(sizeof *p);
-    struct pl_legend legend[METHODS_MAX];
+    struct pl_legend legend[METHODS_MAX] = {{.point = 0}};
     char context[PL_CONTEXT_TEXT], title[160];
 
     if (!p || !find(d, p)) {
