@@ -14,12 +14,21 @@ static double arithmetic_limit(const struct pl_bench_head *h)
     return in_int8(h) ? h->limits.int8_op_per_s : h->limits.f32_flop_per_s;
 }
 
+static double read_pct(const struct pl_bench_head *h, const struct pl_bench_row *r)
+{
+    return 100 * r->gb_per_s * 1e9 / h->limits.read_bytes_per_s;
+}
+
+static double arithmetic_pct(const struct pl_bench_head *h, const struct pl_bench_row *r)
+{
+    return 100 * r->gflop_per_s * 1e9 / arithmetic_limit(h);
+}
+
 /* Share of the limit that the row's work runs into: reading for generation, arithmetic for prompts.
  */
 static double limit_pct(const struct pl_bench_head *h, const struct pl_bench_row *r)
 {
-    return r->prompt ? 100 * r->gflop_per_s * 1e9 / arithmetic_limit(h)
-                     : 100 * r->gb_per_s * 1e9 / h->limits.read_bytes_per_s;
+    return r->prompt ? arithmetic_pct(h, r) : read_pct(h, r);
 }
 
 static void test_name(const struct pl_bench_row *r, char *out, size_t size)
@@ -51,22 +60,26 @@ static double total_ns(const struct pl_bench_profile *p)
 
 static void print_md(const struct pl_bench_head *h, const struct pl_bench_row *rows, size_t n)
 {
-    char name[64], a[32], b[32], c[32];
+    char name[64], a[32], b[32], c[32], d[32], e[32];
 
     printf("%s: %s, %.2f M parameters, %s, KV %s, %s%s\n", h->path, h->info->arch.name,
            (double)h->info->params / 1e6, pl_dtype_traits(h->info->dtype)->name, h->kv,
            h->info->device, h->info->random ? ", random weights" : "");
     printf("limits measured here with %d threads: read %.2f GB/s, f32 %.1f GFLOP/s, "
-           "int8 %.1f GOP/s (%s)\n\n",
+           "int8 %.1f GOP/s (%s)\n"
+           "loaded in %.2f s, resident then %.0f MB, at most %.0f MB\n\n",
            h->threads, h->limits.read_bytes_per_s / 1e9, h->limits.f32_flop_per_s / 1e9,
-           h->limits.int8_op_per_s / 1e9, h->limits.vectors);
-    printf("| test | tokens/s | sd | GB/s | GOP/s | %% of limit |\n"
-           "|---|---:|---:|---:|---:|---:|\n");
+           h->limits.int8_op_per_s / 1e9, h->limits.vectors, h->load_s, h->loaded_bytes / 1e6,
+           h->peak_bytes / 1e6);
+    printf("| test | tokens/s | sd | GB/s | %% of read | GOP/s | %% of %s |\n"
+           "|---|---:|---:|---:|---:|---:|---:|\n",
+           in_int8(h) ? "int8" : "f32");
     for (size_t i = 0; i < n; i++) {
         test_name(&rows[i], name, sizeof(name));
-        printf("| %s | %.2f | %s | %s | %s | %.1f |\n", name, rows[i].mean,
+        printf("| %s | %.2f | %s | %s | %s | %s | %s |\n", name, rows[i].mean,
                cell(rows[i].sd, a, sizeof(a)), cell(rows[i].gb_per_s, b, sizeof(b)),
-               cell(rows[i].gflop_per_s, c, sizeof(c)), limit_pct(h, &rows[i]));
+               cell(read_pct(h, &rows[i]), c, sizeof(c)), cell(rows[i].gflop_per_s, d, sizeof(d)),
+               cell(arithmetic_pct(h, &rows[i]), e, sizeof(e)));
     }
     for (size_t i = 0; i < h->n_profiles; i++) {
         const struct pl_bench_profile *p = &h->profiles[i];
@@ -92,7 +105,8 @@ static void print_csv(const struct pl_bench_head *h, const struct pl_bench_row *
 
     printf("test,kind,tokens,depth,repeats,tokens_per_s,sd,gb_per_s,gflop_per_s,limit_pct,dtype,kv,"
            "threads,read_limit_gb_per_s,f32_limit_gflop_per_s,synthetic,"
-           "int8_limit_gop_per_s,activations\n");
+           "int8_limit_gop_per_s,activations,read_pct,arithmetic_pct,load_s,loaded_bytes,peak_"
+           "bytes\n");
     for (size_t i = 0; i < n; i++) {
         const struct pl_bench_row *r = &rows[i];
         test_name(r, name, sizeof(name));
@@ -107,9 +121,13 @@ static void print_csv(const struct pl_bench_head *h, const struct pl_bench_row *
         number(r->gflop_per_s);
         putchar(',');
         number(limit_pct(h, r));
-        printf(",%s,%s,%d,%.17g,%.17g,%d,%.17g,%s\n", pl_dtype_traits(h->info->dtype)->name, h->kv,
+        printf(",%s,%s,%d,%.17g,%.17g,%d,%.17g,%s,", pl_dtype_traits(h->info->dtype)->name, h->kv,
                h->threads, h->limits.read_bytes_per_s / 1e9, h->limits.f32_flop_per_s / 1e9,
                h->info->random, h->limits.int8_op_per_s / 1e9, in_int8(h) ? "int8" : "f32");
+        number(read_pct(h, r));
+        putchar(',');
+        number(arithmetic_pct(h, r));
+        printf(",%.17g,%.0f,%.0f\n", h->load_s, h->loaded_bytes, h->peak_bytes);
     }
 }
 
@@ -147,21 +165,23 @@ static void print_json(const struct pl_bench_head *h, const struct pl_bench_row 
         const struct pl_bench_row *r = &rows[i];
         test_name(r, name, sizeof(name));
         json_array_append_new(
-            list,
-            json_pack("{s:s,s:s,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o}", "test", name, "kind",
-                      r->prompt ? "prompt" : "generation", "tokens", (json_int_t)r->tokens, "depth",
-                      (json_int_t)r->depth, "repeats", (json_int_t)r->repeats, "tokens_per_s",
-                      real(r->mean), "sd", real(r->sd), "gb_per_s", real(r->gb_per_s),
-                      "gflop_per_s", real(r->gflop_per_s), "limit_pct", real(limit_pct(h, r))));
+            list, json_pack("{s:s,s:s,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "test", name,
+                            "kind", r->prompt ? "prompt" : "generation", "tokens",
+                            (json_int_t)r->tokens, "depth", (json_int_t)r->depth, "repeats",
+                            (json_int_t)r->repeats, "tokens_per_s", real(r->mean), "sd",
+                            real(r->sd), "gb_per_s", real(r->gb_per_s), "gflop_per_s",
+                            real(r->gflop_per_s), "limit_pct", real(limit_pct(h, r)), "read_pct",
+                            real(read_pct(h, r)), "arithmetic_pct", real(arithmetic_pct(h, r))));
     }
-    j = json_pack("{s:s,s:s,s:I,s:s,s:s,s:s,s:i,s:b,s:s,s:{s:f,s:f,s:f,s:s},s:o}", "model", h->path,
-                  "arch", h->info->arch.name, "params", (json_int_t)h->info->params, "dtype",
-                  pl_dtype_traits(h->info->dtype)->name, "kv", h->kv, "device", h->info->device,
-                  "threads", h->threads, "synthetic", h->info->random, "activations",
-                  in_int8(h) ? "int8" : "f32", "limits", "read_gb_per_s",
-                  h->limits.read_bytes_per_s / 1e9, "f32_gflop_per_s",
+    j = json_pack("{s:s,s:s,s:I,s:s,s:s,s:s,s:i,s:b,s:s,s:{s:f,s:f,s:f,s:s},s:f,s:f,s:f,s:o}",
+                  "model", h->path, "arch", h->info->arch.name, "params",
+                  (json_int_t)h->info->params, "dtype", pl_dtype_traits(h->info->dtype)->name, "kv",
+                  h->kv, "device", h->info->device, "threads", h->threads, "synthetic",
+                  h->info->random, "activations", in_int8(h) ? "int8" : "f32", "limits",
+                  "read_gb_per_s", h->limits.read_bytes_per_s / 1e9, "f32_gflop_per_s",
                   h->limits.f32_flop_per_s / 1e9, "int8_gop_per_s", h->limits.int8_op_per_s / 1e9,
-                  "vectors", h->limits.vectors, "rows", list);
+                  "vectors", h->limits.vectors, "load_s", h->load_s, "loaded_bytes",
+                  h->loaded_bytes, "peak_bytes", h->peak_bytes, "rows", list);
     if (h->n_profiles)
         json_object_set_new(j, "profile", profile_json(h, rows));
     json_dumpf(j, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17));

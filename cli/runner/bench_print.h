@@ -18,6 +18,8 @@ struct pl_bench_head {
     const char *kv; /* the cache's type */
     int threads;
     struct pl_limits limits;
+    double load_s;                   /* from the files to a model that can run */
+    double loaded_bytes, peak_bytes; /* resident: then, and the most by the end of the tests */
     const struct pl_bench_profile *profiles; /* [n_profiles] */
     size_t n_profiles;
 };
@@ -32,8 +34,8 @@ struct pl_bench_profile {
 };
 
 /* mean, sd: tokens/s. gb_per_s: weights and KV read by generation / time, NaN for prompts;
- * gflop_per_s: of prompts, NaN for generation;
- * in integers where activations are. Their share of the measured limit is the row's. */
+ * gflop_per_s: multiply-adds as two operations, in integers where activations are; NaN for steps
+ * behind an encoder. */
 struct pl_bench_row {
     bool prompt;
     int64_t tokens, depth, repeats;

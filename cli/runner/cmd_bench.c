@@ -4,6 +4,7 @@
 #include "cli/runner/cmds.h"
 #include "cli/runner/model_args.h"
 #include "model/session.h"
+#include "worker/runner/host.h"
 #include "worker/runner/work.h"
 
 #include <errno.h>
@@ -91,11 +92,22 @@ static void mean_sd(const double *v, int64_t n, double *mean, double *sd)
     *sd = n > 1 ? sqrt(squares / (double)(n - 1)) : NAN;
 }
 
+/* Operations of n steps behind `past` tokens; behind an encoder they are not counted. */
+static double steps_flop(const struct bench *b, int64_t n, double past)
+{
+    double sum = 0;
+
+    for (int64_t i = 0; i < n; i++)
+        sum += pl_work_prompt_flop(&b->info->arch, 1, past + (double)i);
+    return b->info->arch.encoder_layers ? NAN : sum;
+}
+
 /* One test: a warm-up, then the repeats. */
 static enum pl_status run_test(struct bench *b, bool prompt, int64_t n, struct pl_bench_row *row,
                                struct pl_err *err)
 {
     double *rate = malloc((size_t)b->repeats * sizeof(*rate)), seconds = 0, kv = 0;
+    const double past = prompt || b->depth ? (double)b->depth : 1;
     enum pl_status st = rate ? PL_OK : pl_fail(err, PL_ENOMEM, "no memory");
 
     for (int64_t r = -1; !st && r < b->repeats; r++) {
@@ -110,10 +122,9 @@ static enum pl_status run_test(struct bench *b, bool prompt, int64_t n, struct p
         row->depth = b->depth;
         row->repeats = b->repeats;
         mean_sd(rate, b->repeats, &row->mean, &row->sd);
-        row->gflop_per_s = prompt
-                               ? pl_work_prompt_flop(&b->info->arch, (double)n, (double)b->depth) *
-                                     row->mean / (double)n / 1e9
-                               : NAN;
+        row->gflop_per_s = (prompt ? pl_work_prompt_flop(&b->info->arch, (double)n, past)
+                                   : steps_flop(b, n, past)) *
+                           row->mean / (double)n / 1e9;
         row->gb_per_s =
             prompt ? NAN : (pl_work_step_weight_bytes(b->info) + kv / (double)n) * row->mean / 1e9;
     }
@@ -213,9 +224,14 @@ static enum pl_status measure(const struct request *q, const char *path, struct 
     struct pl_bench_row rows[2 * MAX_TESTS];
     struct pl_bench_profile *profiles = NULL;
     struct pl_bench_head head = {.path = path};
+    struct pl_resident resident;
     size_t n = 0;
+    int64_t t0 = pl_now_ns();
     enum pl_status st = pl_model_args_load(&q->a, path, &json, &e, &b.m, err);
 
+    head.load_s = (double)(pl_now_ns() - t0) / 1e9;
+    pl_host_resident(&resident);
+    head.loaded_bytes = (double)resident.now;
     if (!st) {
         b.info = pl_model_info(b.m);
         head.info = b.info;
@@ -235,6 +251,8 @@ static enum pl_status measure(const struct request *q, const char *path, struct 
     for (; !st && q->profile && head.n_profiles < n; head.n_profiles++)
         st = run_profile(&b, &rows[head.n_profiles], head.n_profiles, &profiles[head.n_profiles],
                          err);
+    pl_host_resident(&resident);
+    head.peak_bytes = (double)resident.peak;
     /* After the tests, which have warmed the clocks up; the model's threads sleep by now. */
     if (!st)
         st = pl_limits_measure(head.threads, &head.limits, err);

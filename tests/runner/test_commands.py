@@ -94,6 +94,11 @@ def bench():
     assert [r["test"] for r in j["rows"]] == ["pp16@d4", "pp32@d4", "tg8@d4"]
     assert all(r["tokens_per_s"] > 0 and r["sd"] >= 0 and r["limit_pct"] > 0 for r in j["rows"])
     assert j["limits"]["read_gb_per_s"] > 0 and j["limits"]["f32_gflop_per_s"] > 0 and j["limits"]["int8_gop_per_s"] > 0
+    assert all(r["gflop_per_s"] > 0 and r["arithmetic_pct"] > 0 for r in j["rows"]), j["rows"]
+    for r in j["rows"]:
+        kind = "arithmetic_pct" if r["kind"] == "prompt" else "read_pct"
+        assert r["limit_pct"] == r[kind] and (r["read_pct"] is None) == (r["kind"] == "prompt")
+    assert j["load_s"] > 0 and j["peak_bytes"] >= j["loaded_bytes"] > 2 * j["params"]
     assert j["activations"] == "f32" and "profile" not in j
     j = json.loads(run("bench", MODEL, "-p", "16", "-n", "4", "-r", "1", "--format", "json", "--profile"))
     assert [p["test"] for p in j["profile"]] == ["pp16", "tg4"]
@@ -103,7 +108,7 @@ def bench():
     assert "| attention |" in run("bench", MODEL, "-p", "16", "-n", "", "-r", "1", "--profile")
     run("bench", MODEL, "--profile", "--format", "csv", code=2)
     csv = run("bench", MODEL, "-p", "", "-n", "4", "-r", "1", "--format", "csv").splitlines()
-    assert len(csv) == 2 and csv[0].count(",") == csv[1].count(",") == 17
+    assert len(csv) == 2 and csv[0].count(",") == csv[1].count(",") == 22
     assert "| tg4 |" in run("bench", MODEL, "-p", "", "-n", "4", "-r", "2")
     run("bench", MODEL, "-p", "99999", code=2)
     run("bench", MODEL, "-p", "1,x", code=2)
