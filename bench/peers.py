@@ -101,9 +101,10 @@ def read_args():
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--quick", action="store_true", help="short runs, two rounds: a look, not a measurement")
     p.add_argument("--rounds", type=int)
-    p.add_argument("--only", default="", help="models whose name holds this")
+    p.add_argument("--only", default="", help="models whose name holds one of these (commas between)")
     p.add_argument("--timeout", type=float, default=600)
-    p.add_argument("--out", help="the table as JSON")
+    p.add_argument("--out", help="the table as JSON; what an earlier run left there of other models stays")
+    p.add_argument("--again", action="store_true", help="with --out: models that stand there are measured again")
     a = p.parse_args()
     a.rounds = a.rounds or (2 if a.quick else 5)
     a.limits = {}
@@ -113,48 +114,72 @@ def read_args():
 def gguf_rows(a):
     tests = [("pp", 128, 0), ("tg", 32, 0)] if a.quick else [("pp", 512, 0), ("tg", 128, 0)]
     files = sorted(os.path.join(a.models, f) for f in os.listdir(a.models) if f.endswith(".gguf")) + [f for f in a.real if os.path.exists(f)]
-    rows = []
     for path in files if a.llama_bench else []:
         name = os.path.basename(path).removesuffix(".gguf")
-        if a.only not in name:
+        if not wanted(a, name):
             continue
         here = tests + ([("tg", 32, 4096)] if not a.quick and "Q4_K_M" in name else [])
         more = contest(a, name, {"ours": lambda: ours_gguf(a, path, here), "llama.cpp": lambda: llama(a, path, here, 0),
                                  "llama.cpp repacked": lambda: llama(a, path, here, 1)}, a.rounds)
-        rows += [r + (statistics.median(a.limits.get((path, r[1]), [float("nan")])),) for r in more]
-    return rows
+        yield [r + (statistics.median(a.limits.get((path, r[1]), [float("nan")])),) for r in more]
 
 
 def hf_rows(a):
-    rows = []
     forced = {"CT2_FORCE_CPU_ISA": "AVX512"} if "avx512f" in open("/proc/cpuinfo").read() else None
     for name in ("gpt2", "t5-small", "bert-base") if a.python else ():
         path = os.path.join(a.models, name)
         for dtype in ("f32",) if a.quick else ("f32", "bf16"):
-            if a.only not in name or not os.path.exists(path):
+            if not wanted(a, f"{name} {dtype}") or not os.path.exists(path):
                 continue
             subjects = {"ours": lambda: ours_hf(a, path, dtype), "transformers": lambda: peer_hf(a, "transformers", path, dtype)}
             if dtype == "f32":
                 subjects["ctranslate2"] = lambda: peer_hf(a, "ctranslate2", path, dtype)
                 if forced:
                     subjects["ctranslate2 AVX512"] = lambda: peer_hf(a, "ctranslate2", path, dtype, forced)
-            rows += [r + (None,) for r in contest(a, f"{name} {dtype}", subjects, 1 if a.quick else min(a.rounds, 3))]
-    return rows
+            yield [r + (None,) for r in contest(a, f"{name} {dtype}", subjects, 1 if a.quick else min(a.rounds, 3))]
+
+
+KEYS = ("model", "test", "ours", "peer", "peer_speed", "ratios", "limit_pct")
+
+
+def load_rows(path):
+    """Rows of earlier pieces: a full run takes long, and quiet minutes come one at a time."""
+    if not path or not os.path.exists(path):
+        return []
+    with open(path) as f:
+        return [tuple(r[k] for k in KEYS) for r in json.load(f)]
+
+
+def save_rows(path, rows):
+    if path:
+        with open(path + ".new", "w") as f:
+            json.dump([dict(zip(KEYS, r)) for r in rows], f, indent=1)
+        os.replace(path + ".new", path)
+
+
+def wanted(a, name):
+    return any(o in name for o in a.only.split(",")) and name not in a.done
+
+
+def cells(row):
+    label, test, ours, best, peer, ratios, limit = row
+    ratio = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]" if ratios else ""
+    return [label, test, f"{ours:.2f}", "" if limit is None else f"{limit:.0f}", best, "" if peer is None else f"{peer:.2f}", ratio]
 
 
 def main():
     a = read_args()
     load = os.getloadavg()[0]
-    rows = gguf_rows(a) + hf_rows(a)
+    rows = load_rows(a.out)
+    a.done = set() if a.again else {r[0] for r in rows}
+    for more in (r for kind in (gguf_rows, hf_rows) for r in kind(a)):
+        rows = [r for r in rows if r[0] not in {m[0] for m in more}] + more
+        save_rows(a.out, rows)
     print(f"{a.threads} threads, load average {load:.1f} before and {os.getloadavg()[0]:.1f} after, {'quick' if a.quick else 'full'}, {a.rounds} rounds; "
           "GGUF in tokens/s, else in runs or tokens/s; % of limit: of the read rate (tg) or the arithmetic rate (pp) measured beside\n")
     print("| model | test | ours | % of limit | best peer | it | ratio: median [least, most] |\n|---|---|---:|---:|---|---:|---:|")
-    for label, test, ours, best, peer, ratios, limit in rows:
-        ratio = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]" if ratios else ""
-        print(f"| {label} | {test} | {ours:.2f} | {'' if limit is None else f'{limit:.0f}'} | {best} | {'' if peer is None else f'{peer:.2f}'} | {ratio} |")
-    if a.out:
-        keys = ("model", "test", "ours", "peer", "peer_speed", "ratios", "limit_pct")
-        json.dump([dict(zip(keys, r)) for r in rows], open(a.out, "w"), indent=1)
+    for r in rows:
+        print("| " + " | ".join(cells(r)) + " |")
     return 0 if rows else 1
 
 
