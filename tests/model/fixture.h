@@ -53,6 +53,29 @@ static inline double tolerance(const struct pl_model *m, const char *isa)
                : 4e-2;
 }
 
+/* for (size_t i = 0; next_isa(&i, &isa);): each set of instructions that the default device can be
+ * forced to. One that this machine lacks is passed over, and said so. */
+static inline bool next_isa(size_t *i, const char **isa)
+{
+    static const char *const cpu[] = {"portable", "avx2", "avx512"}, *const other[] = {"portable",
+                                                                                       NULL};
+    const struct pl_backend *b = pl_backend_by_name(NULL);
+
+    while (*i < (exact_device() ? 3 : 2)) {
+        struct pl_err err = {""};
+        struct pl_device *d = NULL;
+        *isa = (exact_device() ? cpu : other)[(*i)++];
+        if (!exact_device() ||
+            b->open(&(struct pl_device_opts){.threads = 1, .isa = *isa}, &d, &err) == PL_OK) {
+            if (d)
+                b->close(d);
+            return true;
+        }
+        print_message("SKIPPED: %s cannot run here\n", *isa);
+    }
+    return false;
+}
+
 static inline struct pl_model *load_model(const char *name, int threads, const char *isa)
 {
     struct pl_model_opts o = {.where = {.threads = threads, .isa = isa}};

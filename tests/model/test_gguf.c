@@ -62,11 +62,12 @@ static void check_model(const char *name, const char *isa)
 
 static void test_transformers(void **state)
 {
+    const char *isa;
+
     (void)state;
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        check_model(names[i], "portable");
-        check_model(names[i], NULL);
-    }
+    for (size_t k = 0; next_isa(&k, &isa);)
+        for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+            check_model(names[i], isa);
     for (size_t i = 0; i < sizeof(quantised) / sizeof(quantised[0]); i++)
         check_model(quantised[i], NULL);
 }

@@ -92,11 +92,11 @@ static void check_linear(struct pl_device *d, size_t rows, size_t in, size_t out
 
 static void test_linear(void **state)
 {
-    static const char *const isas[] = {"portable", NULL};
+    const char *isa;
 
     (void)state;
-    for (size_t i = 0; i < 2; i++) {
-        struct pl_device *d = open_device(1 + (int)i, isas[i]);
+    for (size_t i = 0; next_isa(&i, &isa);) {
+        struct pl_device *d = open_device((int)i, isa);
         for (size_t rows = 1; rows <= 14; rows++)
             check_linear(d, rows, 7 + rows, 15 + rows);
         check_linear(d, 27, 600, 65);

@@ -124,12 +124,12 @@ static void check_product(struct pl_device *d, enum pl_dtype dt, size_t rows, si
 
 static void test_products(void **state)
 {
-    static const char *const isas[] = {"portable", "auto"};
+    const char *isa;
 
     (void)state;
-    for (size_t s = 0; s < 2; s++) {
+    for (size_t s = 0; next_isa(&s, &isa);) {
         struct pl_device *d = NULL;
-        ok(pl_cpu_backend.open(&(struct pl_device_opts){.threads = 2, .isa = isas[s]}, &d, &err));
+        ok(pl_cpu_backend.open(&(struct pl_device_opts){.threads = 2, .isa = isa}, &d, &err));
         for (size_t i = 0; i < FORMATS; i++) {
             size_t block = pl_dtype_traits(formats[i])->block;
             check_product(d, formats[i], 37, 768, 0);
