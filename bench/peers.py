@@ -180,6 +180,8 @@ def main():
     print("| model | test | ours | % of limit | best peer | it | ratio: median [least, most] |\n|---|---|---:|---:|---|---:|---:|")
     for r in rows:
         print("| " + " | ".join(cells(r)) + " |")
+    if not rows:
+        print(f"peers.py: nothing was measured: no model's name holds {a.only!r}", file=sys.stderr)
     return 0 if rows else 1
 
 
