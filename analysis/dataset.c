@@ -256,6 +256,10 @@ static void add_sums(const struct pl_dataset *d, struct pl_cell *c, const struct
     c->workspace_bytes += (double)t->workspace_bytes;
     c->device_peak_bytes += (double)t->device_peak_bytes;
     c->other_bytes += (double)t->other_bytes;
+    c->prefill_flops += (double)row->work.prefill_flops;
+    c->decode_flops += (double)row->work.decode_flops;
+    c->decode_bytes += (double)row->work.decode_bytes;
+    c->worked += row->work.prefill_flops > 0;
     if (t->device_peak_bytes &&
         (c->device_peak_min == 0 || (double)t->device_peak_bytes < c->device_peak_min))
         c->device_peak_min = (double)t->device_peak_bytes;

@@ -67,6 +67,8 @@ struct pl_cell {
     double *column[PL_METRIC_COLUMN_COUNT]; /* ms, NaN: not measured; NULL: measured nowhere here */
     /* sums over done rows */
     double prompt_tokens, weights_bytes, kv_bytes, workspace_bytes, device_peak_bytes, other_bytes;
+    double prefill_flops, decode_flops, decode_bytes; /* over `worked` of them */
+    uint64_t worked;                                  /* rows whose engine counted its work */
     double device_peak_min, device_peak_max; /* of rows that have it; 0: none does */
     struct {
         double lengths, layers, full; /* Σ length, Σ 1, Σ prompt tokens over layers with a length */

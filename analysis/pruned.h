@@ -17,6 +17,11 @@ struct pl_pruned {
     double base_bytes, arm_bytes; /* mean device peak */
     double base_kv, arm_kv;       /* KV rows a layer, mean over layers */
     double reduction;             /* 1 − Σ lengths / (layers · prompt) */
+    double base_flops, arm_flops; /* mean of a prefill */
+    double base_read, arm_read;   /* mean bytes of all that follows the first token */
+    /* Speedups that the operations (prefill) and bytes (decode) alone would allow; of the whole, at
+     * the baseline's measured shares of time. */
+    double ideal_prefill, ideal_decode, ideal_e2e;
 };
 /* The i-th of them by context, then arm; false: there are no more. */
 bool pl_pruned_get(const struct pl_dataset *d, const struct pl_speedups *s, size_t i,

@@ -31,6 +31,25 @@ static double mean_peak(const struct pl_cell *c)
     return c->n && c->device_peak_bytes > 0 ? c->device_peak_bytes / (double)c->n : NAN;
 }
 
+static double mean_work(const struct pl_cell *c, double sum)
+{
+    return c->worked && sum > 0 ? sum / (double)c->worked : NAN;
+}
+
+static void fill_ideal(const struct pl_cell *arm, const struct pl_cell *base, struct pl_pruned *p)
+{
+    const double prefill = p->base_s[0], decode = isnan(p->base_s[1]) ? 0 : p->base_s[1];
+
+    p->base_flops = mean_work(base, base->prefill_flops);
+    p->arm_flops = mean_work(arm, arm->prefill_flops);
+    p->base_read = mean_work(base, base->decode_bytes);
+    p->arm_read = mean_work(arm, arm->decode_bytes);
+    p->ideal_prefill = p->base_flops / p->arm_flops;
+    p->ideal_decode = p->base_read / p->arm_read;
+    p->ideal_e2e = (prefill + decode) /
+                   (prefill / p->ideal_prefill + (decode > 0 ? decode / p->ideal_decode : 0));
+}
+
 static void fill(const struct pl_dataset *d, const struct pl_speedups *s, struct pl_pruned *p)
 {
     static const enum pl_metric metrics[] = {PL_METRIC_PREFILL, PL_METRIC_GENERATION,
@@ -55,6 +74,7 @@ static void fill(const struct pl_dataset *d, const struct pl_speedups *s, struct
     p->base_kv = mean_kv(base);
     p->arm_kv = mean_kv(arm);
     p->reduction = arm->kv[0].full > 0 ? 1 - arm->kv[0].lengths / arm->kv[0].full : NAN;
+    fill_ideal(arm, base, p);
 }
 
 bool pl_pruned_get(const struct pl_dataset *d, const struct pl_speedups *s, size_t i,
@@ -103,6 +123,10 @@ static const struct pl_col table2_cols[] = {
     {"e2e_ci_low", PL_COL_RATIO, "end2end 95 % from", 0},
     {"e2e_ci_high", PL_COL_RATIO, "to", 0},
     {"prefill_tflops", PL_COL_TIME, "prefill TFLOPs", PL_COL_WIDE},
+    {"prefill_ideal", PL_COL_RATIO, "prefill, ideal", 0},
+    {"decode_gb", PL_COL_TIME, "decode GB read", PL_COL_WIDE},
+    {"decode_ideal", PL_COL_RATIO, "decode, ideal", PL_COL_WIDE},
+    {"e2e_ideal", PL_COL_RATIO, "end2end, ideal", 0},
     {"memory_gb", PL_COL_TIME, "memory GB", 0},
     {"n", PL_COL_INT, "pairs", 0},
     {"quality_metric", PL_COL_TEXT, "quality", 0},
@@ -145,7 +169,11 @@ static void table2_row(const struct pl_dataset *d, const struct pl_pruned *p, bo
     pl_table_real(t, base ? NAN : p->prefill.ci_high);
     pl_table_real(t, base ? NAN : p->e2e.ci_low);
     pl_table_real(t, base ? NAN : p->e2e.ci_high);
-    pl_table_null(t, "not counted");
+    pl_table_real(t, (base ? p->base_flops : p->arm_flops) / 1e12);
+    pl_table_real(t, base ? 1 : p->ideal_prefill);
+    pl_table_real(t, (base ? p->base_read : p->arm_read) / GIB);
+    pl_table_real(t, base ? 1 : p->ideal_decode);
+    pl_table_real(t, base ? 1 : p->ideal_e2e);
     pl_table_real(t, (base ? p->base_bytes : p->arm_bytes) / GIB);
     pl_table_int(t, (int64_t)p->n);
     put_quality(d, base ? own : arm, own, t);
@@ -168,7 +196,9 @@ void pl_table_table2(const struct pl_dataset *d, const struct pl_speedups *s, st
         pl_table_note(
             t,
             "times: means over the pairs, the baseline's over those of the first arm below it; KV "
-            "Reduction = 1 − Σ lengths / (layers · prompt tokens); GB = 1024³ bytes");
+            "Reduction = 1 − Σ lengths / (layers · prompt tokens); GB = 1024³ bytes; ideal: what "
+            "the operations of the prefill and the bytes of the decode alone would allow, as the "
+            "engine counted them");
     pl_tables_label(d, t);
 }
 

@@ -187,6 +187,13 @@ struct pl_op_time {
     int64_t ns;
 };
 
+/* What a device has done since it was opened, counted where it is done. */
+struct pl_device_work {
+    int64_t flops; /* 2 for each multiply–add of matrix products, and of attention with the keys that
+                      a row sees */
+    int64_t bytes; /* of weights and KV that these products read, as stored */
+};
+
 struct pl_backend {
     const char *name;   /* "cpu" */
     bool int8;          /* PL_ACTIVATIONS_INT8 is there */
@@ -199,6 +206,7 @@ struct pl_backend {
      * thread at least), so that two devices of the same cores run beside each other; parts 1: on
      * all of them. The bits do not change. Only between calls; cheap from the second time on. */
     enum pl_status (*narrow)(struct pl_device *d, int part, int parts, struct pl_err *err);
+    struct pl_device_work (*work)(const struct pl_device *d);
     /* "avx2, 2 threads" */
     void (*describe)(const struct pl_device *d, char *out, size_t size);
     /* Clears the times of operations and counts from here on, or no longer. NULL: not kept here. */

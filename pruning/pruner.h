@@ -1,12 +1,13 @@
 /*
- * Token pruning of one session: an arm's `prune` becomes stage hooks of the engine (tokens are
+ * Token pruning of sessions: an arm's `prune` becomes stage hooks of the engine (tokens are
  * dropped between blocks), a reduction of the KV cache right after the prefill, or a merge of a
  * picture's tokens before the model. Methods
  * and their sources: pruning/ NAME.c; keys: base/prune_keys.h, docs/SWEEP.md.
  *
  * Life: create → session_opts → pl_session_create; then for each prompt begin → pl_session_prefill
- * → finish. A pruner belongs to one session and outlives it. Thread rule: the model's. Between
- * begin and finish nothing is allocated unless a trace was asked for.
+ * → finish. A pruner outlives its sessions; several may share it, whose prompts then run one after
+ * the other: begin and finish bracket one prefill. Thread rule: the model's. Between begin and
+ * finish nothing is allocated unless a trace was asked for.
  */
 #ifndef PL_PRUNING_PRUNER_H
 #define PL_PRUNING_PRUNER_H

@@ -178,26 +178,30 @@ static enum pl_status write_string_attribute(struct maker *m, hid_t on, const ch
 
 /* ---- the parts ---- */
 
+static enum pl_status make_bulk(struct maker *m, const struct pl_dset_spec *spec)
+{
+    hid_t d = make_dset(m, spec->name, spec->type, spec->rank, spec->dims, m->bulk);
+    pl_h5_close_type(spec->type);
+    if (d < 0)
+        return fail(m, spec->name);
+    H5Dclose(d);
+    return PL_OK;
+}
+
 static enum pl_status make_rows(struct maker *m, const struct pl_shape *shape)
 {
     struct pl_dset_spec spec;
-    for (int c = 0; c < PL_CELLS; c++) {
-        if (!pl_h5_cell_spec(shape, (enum pl_cell)c, &spec))
-            continue;
-        hid_t d = make_dset(m, spec.name, spec.type, spec.rank, spec.dims, m->bulk);
-        pl_h5_close_type(spec.type);
-        if (d < 0)
-            return fail(m, spec.name);
-        H5Dclose(d);
+    enum pl_status st = PL_OK;
+    for (int c = 0; st == PL_OK && c < PL_CELLS; c++)
+        if (pl_h5_cell_spec(shape, (enum pl_cell)c, &spec))
+            st = make_bulk(m, &spec);
+    if (st == PL_OK) {
+        pl_h5_work_spec(shape, &spec);
+        st = make_bulk(m, &spec);
     }
-    if (pl_h5_spans_spec(shape, &spec)) {
-        hid_t d = make_dset(m, spec.name, spec.type, spec.rank, spec.dims, m->bulk);
-        pl_h5_close_type(spec.type);
-        if (d < 0)
-            return fail(m, spec.name);
-        H5Dclose(d);
-    }
-    return PL_OK;
+    if (st == PL_OK && pl_h5_spans_spec(shape, &spec))
+        st = make_bulk(m, &spec);
+    return st;
 }
 
 /* The markers are zeros on the disk, not a hole: setting one back to 0 must not need new space. */

@@ -48,6 +48,8 @@ struct pl_dset_spec {
 };
 /* false: the shape has no such dataset, out is untouched. A type that could not be made is < 0. */
 bool pl_h5_cell_spec(const struct pl_shape *shape, enum pl_cell c, struct pl_dset_spec *out);
+/* The same for /work. */
+void pl_h5_work_spec(const struct pl_shape *shape, struct pl_dset_spec *out);
 /* The same for /spans. */
 bool pl_h5_spans_spec(const struct pl_shape *shape, struct pl_dset_spec *out);
 void pl_h5_commit_spec(const struct pl_shape *shape, struct pl_dset_spec *out);

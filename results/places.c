@@ -104,6 +104,10 @@ enum pl_status pl_places_read(const struct pl_h5_source *s, struct pl_places *ou
     for (int c = 0; st == PL_OK && c < PL_CELLS; c++)
         if (pl_h5_cell_spec(&p.shape, (enum pl_cell)c, &spec))
             st = place(s, &spec, &p.cell_at[c], err);
+    if (st == PL_OK && pl_h5_exists(s, "work")) { /* older files have none */
+        pl_h5_work_spec(&p.shape, &spec);
+        st = place(s, &spec, &p.work_at, err);
+    }
     if (st == PL_OK && pl_h5_exists(s, "spans") && pl_h5_spans_spec(&p.shape, &spec))
         st = place(s, &spec, &p.spans_at, err);
     if (st == PL_OK)

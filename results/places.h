@@ -32,6 +32,7 @@ struct pl_places {
     uint64_t rows;
     struct pl_layout layout;
     uint64_t spans_at; /* 0: the file has none */
+    uint64_t work_at;  /* likewise */
     uint64_t commit_at, cell_at[PL_CELLS], overflow_at, log_at[PL_LOG_KINDS];
     uint32_t log_capacity[PL_LOG_KINDS];
 };

@@ -90,6 +90,7 @@ enum pl_status pl_reader_markers(struct pl_reader *r, uint64_t first, uint64_t n
 struct chunk {
     struct pl_commit *marks;
     unsigned char *cells[PL_CELLS]; /* [most + 1]: the last is for a second look */
+    struct pl_row_work *work;       /* [most + 1] */
     uint64_t most;                  /* rows */
     struct pl_row row;
 };
@@ -97,6 +98,7 @@ struct chunk {
 static void chunk_release(struct chunk *k)
 {
     free(k->marks);
+    free(k->work);
     for (int c = 0; c < PL_CELLS; c++)
         free(k->cells[c]);
     pl_row_release(&k->row);
@@ -114,7 +116,8 @@ static enum pl_status chunk_init(struct chunk *k, const struct pl_reader *r, str
     const enum pl_status st = pl_row_init(&k->row, &r->p.shape, err);
     if (st != PL_OK)
         return st;
-    bool ok = (k->marks = malloc(k->most * sizeof *k->marks)) != NULL;
+    bool ok = (k->marks = malloc(k->most * sizeof *k->marks)) != NULL &&
+              (k->work = calloc(k->most + 1, sizeof *k->work)) != NULL;
     for (int c = 0; c < PL_CELLS; c++)
         if (r->p.layout.size[c])
             ok &= (k->cells[c] = malloc((k->most + 1) * r->p.layout.size[c])) != NULL;
@@ -138,7 +141,10 @@ static enum pl_status read_cells(const struct pl_reader *r, struct chunk *k, uin
         if (st != PL_OK)
             return st;
     }
-    return PL_OK;
+    if (!r->p.work_at)
+        return PL_OK;
+    return pl_reader_pread(r, "work", r->p.work_at + first * sizeof *k->work, k->work + to,
+                           n * sizeof *k->work, err);
 }
 
 /* Puts row i of the chunk together and says whether its marker is true. */
@@ -151,6 +157,7 @@ static bool whole(const struct pl_reader *r, struct chunk *k, uint64_t i, uint64
             memcpy((unsigned char *)k->row.bytes + r->p.layout.offset[c], k->cells[c] + i * size,
                    size);
     }
+    k->row.work = k->work[i];
     return mark->state <= PL_ROW_FAILED && pl_row_crc(index, &k->row) == mark->crc;
 }
 

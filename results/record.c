@@ -206,6 +206,7 @@ enum pl_status pl_row_init(struct pl_row *row, const struct pl_shape *shape, str
 void pl_row_clear(struct pl_row *row, const struct pl_shape *shape)
 {
     memset(row->bytes, 0, row->n_bytes);
+    row->work = (struct pl_row_work){0, 0, 0};
 #define PL_X(type, tag, name) row->trial->name = CLEAR_##tag;
     PL_TRIAL_COLUMNS(PL_X)
 #undef PL_X

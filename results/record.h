@@ -119,6 +119,12 @@ struct __attribute__((packed)) pl_round {
     uint32_t draft_us, verify_us;
 };
 
+/* What the engine counted (docs/RESULTS_FILE.md, /work); 0: it did not. Beside the CRC: written
+ * before the marker, under the same lease. */
+struct __attribute__((packed)) pl_row_work {
+    uint64_t prefill_flops, decode_flops, decode_bytes;
+};
+
 /* What a lane did when (docs/RESULTS_FILE.md, /spans): the first samples' first repeat of each arm.
  */
 #define PL_SPANS_SAMPLES 4
@@ -146,6 +152,7 @@ struct pl_row {
     uint32_t *kv_len;        /* [models][batch][layers] */
     struct pl_round *rounds; /* [batch][rounds]; NULL when absent */
     double *quality;         /* [metrics]; NULL when absent */
+    struct pl_row_work work; /* not among the bytes */
     void *bytes;
     size_t n_bytes;
     void *block; /* what was allocated: bytes starts up to 7 bytes in, so that every array above is

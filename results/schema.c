@@ -115,6 +115,19 @@ bool pl_h5_spans_spec(const struct pl_shape *s, struct pl_dset_spec *out)
     return true;
 }
 
+void pl_h5_work_spec(const struct pl_shape *s, struct pl_dset_spec *out)
+{
+    static const struct field f[] = {
+        FIELD(pl_row_work, prefill_flops, U64),
+        FIELD(pl_row_work, decode_flops, U64),
+        FIELD(pl_row_work, decode_bytes, U64),
+    };
+    *out = (struct pl_dset_spec){.name = "work",
+                                 .type = compound(sizeof(struct pl_row_work), f, COUNT(f)),
+                                 .rank = 4,
+                                 .dims = {s->arms, s->contexts, s->samples, s->repeats}};
+}
+
 static hid_t commit_type(void)
 {
     static const struct field f[] = {

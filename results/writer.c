@@ -156,6 +156,9 @@ enum pl_status pl_writer_row(struct pl_writer *w, uint64_t index, const struct p
         if (l->size[c])
             st = put(w, pl_cell_name((enum pl_cell)c), w->p.cell_at[c] + index * l->size[c],
                      bytes + l->offset[c], l->size[c], err);
+    if (st == PL_OK && w->p.work_at)
+        st = put(w, "work", w->p.work_at + index * sizeof row->work, &row->work, sizeof row->work,
+                 err);
     if (st != PL_OK)
         return st;
     const struct pl_commit mark = {.state = (uint8_t)state,

@@ -162,6 +162,11 @@ static void cpu_profile(struct pl_device *d, bool on)
         d->profile.ops[i] = (struct pl_op_time){.name = names[i]};
 }
 
+static struct pl_device_work cpu_work(const struct pl_device *d)
+{
+    return d->work;
+}
+
 static const struct pl_op_time *cpu_profile_read(const struct pl_device *d, size_t *n)
 {
     *n = PL_CPU_OPS;
@@ -190,6 +195,7 @@ const struct pl_backend pl_cpu_backend = {
     .open = cpu_open,
     .close = cpu_close,
     .narrow = cpu_narrow,
+    .work = cpu_work,
     .describe = cpu_describe,
     .profile = cpu_profile,
     .profile_read = cpu_profile_read,

@@ -55,7 +55,15 @@ struct pl_device {
     float *scratch;      /* [threads][scratch_each] */
     size_t scratch_each; /* floats; grown only where things are created */
     struct pl_cpu_profile profile;
+    struct pl_device_work work; /* members add to it */
 };
+
+/* Adds to what the device has done: some products' multiply–adds, twice, and bytes read. */
+static inline void pl_cpu_count(struct pl_device *d, size_t flops, size_t bytes)
+{
+    __atomic_fetch_add(&d->work.flops, (int64_t)flops, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&d->work.bytes, (int64_t)bytes, __ATOMIC_RELAXED);
+}
 
 /* Member 0's time since the last mark was spent on `op`. */
 static inline void pl_cpu_mark(struct pl_device *d, int member, enum pl_cpu_op op)
@@ -158,7 +166,9 @@ static inline struct pl_q8 *pl_cpu_own_q8(const struct pl_device *d, int member)
     (PL_GEMM_SCRATCH + PL_CPU_OWN + PL_CPU_OWN_Q8 * sizeof(struct pl_q8) / sizeof(float))
 /* g, a product with repacked weights or others, of rows that no step has quantised: member m does
  * it, a few rows at a time. */
-void pl_cpu_gemm_rows(const struct pl_device *d, struct pl_gemm *g, bool repacked, int m);
+void pl_cpu_gemm_rows(struct pl_device *d, struct pl_gemm *g, bool repacked, int m);
+/* Counts the product that *g asks for. */
+void pl_cpu_gemm_count(struct pl_device *d, const struct pl_gemm *g);
 
 /* weight.c: sources → memory. */
 enum pl_dtype pl_cpu_weight_dtype(const struct pl_weight_source *src, enum pl_dtype want);

@@ -57,7 +57,7 @@ static void step_sums(const struct job *j, int32_t layer, int m, int members)
     const struct pl_arch *a = &j->n->arch;
     struct pl_cache *c = j->f->spans[0].cache;
     size_t dim = (size_t)a->head_dim, group = (size_t)(a->heads / a->kv_heads), begin, end;
-    size_t bytes = pl_cpu_dtype_bytes(c->dtype);
+    size_t bytes = pl_cpu_dtype_bytes(c->dtype), seen = 0;
     float *scratch = pl_cpu_scratch_of(j->n->device, m), *p = scratch + PL_GEMM_SCRATCH;
 
     pl_pool_share((size_t)a->kv_heads, m, members, &begin, &end); /* as by_head has it */
@@ -66,14 +66,16 @@ static void step_sums(const struct job *j, int32_t layer, int m, int members)
         const char *k = (char *)kv->k + pl_cpu_k_head(a, kv->cap, h / group) * bytes;
         float *sums = c->sums.data + h * c->sums.cols;
         for (size_t r = j->f->sums_skip; r < j->rows; r++) {
-            size_t len = kv->len + r + 1;
+            size_t len = kv->len + r + 1, from = pl_kv_first(kv, len - 1);
+            seen += len - from;
             j->n->device->kernels->weights(p, j->n->work.q + (r * (size_t)a->heads + h) * dim, dim,
-                                           k, c->dtype, pl_kv_first(kv, len - 1), len,
+                                           k, c->dtype, from, len,
                                            a->unscaled ? 1.0f : 1.0f / sqrtf((float)dim), scratch);
             for (size_t i = 0; i < len; i++)
                 sums[i] += p[i];
         }
     }
+    pl_cpu_count(j->n->device, 2 * dim * seen, 0);
 }
 
 static void run_layer(const struct job *j, int32_t l, int m, int members)

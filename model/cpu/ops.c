@@ -90,7 +90,7 @@ enum pl_status pl_cpu_download(const struct pl_tensor *t, size_t first, size_t n
 }
 
 struct linear {
-    const struct pl_device *device;
+    struct pl_device *device;
     struct pl_gemm g;
     size_t panels;
     bool repacked;
@@ -200,6 +200,11 @@ enum pl_status pl_cpu_attention(struct pl_tensor *y, const struct pl_tensor *q,
             attend_row(y->data + r * y->cols + h * dim, q->data + r * q->cols + h * dim, k, v,
                        h * dim, dim, causal ? k->rows - q->rows + r + 1 : k->rows, p);
     free(p);
+    pl_cpu_count(y->device,
+                 4 * q->cols *
+                     (causal ? q->rows * (k->rows - q->rows) + q->rows * (q->rows + 1) / 2
+                             : q->rows * k->rows),
+                 0);
     return PL_OK;
 }
 

@@ -249,6 +249,7 @@ void pl_step_linear_panels(const struct job *j, const struct pl_panels *p, const
                         .scratch = pl_cpu_scratch_of(j->n->device, m)};
 
     pl_cpu_gemm_weight(&g, p);
+    pl_cpu_gemm_count(j->n->device, &g);
     j->n->device->kernels->gemm(&g);
     pl_cpu_mark(j->n->device, m, p->op);
 }
@@ -358,7 +359,7 @@ static void attend_block(const struct job *j, const struct view *v, size_t kv_he
     const struct pl_workspace *w = &j->n->work;
     size_t dim = (size_t)a->head_dim, group = (size_t)(a->heads / a->kv_heads);
     const struct pl_cache *seen = v->cross ? v->c->source : v->c;
-    size_t bytes = pl_cpu_dtype_bytes(v->c->dtype);
+    size_t bytes = pl_cpu_dtype_bytes(v->c->dtype), seen_keys = 0, read = 0;
     struct pl_attend t = {.n = n,
                           .dim = dim,
                           .ring = v->kv->cap,
@@ -377,11 +378,14 @@ static void attend_block(const struct job *j, const struct view *v, size_t kv_he
         aim(j, v, &t, i, row, head);
     }
     j->n->device->kernels->attend(&t);
+    for (size_t i = 0; i < n; i++)
+        seen_keys += t.len[i] - t.first[i];
     if (first + n == v->rows * group) { /* the block that reads the last of this head's keys */
         size_t from = a->causal && !v->cross ? pl_kv_first(v->kv, v->kv->len) : 0;
-        __atomic_fetch_add(&v->c->kv_read, (int64_t)((t.len[n - 1] - from) * dim * 2 * bytes),
-                           __ATOMIC_RELAXED);
+        read = (t.len[n - 1] - from) * dim * 2 * bytes;
+        __atomic_fetch_add(&v->c->kv_read, (int64_t)read, __ATOMIC_RELAXED);
     }
+    pl_cpu_count(j->n->device, 4 * dim * seen_keys, read);
 }
 
 void pl_step_attention(const struct job *j, int32_t layer, bool cross, int m, int members)

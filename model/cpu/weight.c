@@ -180,13 +180,23 @@ void pl_cpu_gemm_weight(struct pl_gemm *g, const struct pl_panels *p)
     g->n = p->out;
 }
 
-void pl_cpu_gemm_rows(const struct pl_device *d, struct pl_gemm *g, bool repacked, int m)
+void pl_cpu_gemm_count(struct pl_device *d, const struct pl_gemm *g)
+{
+    size_t end = g->end * PL_PANEL < g->n ? g->end * PL_PANEL : g->n, first = g->first * PL_PANEL;
+
+    if (end > first)
+        pl_cpu_count(d, 2 * g->rows * g->k * (end - first),
+                     (end - first) * pl_dtype_bytes(g->dtype, g->k));
+}
+
+void pl_cpu_gemm_rows(struct pl_device *d, struct pl_gemm *g, bool repacked, int m)
 {
     size_t rows = g->rows, chunks = pl_q8_chunks(g->k);
     size_t each = chunks < PL_CPU_OWN_Q8 ? PL_CPU_OWN_Q8 / chunks : 1;
     struct pl_q8 *q8;
 
     g->scratch = pl_cpu_scratch_of(d, m);
+    pl_cpu_gemm_count(d, g);
     if (!repacked) {
         d->kernels->gemm(g);
         return;

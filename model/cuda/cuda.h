@@ -33,6 +33,7 @@ struct pl_device {
     struct pl_cuda_gemm *gemm;
     void *scratch; /* device memory of operations; grown by pl_cuda_scratch */
     size_t scratch_bytes;
+    struct pl_device_work work;
 };
 
 enum pl_cuda_weight {
@@ -81,6 +82,7 @@ struct pl_cuda_work {
 /* A captured step and what it was captured for. */
 struct pl_cuda_graph {
     cudaGraphExec_t exec;
+    struct pl_device_work work; /* of its products */
     int rows, n_spans, max_span, splits;
     bool positions, tree;
     enum pl_dtype kv_dtype;

@@ -115,6 +115,11 @@ static enum pl_status device_narrow(struct pl_device *d, int part, int parts, st
     return PL_OK;
 }
 
+static struct pl_device_work device_work(const struct pl_device *d)
+{
+    return d->work;
+}
+
 static int64_t network_bytes(const struct pl_network *n)
 {
     return n->bytes;
@@ -136,6 +141,7 @@ const struct pl_backend pl_cuda_backend = {
     .open = device_open,
     .close = device_close,
     .narrow = device_narrow,
+    .work = device_work,
     .describe = device_describe,
     .tensor_create = pl_cuda_tensor_create,
     .weight_create = pl_cuda_weight_create,

@@ -110,6 +110,12 @@ static enum pl_status send_step(struct run *r, const struct pl_source *source)
         "forward", r->err);
 }
 
+static void count_product(struct pl_device *d, const struct pl_cuda_matrix *w, int64_t rows)
+{
+    d->work.flops += 2 * rows * w->in * w->out;
+    d->work.bytes += w->out * (int64_t)w->row_bytes;
+}
+
 enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix *w, const void *x,
                                int64_t rows, enum pl_dtype act, void *decoded, float *y, bool add,
                                struct pl_err *err)
@@ -119,6 +125,7 @@ enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix 
         .dtype = act, .x = x, .in = w->in, .rows = rows, .ldy = w->out, .add = add};
     enum pl_status st = PL_OK;
 
+    count_product(d, w, rows);
     if (rows <= PL_CUDA_GEMV_ROWS) {
         struct pl_cuda_product p = {.w = w, .y = y, .add = add};
         pl_k_gemv(&p, 1, x, (int)rows, d->stream);
@@ -156,6 +163,8 @@ static void products(struct run *r, const struct pl_cuda_product *p, int n, cons
         return;
     if (alike) {
         pl_k_gemv(p, n, (const float *)x, r->rows, d->stream);
+        for (int i = 0; i < n; i++)
+            count_product(d, p[i].w, r->rows);
         return;
     }
     for (int i = 0; i < n && !r->st; i++)
@@ -492,16 +501,17 @@ static bool same_key(const struct pl_cuda_graph *a, const struct pl_cuda_graph *
 }
 
 /* The graph for this kind of step, captured when it is first asked for; NULL: there can be none. */
-static cudaGraphExec_t find_graph(struct run *r)
+static const struct pl_cuda_graph *find_graph(struct run *r)
 {
     struct pl_network *n = r->n;
     struct pl_cuda_graph key = key_of(r);
     cudaStream_t s = n->device->stream;
     cudaGraph_t graph = NULL;
+    const struct pl_device_work before = n->device->work;
 
     for (int i = 0; i < n->n_graphs; i++)
         if (same_key(&n->graphs[i], &key))
-            return n->graphs[i].exec;
+            return &n->graphs[i];
     if (n->n_graphs == PL_CUDA_GRAPHS)
         return NULL;
     if (cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal)) {
@@ -509,6 +519,9 @@ static cudaGraphExec_t find_graph(struct run *r)
         return NULL;
     }
     few_rows(r);
+    key.work = (struct pl_device_work){n->device->work.flops - before.flops,
+                                       n->device->work.bytes - before.bytes};
+    n->device->work = before; /* nothing ran yet */
     if (cudaStreamEndCapture(s, &graph) || r->st || cudaGraphInstantiate(&key.exec, graph, 0)) {
         n->no_graphs = true;
         key.exec = NULL;
@@ -516,19 +529,23 @@ static cudaGraphExec_t find_graph(struct run *r)
     }
     if (graph)
         cudaGraphDestroy(graph);
-    if (key.exec)
-        n->graphs[n->n_graphs++] = key;
-    return key.exec;
+    if (!key.exec)
+        return NULL;
+    n->graphs[n->n_graphs] = key;
+    return &n->graphs[n->n_graphs++];
 }
 
 static void run_few(struct run *r)
 {
-    cudaGraphExec_t exec = find_graph(r);
+    const struct pl_cuda_graph *g = find_graph(r);
+    struct pl_device_work *work = &r->n->device->work;
 
-    if (exec && !r->st)
-        r->st = pl_cuda_check(cudaGraphLaunch(exec, r->n->device->stream), "forward", r->err);
-    else if (!r->st)
+    if (g && !r->st) {
+        r->st = pl_cuda_check(cudaGraphLaunch(g->exec, r->n->device->stream), "forward", r->err);
+        *work = (struct pl_device_work){work->flops + g->work.flops, work->bytes + g->work.bytes};
+    } else if (!r->st) {
         few_rows(r);
+    }
     copy_logits(r, (size_t)r->rows, r->f->logits);
 }
 
@@ -559,6 +576,23 @@ static void begin(struct run *r, struct pl_network *n, const struct pl_forward *
             r->max_span = (int32_t)f->spans[s].rows;
 }
 
+/* Attention of `rows` rows of a span in layer l, and the sums that were asked for. */
+static void count_attention(const struct pl_network *n, const struct pl_forward *f,
+                            const struct pl_cache *c, int32_t l, size_t rows)
+{
+    const struct pl_kv *kv = &c->kv[l];
+    const int64_t each = 2 * n->arch.heads * n->arch.head_dim;
+    int64_t seen = 0, summed = 0;
+
+    for (size_t i = 0; i < rows; i++) {
+        const int64_t keys = (int64_t)(kv->len + i + 1 - pl_kv_first(kv, kv->len + i));
+        seen += keys;
+        summed += f->sums_layer == l && c->sums.data && i >= f->sums_skip ? keys : 0;
+    }
+    n->device->work.flops +=
+        each * (2 * seen + summed + 2 * (int64_t)(rows * (n->encoder ? c->cross[l].len : 0)));
+}
+
 /* The bytes of K and V that this forward read: from the first row that its first row sees. */
 static void count_read(const struct pl_network *n, const struct pl_forward *f)
 {
@@ -572,7 +606,9 @@ static void count_read(const struct pl_network *n, const struct pl_forward *f)
             const struct pl_kv *kv = &c->kv[l];
             size_t keys = kv->len + f->spans[s].rows - pl_kv_first(kv, kv->len);
             c->kv_read += row_bytes * (int64_t)(keys + c->cross[l].len);
+            count_attention(n, f, c, l, f->spans[s].rows);
         }
+        n->device->work.bytes += c->kv_read;
     }
 }
 
@@ -724,6 +760,8 @@ enum pl_status pl_cuda_encode(struct pl_network *n, struct pl_cache *c, const st
                     cudaMemcpyDeviceToDevice);
     if (!r.st && n->encoder)
         r.st = cross_kv(n, c, s->n, err);
+    n->device->work.flops +=
+        4 * (int64_t)s->n * (int64_t)s->n * net->arch.layers * net->arch.heads * net->arch.head_dim;
     if (!r.st)
         r.st = pl_cuda_sync(n->device, "encode", err);
     net->work.step_busy = n->work.step_busy = false;

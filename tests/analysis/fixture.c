@@ -124,6 +124,9 @@ static void fill(const struct fixture *f, const struct pl_shape *s, const struct
         t->kv_bytes = 4096 * (uint64_t)context;
         t->workspace_bytes = 1 << 20;
         t->device_peak_bytes = UINT64_C(9) << 20;
+        row->work.prefill_flops =
+            UINT64_C(1000000) * (uint64_t)context / (id->arm + 1 == f->arms ? 2 : 1);
+        row->work.decode_bytes = UINT64_C(3) << (id->arm + 1 == f->arms ? 28 : 30);
     }
     for (uint32_t l = 0; l < s->layers && f->memory; l++)
         row->kv_len[l] =

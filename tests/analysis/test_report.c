@@ -200,6 +200,9 @@ static void test_pruned(void **state)
         assert_true(pl_pruned_get(r.data, &r.speedups, i, &p));
         assert_true(p.arm == 2 && p.baseline == 0 && p.context == i && p.n == 11);
         assert_true(fabs(p.prefill.speedup - 2) < 1e-9 && fabs(p.e2e.speedup - 2) < 1e-9);
+        assert_true(fabs(p.ideal_prefill - 2) < 1e-12 && fabs(p.ideal_decode - 4) < 1e-12);
+        assert_true(fabs(p.ideal_e2e -
+                         (p.base_s[0] + p.base_s[1]) / (p.base_s[0] / 2 + p.base_s[1] / 4)) < 1e-9);
         assert_true(fabs(p.reduction - 0.25) < 1e-12 && fabs(p.arm_kv / p.base_kv - 0.75) < 1e-12);
         const struct pl_cell *c = pl_dataset_cell(r.data, 2, (uint32_t)i);
         assert_true(pl_cell_layer_rows(r.data, c, 0) == 2 * pl_cell_layer_rows(r.data, c, 3));
@@ -211,6 +214,8 @@ static void test_pruned(void **state)
     assert_true(fabs(value(t, 1, "KV Reduction (%)")->real - 25) < 1e-9);
     assert_true(value(t, 0, "End2End Speedup (×)")->real == 1);
     assert_string_equal(value(t, 1, "quality_metric")->text, "perplexity");
+    assert_true(fabs(value(t, 0, "prefill_tflops")->real - 64e-6) < 1e-15);
+    assert_true(value(t, 1, "decode_gb")->real == 0.75);
     pl_out_init(&o, 1 << 16);
     pl_pruned_lines(r.data, &r.speedups, &o);
     assert_non_null(strstr(

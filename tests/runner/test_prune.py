@@ -27,6 +27,25 @@ LENGTHS = {"base": [200, 200, 200], "one": [200, 200, 200], "keep07": [200, 140,
            "snap": [50, 50, 50], "stream": [50, 50, 50]}
 
 
+C = json.load(open(os.path.join(MODEL, "config.json")))
+H, FFN, VOCAB, Q = C["hidden_size"], C["intermediate_size"], C["vocab_size"], C["num_attention_heads"]
+HEAD = H // Q
+BLOCK = H * (2 * H + 2 * C["num_key_value_heads"] * HEAD) + 3 * H * FFN  # weights of a block
+
+
+def flops(lengths, scored=()):
+    """Of a prefill whose layers see so many rows: blocks, attention of each row to those before it, the last row's head, scorers [rows]; and of the decode
+    after it."""
+    prefill = sum(2 * BLOCK * n + 4 * H * n * (n + 1) // 2 for n in lengths) + 2 * H * VOCAB + sum(2 * n * (H * M + M) for n, M in scored)
+    decode = sum(2 * (BLOCK * len(lengths) + H * VOCAB) + sum(4 * H * (n + t) for n in lengths) for t in range(1, TOKENS))
+    return prefill, decode
+
+
+def read_bytes(lengths):
+    row = 2 * C["num_key_value_heads"] * HEAD * 4
+    return sum(4 * (BLOCK * len(lengths) + H * VOCAB) + row * sum(n + t for n in lengths) for t in range(1, TOKENS))
+
+
 def run(*args, code=0):
     p = subprocess.run([PROGRAM, *args], capture_output=True, text=True)
     assert p.returncode == code, (args, p.stderr)
@@ -35,6 +54,12 @@ def run(*args, code=0):
 
 def arm(prune):
     return {"model": "m", "prune": prune}
+
+
+def scorer_middle(layer):
+    with open(SCORERS, "rb") as f:
+        head = json.loads(f.read(int.from_bytes(f.read(8), "little")))
+    return head[f"{layer}.scorer.0.weight"]["shape"][0]
 
 
 def refuses(r):
@@ -68,8 +93,42 @@ def trials(r):
     row = out["base"][1]["bytes"]["kv"] / (3 * (N + TOKENS - 1))
     for name in ("keep07", "snap"):
         assert out[name][1]["bytes"]["kv"] == row * sum(v + TOKENS - 1 for v in LENGTHS[name]), name
+    middle = {0: scorer_middle(0), 1: scorer_middle(1)}
+    for name, scored in (("base", []), ("one", []), ("keep07", [(200, middle[0]), (140, middle[1])]), ("stream", []),
+                         ("renumbered", [(200, middle[0]), (100, middle[1])])):
+        before = [200, 200, 200] if name == "stream" else LENGTHS[name]  # reduced after the prefill
+        work = out[name][1]["work"]
+        assert work["prefill_flops"] == flops(before, scored)[0], (name, work, flops(before, scored))
+        assert work["decode_flops"] == flops(LENGTHS[name])[1], (name, work, flops(LENGTHS[name]))
+        assert work["decode_bytes"] == read_bytes(LENGTHS[name]), (name, work, read_bytes(LENGTHS[name]))
+    snap = out["snap"][1]["work"]["prefill_flops"] - out["base"][1]["work"]["prefill_flops"]
+    assert snap == 3 * 2 * H * sum(n + 1 for n in range(200 - 32, 200)), snap  # the window's rows are asked once more
     warm = r.call("trial", arm="base", context=N, sample=sample, repeat=0, attempt=0, timed=False)
     assert warm["quality"] == {}
+
+
+def several(r):
+    """Sequences of a batch and of a closed loop keep each their own tokens, and say what they say alone."""
+    samples = [{"kind": "text", "index": i, "path": TEXT, "offset": 900 * i} for i in range(5)]
+    shapes = {"": {}, "/batch": {"batch": 5}, "/loop": {"concurrency": 2, "requests": 5}}
+    arms = {name + k: {**arm(ARMS[name]), **v} for name in ("keep07", "total", "snap", "stream", "base") for k, v in shapes.items()}
+    loaded = r.call("load", models={"m": LLM}, arms=arms, generate={"tokens": TOKENS}, measure={"mode": "e2e", "quality": 0}, seed=3, threads=2, max_context=N)
+    assert loaded["type"] == "loaded", loaded
+
+    def trial(name, **more):
+        x = r.call("trial", arm=name, context=N, repeat=0, attempt=0, timed=True, **more)
+        assert x["type"] == "result", (name, x)
+        return x
+    for name in ("keep07", "total", "snap", "stream", "base"):
+        alone = [trial(name, sample=s) for s in samples]
+        for k in ("/batch", "/loop"):
+            x = trial(name + k, sample=samples[0], samples=samples)
+            assert x["tokens"] == [a["tokens"][0] for a in alone], (name, k)
+            assert x["kv_len"] == [[a["kv_len"][0][0] for a in alone]], (name, k, x["kv_len"])
+            assert x["logits_hash"] == alone[0]["logits_hash"], (name, k)
+            assert k == "/loop" or x["work"]["prefill_flops"] == sum(a["work"]["prefill_flops"] for a in alone), name
+            assert k == "/loop" or x["work"]["decode_flops"] == sum(a["work"]["decode_flops"] for a in alone), name
+    assert len({tuple(a["tokens"][0]) for a in alone}) > 1
 
 
 def commands():
@@ -142,6 +201,7 @@ def main():
     r = Runner(PROGRAM, "serve")
     refuses(r)
     trials(r)
+    several(r)
     assert r.end() == 0
     commands()
     prumerge()

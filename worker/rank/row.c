@@ -317,6 +317,19 @@ static enum pl_status get_counts(const json_t *result, struct pl_trial *t, struc
     return st;
 }
 
+static enum pl_status get_work(const json_t *result, struct pl_row *row, struct pl_err *err)
+{
+    struct pl_row_work *t = &row->work;
+    const json_t *w;
+    enum pl_status st = member(result, "work", false, &w, err);
+    if (st == PL_OK && w) {
+        GET(get_u64, w, "prefill_flops", uint64_t, prefill_flops);
+        GET(get_u64, w, "decode_flops", uint64_t, decode_flops);
+        GET(get_u64, w, "decode_bytes", uint64_t, decode_bytes);
+    }
+    return st;
+}
+
 /* Names that are not in the list are another protocol's; null: not measured. */
 static enum pl_status get_quality(const json_t *result, const struct pl_shape *shape,
                                   struct pl_row *row, struct pl_err *err)
@@ -353,6 +366,8 @@ enum pl_status pl_row_from_result(const json_t *result, const struct pl_shape *s
         st = get_phases(result, t, err);
     if (st == PL_OK)
         st = get_counts(result, t, err);
+    if (st == PL_OK)
+        st = get_work(result, row, err);
     if (st == PL_OK)
         st = get_sequences(result, shape, sequences, row, err);
     if (st == PL_OK)

@@ -46,4 +46,5 @@ void pl_trial_result_init(struct pl_trial_result *r)
         r->phase_ns[i] = -1;
     r->weights_bytes = r->kv_bytes = r->workspace_bytes = -1;
     r->device_peak_bytes = r->other_bytes = -1;
+    r->work.prefill_flops = r->work.decode_flops = r->work.decode_bytes = -1;
 }

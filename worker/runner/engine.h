@@ -140,6 +140,11 @@ struct pl_trial_result {
     uint32_t drafted, accepted, free_tokens, cut, divergent;
     int64_t weights_bytes, kv_bytes, workspace_bytes, device_peak_bytes,
         other_bytes; /* −1: not measured */
+    struct pl_trial_work {
+        int64_t prefill_flops, decode_flops; /* of the model's matrix products and attention;
+                                                decode: of all that follows the first token */
+        int64_t decode_bytes;                /* of weights and KV that these read */
+    } work;                                  /* −1: not counted */
     bool hashed;
     uint64_t ids_hash, logits_hash;
     struct pl_trial_quality quality[PL_TRIAL_QUALITIES];

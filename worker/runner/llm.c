@@ -352,7 +352,7 @@ static enum pl_status add_model(struct llm_state *s, const char *name, json_t *e
 }
 
 static enum pl_status add_arm(struct llm_state *s, const char *name, const json_t *arm,
-                              const struct pl_load *l, struct pl_err *err)
+                              struct pl_err *err)
 {
     struct llm_sequences sequences = {1, 1, 0};
     struct llm_model *m = find_model(s, pl_json_get_str(arm, "model", ""));
@@ -370,8 +370,6 @@ static enum pl_status add_arm(struct llm_state *s, const char *name, const json_
     if (st)
         return st;
     st = llm_sequences_read(arm, &sequences, err);
-    if (!st && sequences.all > 1 && l->max_context)
-        st = llm_batch_room(s, m, &sequences, l->max_context, l->prefill_only ? 1 : l->tokens, err);
     if (st)
         return st;
     for (a = s->arms; a; a = a->next) {
@@ -442,11 +440,14 @@ static enum pl_status foresee_session(struct llm_model *m, const struct pl_load 
 static enum pl_status ready_arm(struct llm_state *s, struct llm_arm *a, const struct pl_load *l,
                                 struct pl_err *err)
 {
+    const int64_t tokens = l->prefill_only ? 1 : l->tokens;
+
     pl_drafting_free(a->drafting);
     a->drafting = NULL;
+    if (a->sequences.all > 1 && l->max_context)
+        return llm_batch_room(s, a, l->max_context, tokens, err);
     if (a->pruned.prune && l->max_context)
-        return llm_prune_room(&a->pruned, a->model, l->seed, l->max_context,
-                              l->prefill_only ? 1 : l->tokens, err);
+        return llm_prune_room(&a->pruned, a->model, l->seed, 1, l->max_context, tokens, err);
     if (!a->draft || !l->max_context || l->prefill_only)
         return PL_OK;
     return llm_draft_ready(s, a, l->max_context, l->tokens, err);
@@ -490,7 +491,7 @@ static enum pl_status llm_load(void *state, const struct pl_load *l, json_t *mod
         st = load_models(s, l, models_out, &fault->err);
     json_object_foreach ((json_t *)l->arms, name, arm) {
         if (!st)
-            st = add_arm(s, name, arm, l, &fault->err);
+            st = add_arm(s, name, arm, &fault->err);
     }
     for (struct llm_arm *a = s->arms; !st && a; a = a->next)
         st = ready_arm(s, a, l, &fault->err);

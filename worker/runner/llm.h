@@ -69,10 +69,11 @@ struct llm_model {
 struct pl_pruner;
 /* What an arm that prunes runs on instead of the model's session; zeroed: it does not prune. */
 struct llm_pruned {
-    json_t *prune; /* the arm's key */
-    char *key;     /* the same as text */
-    struct pl_pruner *pruner;
-    struct pl_session *session;
+    json_t *prune;                /* the arm's key */
+    char *key;                    /* the same as text */
+    struct pl_pruner *pruner;     /* of all its sessions: their prompts run one by one */
+    struct pl_session **sessions; /* [n] one for each sequence at once */
+    size_t n;
     uint64_t seed;
 };
 
@@ -130,6 +131,8 @@ enum pl_status llm_sample_ids(struct llm_state *s, const struct pl_tokenizer *to
                               const struct pl_err *no_tokenizer, int32_t vocab,
                               const json_t *sample, int64_t context, int64_t *tokenize_ns,
                               struct pl_fault *fault);
+/* What the model's device has done so far. */
+struct pl_device_work llm_work_done(const struct llm_model *m);
 bool llm_is_eos(const struct llm_model *m, int32_t id);
 /* The fault of logits that are no numbers, of a sequence's token. */
 enum pl_status llm_numeric(struct pl_fault *f, int64_t token);

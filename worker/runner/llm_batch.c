@@ -2,12 +2,16 @@
  * Trials of several sequences on the real engine (docs/METRICS.md, "Several sequences"). Every
  * forward is one pl_sessions_step: of a batch first all prompts, row after row as they fit, then
  * the tokens; of a closed loop the tokens of those that run and beside them a piece of one prompt.
+ * An arm that prunes chooses over a whole prompt, so its prompts run one by one, and steps hold
+ * tokens only.
  */
 #include "worker/runner/llm_batch.h"
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "pruning/pruner.h"
 #include "worker/runner/host.h"
+#include "worker/runner/llm_prune.h"
 #include "worker/runner/loop.h"
 
 #include <inttypes.h>
@@ -16,7 +20,7 @@
 
 enum pl_status llm_sequences_read(const json_t *arm, struct llm_sequences *out, struct pl_err *err)
 {
-    static const char *const alone[] = {"draft", "prune"};
+    const json_t *draft = json_object_get(arm, "draft");
     int64_t batch = pl_json_get_i64(arm, "batch", 1), n = pl_json_get_i64(arm, "concurrency", 1);
     int64_t requests = pl_json_get_i64(arm, "requests", n), slots = n > 1 ? n : batch;
 
@@ -25,13 +29,10 @@ enum pl_status llm_sequences_read(const json_t *arm, struct llm_sequences *out, 
                        "batch %" PRId64 ", concurrency %" PRId64 ", requests %" PRId64
                        ": one of batch and concurrency is expected, and requests ≥ concurrency",
                        batch, n, requests);
-    for (size_t i = 0; slots > 1 && i < sizeof(alone) / sizeof(alone[0]); i++) {
-        const json_t *v = json_object_get(arm, alone[i]);
-        if (v && !json_is_null(v))
-            return pl_fail(err, PL_EUNSUPPORTED,
-                           "%s beside %s: this runner's engine does that with one sequence",
-                           alone[i], n > 1 ? "concurrency" : "batch");
-    }
+    if (slots > 1 && draft && !json_is_null(draft))
+        return pl_fail(err, PL_EUNSUPPORTED,
+                       "draft beside %s: this runner's engine drafts for one sequence",
+                       n > 1 ? "concurrency" : "batch");
     if (slots > LLM_MAX_SLOTS)
         return pl_fail(err, PL_EUNSUPPORTED,
                        "%s %" PRId64 ": this runner's engine steps at most %d sequences together",
@@ -150,14 +151,17 @@ static enum pl_status sessions(struct llm_model *m, size_t slots, struct pl_err 
     return PL_OK;
 }
 
-enum pl_status llm_batch_room(struct llm_state *s, struct llm_model *m,
-                              const struct llm_sequences *q, int64_t context, int64_t tokens,
-                              struct pl_err *err)
+enum pl_status llm_batch_room(struct llm_state *s, struct llm_arm *arm, int64_t context,
+                              int64_t tokens, struct pl_err *err)
 {
+    struct llm_model *m = arm->model;
+    const struct llm_sequences *q = &arm->sequences;
     const struct pl_arch *a = &pl_model_info(m->model)->arch;
-    enum pl_status st = llm_session(m, context, tokens, err);
+    enum pl_status st =
+        arm->pruned.prune ? llm_prune_room(&arm->pruned, m, s->seed, q->slots, context, tokens, err)
+                          : llm_session(m, context, tokens, err);
 
-    if (!st)
+    if (!st && !arm->pruned.prune)
         st = sessions(m, q->slots, err);
     if (!st)
         st = buffers(&s->buffers, q->all, (size_t)context, (size_t)tokens, (size_t)a->layers, err);
@@ -176,6 +180,7 @@ struct run {
     struct llm_model *m;
     const struct pl_arch *a;
     struct llm_sequences q;
+    struct llm_pruned *pruned; /* NULL: the arm keeps all */
     size_t context, tokens, masked;
     struct pl_session *slots[LLM_MAX_SLOTS];
     uint32_t of[LLM_MAX_SLOTS]; /* the sequence in each slot */
@@ -185,6 +190,8 @@ struct run {
     struct pl_loop loop;
     int64_t start, mark; /* of this process's clock; mark: until when time is booked */
     int64_t encode, prefill, decode;
+    struct pl_device_work counted; /* until when work is booked */
+    struct pl_trial_work work;
     int64_t last; /* the last token known (encoders: the last states) */
     struct pl_fault *f;
 };
@@ -194,11 +201,20 @@ static enum pl_status failed(struct run *r, enum pl_status st)
     return pl_fault_set(r->f, st, st == PL_ERANGE ? PL_FAULT_CONTEXT : PL_FAULT_RUNNER);
 }
 
-/* Books the time since the last call. */
+/* Books the time and the work since the last call. */
 static void book(struct run *r, int64_t *phase, int64_t until)
 {
+    const struct pl_device_work now = llm_work_done(r->m);
+
     *phase += until - r->mark;
     r->mark = until;
+    if (phase == &r->prefill)
+        r->work.prefill_flops += now.flops - r->counted.flops;
+    if (phase == &r->decode) {
+        r->work.decode_flops += now.flops - r->counted.flops;
+        r->work.decode_bytes += now.bytes - r->counted.bytes;
+    }
+    r->counted = now;
 }
 
 static size_t prompt_rows(const struct run *r)
@@ -324,6 +340,25 @@ static enum pl_status run_step(struct run *r, const struct step *p)
     return st;
 }
 
+/* The whole prompt of a slot, which is then what the pruner left of it. */
+static enum pl_status run_pruned_prompt(struct run *r, size_t slot)
+{
+    const struct pl_prompt prompt = {.ids = prompt_of(r, slot), .n = r->context};
+    const struct llm_eyes none = {.n = 0};
+    enum pl_status st = llm_prune_begin(r->pruned, prompt.ids, prompt.n, &none, &r->f->err);
+
+    if (!st)
+        st = pl_session_prefill(r->slots[slot], &prompt, r->m->batch.logits, &r->f->err);
+    if (!st)
+        st = pl_pruner_finish(r->pruned->pruner, r->slots[slot], &r->f->err);
+    if (st)
+        return failed(r, st);
+    st = take(r, slot, r->m->batch.logits);
+    if (!st)
+        book(r, &r->prefill, r->last);
+    return st;
+}
+
 /* All at once: every source, every prompt, then tokens of all that have not ended. */
 static enum pl_status run_batch(struct run *r)
 {
@@ -334,6 +369,8 @@ static enum pl_status run_batch(struct run *r)
         r->of[i] = (uint32_t)i;
     if (!r->a->causal || r->a->encoder_layers)
         st = encode(r, 0, n);
+    for (; !st && r->pruned && at < n; at++)
+        st = run_pruned_prompt(r, at);
     while (!st && r->a->causal && at < n) {
         struct step p = {.n = 0};
         while (at < n && p.rows < PL_STEP_ROWS) {
@@ -373,16 +410,23 @@ static enum pl_status run_loop(struct run *r)
     pl_loop_begin(&r->loop, r->q.clients, r->q.all, r->s->buffers.queue, r->s->buffers.running);
     while (!st) {
         struct step p = {.n = 0};
+        bool ran = false;
         if (admitted == SIZE_MAX)
             st = admit(r, &admitted);
+        if (!st && admitted != SIZE_MAX && r->pruned) {
+            st = run_pruned_prompt(r, admitted);
+            admitted = SIZE_MAX;
+            ran = true;
+        }
         add_tokens(r, &p);
         if (!st && admitted != SIZE_MAX) {
             add_prompt(r, &p, admitted);
             admitted = p.silent ? admitted : SIZE_MAX;
         }
-        if (st || !p.n)
+        if (st || (!p.n && !ran))
             return st;
-        st = run_step(r, &p);
+        if (p.n)
+            st = run_step(r, &p);
     }
     return st;
 }
@@ -469,8 +513,10 @@ static void fill(const struct run *r, int64_t tokenize, struct pl_trial_result *
     out->phase_ns[PL_PHASE_TOKENIZE] = tokenize;
     if (!r->a->causal || r->a->encoder_layers)
         out->phase_ns[PL_PHASE_ENCODE] = r->encode;
-    if (r->a->causal)
+    if (r->a->causal) {
         out->phase_ns[PL_PHASE_PREFILL] = r->prefill;
+        out->work = r->work;
+    }
     if (r->a->causal && !r->s->prefill_only)
         out->phase_ns[PL_PHASE_DECODE] = r->decode;
     out->phase_ns[PL_PHASE_WAIT] = 0;
@@ -498,6 +544,7 @@ enum pl_status llm_batch_trial(struct llm_state *s, struct llm_arm *arm,
                     .m = m,
                     .a = &pl_model_info(m->model)->arch,
                     .q = arm->sequences,
+                    .pruned = arm->pruned.prune ? &arm->pruned : NULL,
                     .context = (size_t)q->context,
                     .tokens = (size_t)tokens,
                     .masked = s->stop_at_eos ? 0 : m->n_eos,
@@ -523,11 +570,11 @@ enum pl_status llm_batch_trial(struct llm_state *s, struct llm_arm *arm,
     st = llm_check_context(r.a, q->context, tokens, &f->err);
     if (st)
         return pl_fault_set(f, st, PL_FAULT_CONTEXT);
-    st = llm_batch_room(s, m, &r.q, q->context, tokens, &f->err);
+    st = llm_batch_room(s, arm, q->context, tokens, &f->err);
     if (st)
         return pl_fault_set(f, st, PL_FAULT_RUNNER);
     for (size_t i = 0; i < r.q.slots; i++) {
-        r.slots[i] = i ? m->batch.more[i - 1] : m->session;
+        r.slots[i] = r.pruned ? r.pruned->sessions[i] : i ? m->batch.more[i - 1] : m->session;
         pl_session_reset(r.slots[i]);
     }
     (void)pl_host_reset_peak();
@@ -537,6 +584,7 @@ enum pl_status llm_batch_trial(struct llm_state *s, struct llm_arm *arm,
     /* The trial began the tokenisations ago; looking texts up is no part of it. */
     r.mark = pl_now_ns();
     r.start = r.mark - (tokenize > 0 ? tokenize : 0);
+    r.counted = llm_work_done(m);
     st = !r.q.clients ? run_batch(&r) : !r.a->causal ? run_encoder_loop(&r) : run_loop(&r);
     if (st)
         return st;

@@ -171,7 +171,13 @@ struct times {
     int64_t start, encoded, first, last; /* of this process's clock; encoded 0: no encoder */
     uint32_t generated;
     int64_t said; /* tokens before the model's own end */
+    struct pl_trial_work work;
 };
+
+struct pl_device_work llm_work_done(const struct llm_model *m)
+{
+    return pl_model_backend(m->model)->work(pl_model_device(m->model));
+}
 
 bool llm_is_eos(const struct llm_model *m, int32_t id)
 {
@@ -208,6 +214,8 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
                                int64_t tokens, struct times *t, struct pl_fault *f)
 {
     const struct pl_arch *a = &pl_model_info(m->model)->arch;
+    const struct pl_device_work before = llm_work_done(m);
+    struct pl_device_work read;
     const int32_t begin = a->decoder_start;
     const struct pl_prompt prompt = {.ids = a->encoder_layers ? &begin : s->ids.ids,
                                      .embeds = m->eyes.n ? m->eyes.embeds : NULL,
@@ -223,6 +231,8 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
     if (st)
         return fault(f, st, st == PL_ERANGE ? PL_FAULT_CONTEXT : PL_FAULT_RUNNER);
     int32_t id = pl_pick(m->first, vocab, m->eos, masked);
+    read = llm_work_done(m);
+    t->work.prefill_flops = read.flops - before.flops;
     t->said = ends(m, m->first, id, masked) ? 0 : tokens;
     t->first = t->last = pl_now_ns();
     if (id < 0)
@@ -245,6 +255,8 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
         s->out_tokens[n] = id;
         s->out_ns[n++] = t->last - t->start;
     }
+    t->work.decode_flops = llm_work_done(m).flops - read.flops;
+    t->work.decode_bytes = llm_work_done(m).bytes - read.bytes;
     t->generated = (uint32_t)n;
     if (t->said > n)
         t->said = n;
@@ -340,8 +352,10 @@ static enum pl_status plain_trial(struct llm_state *s, struct llm_arm *arm, int6
         out->phase_ns[PL_PHASE_ENCODE] = t->encoded - begun;
         begun = t->encoded;
     }
-    if (a->causal)
+    if (a->causal) {
         out->phase_ns[PL_PHASE_PREFILL] = t->first - begun;
+        out->work = t->work;
+    }
     if (a->causal && !s->prefill_only)
         out->phase_ns[PL_PHASE_DECODE] = t->last - t->first;
     out->phase_ns[PL_PHASE_WAIT] = 0;
@@ -368,7 +382,7 @@ static enum pl_status prepare(struct llm_state *s, struct llm_arm *arm, int64_t 
     if (st)
         return fault(f, st, PL_FAULT_CONTEXT);
     if (arm->pruned.prune)
-        st = llm_prune_room(&arm->pruned, arm->model, s->seed, context, tokens, &f->err);
+        st = llm_prune_room(&arm->pruned, arm->model, s->seed, 1, context, tokens, &f->err);
     else
         st = llm_session(arm->model, context, tokens, &f->err);
     if (!st && arm->draft && !s->prefill_only)
@@ -432,7 +446,7 @@ static enum pl_status run_trial(struct llm_state *s, struct llm_arm *arm, int64_
     struct llm_model *m = arm->model;
     struct times t = {.start = 0};
     bool drafts = arm->draft && !s->prefill_only;
-    enum pl_status st = llm_prune_begin(&arm->pruned, &s->ids, &m->eyes, &f->err);
+    enum pl_status st = llm_prune_begin(&arm->pruned, s->ids.ids, s->ids.n, &m->eyes, &f->err);
 
     if (st)
         return fault(f, st, PL_FAULT_DATA);

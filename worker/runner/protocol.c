@@ -230,25 +230,37 @@ static void put_spans(struct pl_jsonout *o, const struct pl_trial_result *r)
     pl_jsonout_lit(o, "]");
 }
 
+/* ,"key":{name: value of those that are not negative} */
+static void put_known(struct pl_jsonout *o, const char *key, const char *const *names,
+                      const int64_t *values, size_t n)
+{
+    const char *comma = "";
+
+    pl_jsonout_lit(o, ",");
+    pl_jsonout_str(o, key, strlen(key));
+    pl_jsonout_lit(o, ":{");
+    for (size_t i = 0; i < n; i++) {
+        if (values[i] < 0)
+            continue;
+        pl_jsonout_raw(o, comma, *comma ? 1 : 0);
+        pl_jsonout_str(o, names[i], strlen(names[i]));
+        pl_jsonout_lit(o, ":");
+        pl_jsonout_i64(o, values[i]);
+        comma = ",";
+    }
+    pl_jsonout_lit(o, "}");
+}
+
 static void put_bytes(struct pl_jsonout *o, const struct pl_trial_result *r)
 {
     static const char *const names[] = {"weights", "kv", "workspace", "device_peak", "other"};
     const int64_t bytes[] = {r->weights_bytes, r->kv_bytes, r->workspace_bytes,
                              r->device_peak_bytes, r->other_bytes};
-    const char *comma = "";
+    static const char *const works[] = {"prefill_flops", "decode_flops", "decode_bytes"};
+    const int64_t work[] = {r->work.prefill_flops, r->work.decode_flops, r->work.decode_bytes};
 
-    pl_jsonout_lit(o, ",\"bytes\":{");
-    for (size_t i = 0; i < sizeof(bytes) / sizeof(bytes[0]); i++) {
-        if (bytes[i] < 0)
-            continue;
-        pl_jsonout_raw(o, comma, *comma ? 1 : 0);
-        pl_jsonout_lit(o, "\"");
-        pl_jsonout_raw(o, names[i], strlen(names[i]));
-        pl_jsonout_lit(o, "\":");
-        pl_jsonout_i64(o, bytes[i]);
-        comma = ",";
-    }
-    pl_jsonout_lit(o, "}");
+    put_known(o, "bytes", names, bytes, sizeof(bytes) / sizeof(bytes[0]));
+    put_known(o, "work", works, work, sizeof(work) / sizeof(work[0]));
 }
 
 static void put_quality(struct pl_jsonout *o, const struct pl_trial_result *r)
