@@ -69,7 +69,7 @@ struct pl_cell {
     double prompt_tokens, weights_bytes, kv_bytes, workspace_bytes, device_peak_bytes, other_bytes;
     double prefill_flops, decode_flops, decode_bytes; /* over `worked` of them */
     uint64_t worked;                                  /* rows whose engine counted its work */
-    double device_peak_min, device_peak_max; /* of rows that have it; 0: none does */
+    double device_peak_min, device_peak_max;          /* of rows that have it; 0: none does */
     struct {
         double lengths, layers, full; /* Σ length, Σ 1, Σ prompt tokens over layers with a length */
         uint32_t shortest, longest;

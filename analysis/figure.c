@@ -167,6 +167,9 @@ enum pl_status pl_figures_make(const struct pl_dataset *d, const struct pl_speed
         [PL_FIGURE_MEMORY_LATENCY] = {"memory_latency", "Memory against latency",
                                       "Weights, KV and workspace against the mean time of a "
                                       "trial, a curve an arm over its contexts."},
+        [PL_FIGURE_LENGTH] = {"speedup_length", "Speedup over length, by what is pruned",
+                              "Ratio of totals over paired trials; bands: 95 % intervals; dashed: "
+                              "what the counted operations and bytes alone would allow."},
         [PL_FIGURE_PARETO] = {"quality_kv", "Quality against KV kept",
                               "Further left is less KV cache; whiskers: 95 % intervals."},
         [PL_FIGURE_FAILURES] = {"failures", "Failed trials, by reason",
@@ -205,6 +208,7 @@ enum pl_status pl_figures_make(const struct pl_dataset *d, const struct pl_speed
     pl_figure_performance(d, scaling, &figures[PL_FIGURE_PERFORMANCE]);
     pl_figure_context_scaling(d, scaling, &figures[PL_FIGURE_CONTEXT_SCALING]);
     pl_figure_memory_latency(d, scaling, &figures[PL_FIGURE_MEMORY_LATENCY]);
+    pl_figure_length(d, s, &figures[PL_FIGURE_LENGTH]);
     pl_figure_pareto(d, &figures[PL_FIGURE_PARETO]);
     pl_figure_failures(d, &figures[PL_FIGURE_FAILURES]);
     pl_figure_draft_speedup(d, s, &figures[PL_FIGURE_DRAFT_SPEEDUP]);

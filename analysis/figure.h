@@ -19,6 +19,7 @@ enum pl_figure_id {
     PL_FIGURE_PERFORMANCE,     /* tokens/s with intervals, per context and arm */
     PL_FIGURE_CONTEXT_SCALING, /* latency and memory; where an arm has three contexts */
     PL_FIGURE_MEMORY_LATENCY,  /* memory against latency, a curve an arm */
+    PL_FIGURE_LENGTH,          /* speedup over length; where an arm that prunes has two */
     PL_FIGURE_PARETO,          /* quality against KV kept; where two arms prune and are scored */
     PL_FIGURE_FAILURES,        /* failed trials per arm and reason; only where there are any */
     /* where an arm drafts */
@@ -62,6 +63,7 @@ void pl_figure_memory_latency(const struct pl_dataset *d, const struct pl_scalin
                               struct pl_figure *f);
 void pl_figure_context_scaling(const struct pl_dataset *d, const struct pl_scaling *s,
                                struct pl_figure *f);
+void pl_figure_length(const struct pl_dataset *d, const struct pl_speedups *s, struct pl_figure *f);
 void pl_figure_pareto(const struct pl_dataset *d, struct pl_figure *f);
 void pl_figure_failures(const struct pl_dataset *d, struct pl_figure *f);
 void pl_figure_draft_speedup(const struct pl_dataset *d, const struct pl_speedups *s,

@@ -369,6 +369,7 @@ void pl_report_html(const struct pl_report *r, const char *dir, struct pl_out *o
     }
     if (r->tables[PL_TABLE_TABLE2].n_rows) {
         section(o, "pruning", "Pruning");
+        figure(r, PL_FIGURE_LENGTH, dir, o);
         table(r, PL_TABLE_TABLE2, o);
         pl_out_text(o, "</section>\n");
     }

@@ -88,13 +88,28 @@ def tokenize(runner, path, text):
 # ---- the forward ----------------------------------------------------------------------------
 
 class Scorer(torch.nn.Module):
+    """Trained on standardised inputs (some dimensions of hidden states are hundreds of times others); the file holds the
+    same function of the plain ones."""
+
     def __init__(self, hidden):
         super().__init__()
         self.scorer = torch.nn.Sequential(torch.nn.Linear(hidden, max(1, hidden // 4)), torch.nn.GELU(),
                                           torch.nn.Linear(max(1, hidden // 4), 1))
+        self.mean, self.sd = torch.zeros(hidden), torch.ones(hidden)
+
+    def look(self, x):
+        x = x[:, HEAD:].flatten(0, 1).float()
+        self.mean, self.sd = x.mean(0), x.std(0).clamp_min(1e-3)
 
     def forward(self, x):
-        return self.scorer(x).squeeze(-1)
+        return self.scorer((x.float() - self.mean) / self.sd).squeeze(-1)
+
+    @torch.no_grad()
+    def fold(self):
+        first = self.scorer[0]
+        first.weight /= self.sd
+        first.bias -= first.weight @ self.mean
+        self.mean, self.sd = torch.zeros_like(self.mean), torch.ones_like(self.sd)
 
 
 def keep_count(n, r):
@@ -111,14 +126,15 @@ def run(model, ids, bias, each=None, attention_of=()):
         x.requires_grad_(True)
     n = ids.shape[1]
     place = torch.arange(n)[None]
+    bias = bias.to(x.dtype)
     rope = inner.rotary_emb(x, place)
-    causal = torch.full((n, n), -1e9).triu(1)[None, None]
+    causal = torch.full((n, n), -1e9, dtype=x.dtype).triu(1)[None, None]
     for i, layer in enumerate(inner.layers):
         last = last_attention(model, layer, x, rope, causal + bias[:, None, None, :], each.prompt) if i in attention_of else None
         x = layer(x, attention_mask=causal + bias[:, None, None, :], position_ids=place, position_embeddings=rope)
         x = x[0] if isinstance(x, tuple) else x
         if each is not None:
-            bias = each(i, x, bias, last)
+            bias = each(i, x, bias, last).to(x.dtype)
     return inner.norm(x)
 
 
@@ -137,7 +153,7 @@ def last_attention(model, layer, x, rope, mask, prompt):
 
 
 def answer_loss(model, x, ids, prompt, each=False):
-    logits = model.lm_head(x[:, prompt - 1:-1])
+    logits = model.lm_head(x[:, prompt - 1:-1].to(model.lm_head.weight.dtype))
     ce = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, prompt:].flatten(), reduction="none").view(len(ids), -1)
     return ce.mean(1) if each else ce.mean()
 
@@ -155,7 +171,7 @@ def saliency(model, ids, prompt, layers):
     answer_loss(model, run(model, ids, torch.zeros(ids.shape), each), ids, prompt).backward()
     targets, inputs = [], []
     for i in layers:
-        s = (seen[i].grad * seen[i]).sum(-1)[:, :prompt].detach().abs().clamp_min(1e-12).log()
+        s = (seen[i].grad.float() * seen[i].float()).sum(-1)[:, :prompt].detach().abs().clamp_min(1e-12).log()
         targets.append((s - s.mean(1, keepdim=True)) / s.std(1, keepdim=True))
         inputs.append(seen[i][:, :prompt].detach())
     return targets, inputs
@@ -250,6 +266,7 @@ def main():
     p.add_argument("--lr", type=float, default=2e-3)
     p.add_argument("--minutes", type=float, default=20, help="training ends after so long, if not before")
     p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--bf16", action="store_true", help="the model in bf16 (scorers stay f32)")
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
     torch.manual_seed(a.seed)
@@ -259,6 +276,8 @@ def main():
     model = load_gguf(a.model) if Path(a.model).is_file() else AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32)
     model.config._attn_implementation = "eager"
     model.eval().requires_grad_(False)
+    if a.bf16:
+        model.bfloat16()
     bos, ids = tokenize(a.runner, a.model, Path(a.text).read_text())
     size = a.prompt + a.answer - (bos is not None)
     windows = torch.tensor(ids[:len(ids) // size * size]).view(-1, size)
@@ -276,9 +295,12 @@ def main():
             g["lr"] = a.lr * min(1, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
         batch = train[torch.randint(len(train), (a.batch,))]
         targets, inputs = saliency(model, batch, a.prompt, layers)
+        if step == 0:
+            for s, x in zip(scorers, inputs):
+                s.look(x)
         scores = [s(x) for s, x in zip(scorers, inputs)]
-        mse = sum(F.mse_loss(s, t) for s, t in zip(scores, targets)) / len(layers)
-        i, j = torch.randint(a.prompt, (2, 4 * a.prompt))
+        mse = sum(F.mse_loss(s[:, HEAD:], t[:, HEAD:]) for s, t in zip(scores, targets)) / len(layers)
+        i, j = torch.randint(HEAD, a.prompt, (2, 4 * a.prompt))  # the head stays whatever its score
         rank = sum(F.softplus(-(s[:, i] - s[:, j]) * (t[:, i] - t[:, j]).sign()).mean()
                    for s, t in zip(scores, targets)) / len(layers)
         keep = keeps[int(torch.randint(len(keeps), (1,)))]
@@ -289,12 +311,13 @@ def main():
         torch.nn.utils.clip_grad_norm_(scorers.parameters(), 1.0)
         opt.step()
         curve.append([step, keep, task.item(), mse.item(), rank.item()])
-        if step % 20 == 0:
+        if step % 10 == 0:
             print(f"{step} keep {keep} task {task.item():.4f} mse {mse.item():.4f} rank {rank.item():.4f} {time.time() - start:.0f} s", flush=True)
         if time.time() - start > a.minutes * 60:
             break
     state = {}
     for layer, s in zip(layers, scorers):
+        s.fold()
         for name, v in s.state_dict().items():
             state[f"{layer}.{name}"] = v.half().contiguous()
     save_file(state, a.out, metadata={"format": "pt", "trained": f"{len(curve)} steps of {a.batch} windows, keep {a.keeps}"})

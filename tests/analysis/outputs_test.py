@@ -128,7 +128,8 @@ def main():
     bars, both = {"latency", "performance"}, {"speedup", "latency", "performance"}
     want = {"plain": both | {"context_scaling"}, "scaling": both | {"context_scaling", "memory_latency"}, "hostile": both | {"failures"},
             "empty": set(), "partial": both, "failed": {"failures"}, "one": bars, "single": both, "foreign": both, "prefill": both,
-            "drafts": both | {"memory_latency"}}
+            "drafts": both | {"memory_latency", "speedup_length"},
+            "pruned": both | {"context_scaling", "memory_latency", "speedup_length"}}
     with tempfile.TemporaryDirectory(prefix="paceline-report-") as top:
         for name, figures in want.items():
             out = os.path.join(top, "with space and 'quote'", name)
@@ -142,7 +143,7 @@ def main():
             page, text = read_page(os.path.join(out, "report.html"))
             assert page.tags.get("svg", 0) == page.tags.get("figcaption", 0) == (len(figures) if gnuplot else 0), page.tags
             assert not [n for n in os.listdir(os.path.join(out, "figures")) if n.startswith(".")]
-            synthetic = name not in ("plain", "scaling", "partial", "failed", "one", "single")
+            synthetic = name not in ("plain", "scaling", "partial", "failed", "one", "single", "pruned")
             labelled = synthetic and name != "empty"
             assert ("synthetic" in kinds) == labelled and ("synthetic: " in text) == labelled, (name, kinds)
             for table in ("speedup", "latency"):
@@ -151,7 +152,7 @@ def main():
                     assert ("synthetic: " in f.read()) == labelled, (name, table)
             incomplete = name in ("empty", "partial")
             assert ("incomplete" in kinds) == incomplete and ("incomplete:" in text) == incomplete, name
-            assert ("MLPerf" in text) == (name == "drafts"), name
+            assert ("MLPerf" in text) == (name in ("drafts", "pruned")), name
             if name == "hostile":
                 arms = {r["arm"] for r in tables["latency"]}
                 assert "<script>alert(1)</script> & \"a\", 'b'|c\\d_e%$#{}~^" in arms, arms
