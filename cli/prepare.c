@@ -105,6 +105,25 @@ static bool fits(const struct pl_cli_prepared *p, uint32_t arm)
                p->plan->device_bytes;
 }
 
+/* [{model, context, bytes, fits}]: what the arm of each model that needs most needs in all. */
+static json_t *lengths_json(const struct pl_cli_prepared *p)
+{
+    json_t *out = json_array();
+    for (uint32_t i = 0; i < p->sweep->n_arms; i++) {
+        const int64_t at = largest_of_model(p, i);
+        for (uint32_t c = 0; at >= 0 && c < p->sweep->n_contexts; c++) {
+            const struct pl_arm_info *a = &p->arms[at];
+            const uint64_t need = a->weights_bytes + a->workspace_bytes +
+                                  pl_plan_kv_bytes_at(p->sweep, (uint32_t)at, a, c);
+            const bool ok = !p->plan->device_bytes || need <= p->plan->device_bytes;
+            json_array_append_new(out, json_pack("{s:s,s:I,s:I,s:b}", "model", model_of(p, i),
+                                                 "context", (json_int_t)p->sweep->contexts[c],
+                                                 "bytes", (json_int_t)need, "fits", ok));
+        }
+    }
+    return out;
+}
+
 static json_t *bytes_json(const struct pl_cli_prepared *p)
 {
     json_t *out = json_array();
@@ -160,15 +179,16 @@ json_t *pl_cli_plan_json(const struct pl_cli_prepared *p, uint32_t workers)
     for (size_t i = 0; i < p->warnings.n; i++)
         json_array_append_new(warnings, json_string(p->warnings.items[i]));
     return json_pack(
-        "{s:s,s:s,s:I,s:I,s:I,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:O,s:I,s:I,s:o,s:o}", "name",
-        pl_json_get_str(p->sweep->resolved, "name", ""), "sha256", p->sweep->sha256, "trials",
-        (json_int_t)trials(p), "blocks", (json_int_t)pl->n_blocks, "loads", (json_int_t)pl->loads,
-        "estimate_s", pl->estimate_s > 0 ? json_real(pl->estimate_s) : json_null(), "trials_s",
-        pl->trials_s > 0 ? json_real(pl->trials_s) : json_null(), "bytes", bytes_json(p),
-        "device_bytes", (json_int_t)pl->device_bytes, "workers", (json_int_t)workers, "groups",
-        (json_int_t)pl->n_groups, "block_samples", (json_int_t)pl->block_samples, "run_samples",
-        (json_int_t)pl->run_samples, "tokens", (json_int_t)pl->shape.tokens, "context_tokens",
-        tokens_json(p), "contexts",
+        "{s:s,s:s,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:O,s:I,s:I,s:o,s:o}",
+        "name", pl_json_get_str(p->sweep->resolved, "name", ""), "sha256", p->sweep->sha256,
+        "trials", (json_int_t)trials(p), "blocks", (json_int_t)pl->n_blocks, "loads",
+        (json_int_t)pl->loads, "estimate_s",
+        pl->estimate_s > 0 ? json_real(pl->estimate_s) : json_null(), "trials_s",
+        pl->trials_s > 0 ? json_real(pl->trials_s) : json_null(), "bytes", bytes_json(p), "lengths",
+        lengths_json(p), "device_bytes", (json_int_t)pl->device_bytes, "workers",
+        (json_int_t)workers, "groups", (json_int_t)pl->n_groups, "block_samples",
+        (json_int_t)pl->block_samples, "run_samples", (json_int_t)pl->run_samples, "tokens",
+        (json_int_t)pl->shape.tokens, "context_tokens", tokens_json(p), "contexts",
         json_object_get(json_object_get(p->sweep->resolved, "grid"), "contexts"), "samples",
         (json_int_t)p->sweep->samples, "repeats", (json_int_t)p->sweep->repeats, "arms",
         arms_json(p), "warnings", warnings);

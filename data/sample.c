@@ -2,12 +2,16 @@
 
 #include "base/hash.h"
 #include "base/rng.h"
+#include "data/answer_score.h"
+#include "data/longbench.h"
+#include "data/needle.h"
 #include "data/scenes.h"
 #include "data/text_file.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +25,12 @@
 #define SCENE_NAME_MAX 120
 #define QUESTION_NAME_MAX 160
 
-enum { KEY_SLOTS = 0x736c6f74, KEY_EXTRA = 0x78747261, KEY_SYNTHETIC = 0x73796e74 };
+enum {
+    KEY_LONGBENCH = 0x6c6f6e67,
+    KEY_SLOTS = 0x736c6f74,
+    KEY_EXTRA = 0x78747261,
+    KEY_SYNTHETIC = 0x73796e74
+};
 
 struct start {
     uint32_t file;
@@ -34,8 +43,19 @@ struct samples_file {
     uint64_t slots; /* samples it gives before they overlap */
 };
 
+/* Of longbench: the file stays mapped. */
+struct bench {
+    struct pl_arena arena;
+    struct pl_text_file file;
+    struct pl_longbench list;
+    uint32_t *order; /* [count] */
+    char *path, *prompt;
+};
+
 struct pl_samples {
     bool text;
+    uint32_t needles; /* facts in a text; 0: none */
+    struct bench *bench;
     const char *kind; /* of scenes; NULL: none */
     struct pl_scenes *scenes;
     json_t *max_window_ms, *cache_vision; /* of scenes: passed on to the runner */
@@ -47,6 +67,18 @@ struct pl_samples {
     struct start *starts; /* [count], text only */
 };
 
+static void bench_free(struct bench *b)
+{
+    if (!b)
+        return;
+    pl_text_file_close(&b->file);
+    pl_arena_release(&b->arena);
+    free(b->order);
+    free(b->path);
+    free(b->prompt);
+    free(b);
+}
+
 void pl_samples_free(struct pl_samples *s)
 {
     if (!s)
@@ -56,6 +88,7 @@ void pl_samples_free(struct pl_samples *s)
     free(s->files);
     free(s->starts);
     pl_scenes_free(s->scenes);
+    bench_free(s->bench);
     json_decref(s->max_window_ms);
     json_decref(s->cache_vision);
     free(s);
@@ -295,6 +328,48 @@ static enum pl_status open_scenes(struct pl_samples *s, const json_t *data, stru
     return PL_OK;
 }
 
+static enum pl_status open_bench(struct pl_samples *s, const json_t *data, struct pl_err *err)
+{
+    const char *path = pl_json_get_str(data, "path", "");
+    const char *prompt = pl_json_get_str(data, "prompt", PL_LONGBENCH_PROMPT);
+    struct bench *b = s->bench = calloc(1, sizeof *b);
+    struct pl_rng rng;
+    enum pl_status st;
+    if (!b)
+        return pl_fail(err, PL_ENOMEM, "%s: no memory", path);
+    pl_arena_init(&b->arena);
+    b->path = strdup(path);
+    b->prompt = strdup(prompt);
+    st = pl_longbench_check_prompt(prompt, err);
+    if (st != PL_OK)
+        return pl_err_prefix(err, st, "data.prompt");
+    st = pl_text_file_open(&b->file, path, err);
+    if (st == PL_OK)
+        st = pl_text_file_check(&b->file, path, err);
+    if (st == PL_OK)
+        st = pl_longbench_parse(path, b->file.text, b->file.len, &b->arena, &b->list, err);
+    if (st != PL_OK)
+        return st;
+    if (s->count > b->list.n)
+        return pl_fail(err, PL_ERANGE,
+                       "grid.samples is %" PRIu32 ", expected at most %zu (or all): %s has no more",
+                       s->count, b->list.n, path);
+    b->order = malloc(b->list.n * sizeof *b->order);
+    if (!b->order || !b->path || !b->prompt)
+        return pl_fail(err, PL_ENOMEM, "%s: no memory for %zu samples", path, b->list.n);
+    for (uint32_t i = 0; i < b->list.n; i++)
+        b->order[i] = i;
+    pl_rng_init(&rng, pl_keyv(s->seed, KEY_LONGBENCH));
+    pl_rng_shuffle(&rng, b->order, b->list.n);
+    s->count = s->count ? s->count : (uint32_t)b->list.n;
+    return PL_OK;
+}
+
+static const struct pl_longbench_item *bench_item(const struct pl_samples *s, uint32_t i)
+{
+    return &s->bench->list.items[s->bench->order[i]];
+}
+
 /* The longest of the contexts; of scenes there is one, and that is [auto]. */
 static enum pl_status check_contexts(const int64_t *contexts, size_t n, bool scenes, int64_t *out,
                                      struct pl_err *err)
@@ -333,14 +408,23 @@ enum pl_status pl_samples_open(const json_t *data, uint64_t seed, const int64_t 
     s->seed = seed;
     s->count = count;
     s->kind = of_scenes;
-    s->text = strcmp(kind, "text") == 0;
-    if (s->text)
+    if (strcmp(kind, "needle") == 0)
+        s->needles = (uint32_t)pl_json_get_i64(data, "needles", 1);
+    s->text = strcmp(kind, "text") == 0 || s->needles;
+    if (s->needles > PL_NEEDLES_MAX)
+        st = pl_fail(err, PL_ERANGE, "data.needles is %" PRIu32 ", expected at most %d", s->needles,
+                     PL_NEEDLES_MAX);
+    else if (strcmp(kind, "longbench") == 0)
+        st = open_bench(s, data, err);
+    else if (s->text)
         st = open_text(s, data, (uint64_t)context, err);
     else if (s->kind)
         st = open_scenes(s, data, err);
     else if (strcmp(kind, "synthetic") != 0)
         st = pl_fail(err, PL_EUNSUPPORTED,
-                     "data.kind \"%s\", expected text, synthetic, eventgpt or dsec", kind);
+                     "data.kind \"%s\", expected text, synthetic, eventgpt, dsec, needle or "
+                     "longbench",
+                     kind);
     else if (count == 0)
         st = pl_fail(err, PL_ERANGE,
                      "samples: all has no end with synthetic data, expected a "
@@ -368,7 +452,38 @@ const char *pl_samples_answer(const struct pl_samples *s, uint32_t i)
 
 bool pl_samples_answered(const struct pl_samples *s)
 {
-    return s->scenes && pl_scenes_answered(s->scenes);
+    return s->needles || s->bench || (s->scenes && pl_scenes_answered(s->scenes));
+}
+
+static void score_bench(const struct pl_longbench_item *item, const char *answer,
+                        struct pl_sample_scores *out)
+{
+    const char *const *right = (const char *const *)item->answers;
+    struct pl_answer_scores v;
+    if (item->n_classes) {
+        out->classification = pl_answer_classification(
+            answer, right, item->n_answers, (const char *const *)item->classes, item->n_classes);
+    } else if (pl_answer_scores(answer, right, item->n_answers, &v)) {
+        out->f1 = v.f1;
+        out->rouge_l = v.rouge_l;
+        out->exact_match = v.exact_match;
+    }
+}
+
+void pl_samples_score(const struct pl_samples *s, uint32_t i, const char *answer,
+                      struct pl_sample_scores *out)
+{
+    const char *right = pl_samples_answer(s, i);
+    char number[8];
+    *out = (struct pl_sample_scores){NAN, NAN, NAN, NAN, NAN};
+    if (s->bench) {
+        score_bench(bench_item(s, i), answer, out);
+    } else if (s->needles) {
+        json_decref(pl_needle_make(s->seed, i, s->needles, number));
+        out->accuracy = pl_answer_holds(answer, number);
+    } else if (right) {
+        out->accuracy = pl_answer_score(answer, right);
+    }
 }
 
 /* At most `max` bytes of a name, into max + 1: a long one is cut within characters and made unique
@@ -410,14 +525,17 @@ void pl_samples_id(const struct pl_samples *s, uint32_t i, char *out, size_t siz
         scene_id(s, i, out, size);
         return;
     }
-    if (!s->text) {
+    if (!s->text && !s->bench) {
         snprintf(out, size, "synthetic-%" PRIu32, i);
         return;
     }
-    path = s->files[s->starts[i].file].path;
+    path = s->bench ? s->bench->path : s->files[s->starts[i].file].path;
     slash = strrchr(path, '/');
     shorten(slash ? slash + 1 : path, BASE_NAME_MAX, name);
-    snprintf(out, size, "%s@%" PRIu64, name, s->starts[i].offset);
+    if (s->bench)
+        snprintf(out, size, "%s:%" PRIu32, name, bench_item(s, i)->line);
+    else
+        snprintf(out, size, "%s@%" PRIu64 "%s", name, s->starts[i].offset, s->needles ? "?" : "");
 }
 
 size_t pl_samples_id_size(const struct pl_samples *s)
@@ -464,11 +582,35 @@ uint32_t pl_samples_in_group(uint32_t n_samples, uint32_t size, uint32_t i, uint
     return first + (uint32_t)(((uint64_t)(i - first) + j) % n);
 }
 
+static json_t *bench_request(const struct pl_samples *s, uint32_t i)
+{
+    const struct bench *b = s->bench;
+    json_t *o = pl_longbench_prompt(b->file.text, b->file.len, bench_item(s, i), b->prompt);
+    json_object_set_new(o, "kind", json_string("longbench"));
+    json_object_set_new(o, "index", json_integer(i));
+    return o;
+}
+
+static json_t *needle_request(const struct pl_samples *s, uint32_t i)
+{
+    char answer[8];
+    json_t *o = pl_needle_make(s->seed, i, s->needles, answer);
+    json_object_set_new(o, "kind", json_string("needle"));
+    json_object_set_new(o, "index", json_integer(i));
+    json_object_set_new(o, "path", json_string(s->files[s->starts[i].file].path));
+    json_object_set_new(o, "offset", json_integer((json_int_t)s->starts[i].offset));
+    return o;
+}
+
 json_t *pl_samples_request(const struct pl_samples *s, uint32_t i)
 {
     char key[17];
     if (s->scenes)
         return scene_request(s, i);
+    if (s->bench)
+        return bench_request(s, i);
+    if (s->needles)
+        return needle_request(s, i);
     if (s->text)
         return json_pack("{s:s,s:I,s:s,s:I}", "kind", "text", "index", (json_int_t)i, "path",
                          s->files[s->starts[i].file].path, "offset",

@@ -9,6 +9,8 @@
  * character after white space. Disjoint while slots last; beyond that starts are drawn anywhere and
  * pl_samples_overlap says so. synthetic: sample i is a key; ids are drawn from it and the arm's
  * vocabulary by the runner. eventgpt, dsec: sample i is a question about a scene (data/scenes.h).
+ * needle: text, with facts hidden in it and a question about one (data/needle.h). longbench: the
+ * items of a JSON Lines file in an order of the seed (data/longbench.h).
  */
 #ifndef PL_DATA_SAMPLE_H
 #define PL_DATA_SAMPLE_H
@@ -47,6 +49,13 @@ const struct pl_scenes *pl_samples_scenes(const struct pl_samples *s); /* NULL: 
 /* What is known of the right answer; NULL: nothing. */
 const char *pl_samples_answer(const struct pl_samples *s, uint32_t i);
 bool pl_samples_answered(const struct pl_samples *s); /* some sample has an answer */
+/* What an answer to sample i is worth, by the scores that its kind of data has (docs/METRICS.md,
+ * "Quality"); NaN: not one of them, or nothing is known of the right answer. */
+struct pl_sample_scores {
+    double accuracy, f1, rouge_l, exact_match, classification;
+};
+void pl_samples_score(const struct pl_samples *s, uint32_t i, const char *answer,
+                      struct pl_sample_scores *out);
 #define PL_SAMPLES_DIGEST 17
 /* Of the names of all samples, 16 hexadecimal digits: two processes see the same list. */
 void pl_samples_digest(const struct pl_samples *s, char out[PL_SAMPLES_DIGEST]);

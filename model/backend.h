@@ -189,8 +189,8 @@ struct pl_op_time {
 
 /* What a device has done since it was opened, counted where it is done. */
 struct pl_device_work {
-    int64_t flops; /* 2 for each multiply–add of matrix products, and of attention with the keys that
-                      a row sees */
+    int64_t flops; /* 2 for each multiply–add of matrix products, and of attention with the keys
+                      that a row sees */
     int64_t bytes; /* of weights and KV that these products read, as stored */
 };
 

@@ -230,7 +230,7 @@ void pl_session_reset(struct pl_session *s)
     for (size_t i = 0; i < s->n_taps; i++)
         s->tap_rows[i] = 0;
     s->len = s->since = s->source_len = s->tree = 0;
-    s->kv_read = 0;
+    s->kv_read = s->hooks_ns = 0;
 }
 
 enum pl_status pl_session_check_source(const struct pl_session *s, const struct pl_source *in,
@@ -451,6 +451,11 @@ enum pl_status pl_session_kv_keep(struct pl_session *s, int32_t layer, const int
 int64_t pl_session_kv_read(const struct pl_session *s)
 {
     return s->kv_read;
+}
+
+int64_t pl_session_hooks_ns(const struct pl_session *s)
+{
+    return s->hooks_ns;
 }
 
 size_t pl_session_hidden_rows(const struct pl_session *s, size_t tap)

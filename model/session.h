@@ -200,6 +200,8 @@ enum pl_status pl_session_kv_keep(struct pl_session *s, int32_t layer, const int
                                   struct pl_err *err);
 /* KV bytes that the last prefill, decode or verify read (a counter, not a formula). */
 int64_t pl_session_kv_read(const struct pl_session *s);
+/* Time that the last prefill spent in hooks: showing them their stage, choosing, dropping rows. */
+int64_t pl_session_hooks_ns(const struct pl_session *s);
 
 /* The hidden states that tap number `tap` kept of the last call: its rows (after pruning: the
  * survivors that reached that block). */

@@ -25,7 +25,7 @@ struct pl_session {
     size_t tree;       /* rows of the tree at hand; 0: none */
     int32_t parents[PL_TREE_MAX], depth[PL_TREE_MAX];
     size_t source_len; /* rows that the encoder read; 0: none yet */
-    int64_t kv_read;
+    int64_t kv_read, hooks_ns;
 
     struct stage_hook *hooks;
     size_t n_hooks;

@@ -1,5 +1,7 @@
 #include "model/session_impl.h"
 
+#include "base/clock.h"
+
 #include <inttypes.h>
 #include <string.h>
 
@@ -139,6 +141,7 @@ static enum pl_status prefill_hooked(struct pl_session *s, const struct pl_promp
     int32_t first = 0;
     enum pl_status st;
 
+    s->hooks_ns = 0;
     for (size_t i = 0; i < n; i++)
         s->index[i] = s->pos[i] = (int32_t)i;
     for (int32_t l = 0; l < s->layers; l++) {
@@ -149,8 +152,10 @@ static enum pl_status prefill_hooked(struct pl_session *s, const struct pl_promp
         if (sums)
             s->backend->cache_sums_clear(s->cache);
         st = run_segment(s, p, first, l + 1, n, true, sums ? l : -1, h->attn_window, NULL, err);
+        const int64_t begun = pl_now_ns();
         if (!st)
             st = run_hook(s, h, l, &n, err);
+        s->hooks_ns += pl_now_ns() - begun;
         if (st)
             return st;
         if (s->positions == PL_POSITIONS_RENUMBERED)

@@ -57,13 +57,21 @@ uint64_t pl_plan_block_of(const struct pl_plan *p, const struct pl_row_id *id)
 
 uint64_t pl_plan_kv_bytes(const struct pl_sweep *s, uint32_t arm, const struct pl_arm_info *info)
 {
-    uint64_t longest = 0;
-    for (uint32_t i = 0; i < s->n_contexts; i++)
-        if ((uint64_t)s->contexts[i] + s->tokens_at[i] > longest)
-            longest = (uint64_t)s->contexts[i] + s->tokens_at[i];
-    if ((uint64_t)info->prompt + s->tokens > longest)
-        longest = (uint64_t)info->prompt + s->tokens;
-    return info->kv_bytes_per_token * longest * pl_arm_slots(pl_sweep_arm(s, arm));
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < s->n_contexts; i++) {
+        const uint64_t here = pl_plan_kv_bytes_at(s, arm, info, i);
+        most = here > most ? here : most;
+    }
+    return most;
+}
+
+uint64_t pl_plan_kv_bytes_at(const struct pl_sweep *s, uint32_t arm, const struct pl_arm_info *info,
+                             uint32_t context)
+{
+    uint64_t rows = (uint64_t)s->contexts[context] + s->tokens_at[context];
+    if ((uint64_t)info->prompt + s->tokens > rows)
+        rows = (uint64_t)info->prompt + s->tokens;
+    return info->kv_bytes_per_token * rows * pl_arm_slots(pl_sweep_arm(s, arm));
 }
 
 static void make_shape(const struct pl_sweep *s, const struct pl_arm_info *arms,

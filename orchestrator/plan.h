@@ -56,6 +56,9 @@ uint64_t pl_plan_block_of(const struct pl_plan *p, const struct pl_row_id *id);
 /* Bytes of an arm's KV cache at the longest context, of all sequences that are in memory at once.
  */
 uint64_t pl_plan_kv_bytes(const struct pl_sweep *s, uint32_t arm, const struct pl_arm_info *info);
+/* The same at one context. */
+uint64_t pl_plan_kv_bytes_at(const struct pl_sweep *s, uint32_t arm, const struct pl_arm_info *info,
+                             uint32_t context);
 /* Expected time of one trial, exact for the simulated engine (docs/SWEEP.md), as it reports it; 0:
  * not known. */
 double pl_plan_trial_s(const struct pl_sweep *s, const struct pl_arm_info *arms, uint32_t arm,

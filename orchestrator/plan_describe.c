@@ -201,13 +201,21 @@ static void take_answer(struct pl_arm_info *info, const json_t *answer)
 static void check_fit(struct describer *d, uint32_t arm, const char *subject,
                       const struct pl_arm_info *info)
 {
-    uint64_t need = info->weights_bytes + pl_plan_kv_bytes(d->s, arm, info) + info->workspace_bytes;
-    if (d->device_bytes && need > d->device_bytes)
+    const uint64_t rest = info->weights_bytes + info->workspace_bytes;
+    for (uint32_t c = 0; c < d->s->n_contexts && d->device_bytes; c++) {
+        const uint64_t kv = pl_plan_kv_bytes_at(d->s, arm, info, c);
+        if (rest + kv <= d->device_bytes)
+            continue;
+        char context[48] = "a scene";
+        if (d->s->contexts[c])
+            snprintf(context, sizeof context, "context %" PRId64, d->s->contexts[c]);
         pl_problems_add(d->warnings,
-                        "%s needs %.1f GiB and its device has %.1f GiB: its trials will fail "
-                        "(reason memory)",
-                        subject, (double)need / 1073741824.0,
+                        "%s, %s needs %.1f GiB (weights %.1f, KV cache %.1f) and its device has "
+                        "%.1f GiB: its trials will fail (reason memory)",
+                        subject, context, (double)(rest + kv) / 1073741824.0,
+                        (double)info->weights_bytes / 1073741824.0, (double)kv / 1073741824.0,
                         (double)d->device_bytes / 1073741824.0);
+    }
 }
 
 /* The model whose tokenizer a foreign engine's ids come from is described too, for its mistakes. */

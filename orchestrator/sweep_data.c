@@ -4,7 +4,16 @@
 
 #include <string.h>
 
-enum { TEXT = 1, SYNTHETIC = 2, EVENTGPT = 4, DSEC = 8, SCENES = EVENTGPT | DSEC };
+enum {
+    TEXT = 1,
+    SYNTHETIC = 2,
+    EVENTGPT = 4,
+    DSEC = 8,
+    NEEDLE = 16,
+    LONGBENCH = 32,
+    SCENES = EVENTGPT | DSEC,
+    FILES = TEXT | NEEDLE | LONGBENCH
+};
 #define EVENTGPT_WINDOW_MS 100.0 /* upstream refuses longer ones */
 
 static const struct {
@@ -12,7 +21,9 @@ static const struct {
     unsigned kinds;
     const char *expected; /* in place of it, with another kind */
 } keys[] = {
-    {"path", TEXT, "kind: text"},
+    {"path", FILES, "kind: text, needle or longbench"},
+    {"needles", NEEDLE, "kind: needle"},
+    {"prompt", LONGBENCH, "kind: longbench"},
     {"dir", SCENES, "kind: eventgpt or dsec"},
     {"questions", SCENES, "kind: eventgpt or dsec"},
     {"n_questions", SCENES, "kind: eventgpt or dsec"},
@@ -22,7 +33,8 @@ static const struct {
 
 static unsigned kind_of(const json_t *data)
 {
-    static const char *const names[] = {"text", "synthetic", "eventgpt", "dsec"};
+    static const char *const names[] = {"text", "synthetic", "eventgpt",
+                                        "dsec", "needle",    "longbench"};
     const char *kind = pl_json_get_str(data, "kind", "");
     for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(kind, names[i]) == 0)
@@ -73,7 +85,7 @@ static void check_grid(struct pl_tree *t, const json_t *grid, unsigned kind)
         pl_tree_mistake(t, pl_tree_at(map, "contexts"),
                         "grid.contexts holds lengths, expected [auto]: a prompt about a scene has "
                         "its own length");
-    if ((kind & (TEXT | SYNTHETIC)) && automatic)
+    if ((kind & (FILES | SYNTHETIC)) && automatic)
         pl_tree_mistake(t, pl_tree_at(map, "contexts"),
                         "grid.contexts is [auto], expected lengths: only prompts about scenes "
                         "(data.kind eventgpt or dsec) have one of their own");
@@ -90,10 +102,11 @@ void pl_sweep_check_data(struct pl_tree *t, json_t *data, const json_t *grid)
     if (!map || map->kind != PL_YAML_MAP || !kind)
         return;
     drop_others(t, map, data, kind);
-    if (kind == TEXT) {
+    if (kind & FILES) {
         if (!pl_tree_get(map, "path"))
-            pl_tree_mistake(t, map,
-                            "data.path is missing, expected a text file or a folder of them");
+            pl_tree_mistake(t, map, "data.path is missing, expected %s",
+                            kind == LONGBENCH ? "a JSON Lines file in LongBench's format"
+                                              : "a text file or a folder of them");
         pl_tree_resolve_path(t, data, "path", pl_tree_at(map, "path"), "data");
     } else if (kind & SCENES) {
         check_scenes(t, map, data, kind);

@@ -39,11 +39,17 @@ const struct pl_sweep_key pl_sweep_keys[] = {
     {ROOT, "measure", PL_KEY_MAP, 0, 0, NULL, "{}", "", PL_FOR_ALL, "the defaults below",
      "how trials are timed"},
 
-    {DATA, "kind", PL_KEY_CHOICE, 0, 0, "text|synthetic|eventgpt|dsec", NULL, "", PL_FOR_ALL, NULL,
+    {DATA, "kind", PL_KEY_CHOICE, 0, 0, "text|synthetic|eventgpt|dsec|needle|longbench", NULL, "",
+     PL_FOR_ALL, NULL,
      "text: one UTF-8 file or a folder of them; synthetic: seeded random ids of the arm's "
-     "vocabulary; eventgpt: scenes of an instruction JSON; dsec: scenes of a DSEC folder"},
-    {DATA, "path", PL_KEY_PATH, 0, 0, NULL, "null", "path", PL_FOR_ALL, "required for text",
-     "the file or folder (text only)"},
+     "vocabulary; eventgpt: scenes of an instruction JSON; dsec: scenes of a DSEC folder; needle: "
+     "facts hidden in a text; longbench: a JSON Lines file in LongBench's format"},
+    {DATA, "path", PL_KEY_PATH, 0, 0, NULL, "null", "path", PL_FOR_ALL,
+     "required for text, needle, longbench", "the file; of text and needle also a folder"},
+    {DATA, "needles", PL_KEY_INT, 1, 64, NULL, "1", "facts", PL_FOR_ALL, NULL,
+     "hidden in each text; one of them is asked for"},
+    {DATA, "prompt", PL_KEY_STR, 0, 0, NULL, "null", "", PL_FOR_ALL,
+     "{context}, a question line with {input}, Answer:", "what is made of an item"},
     {DATA, "dir", PL_KEY_PATH, 0, 0, NULL, "null", "path", PL_FOR_ALL,
      "required for eventgpt, dsec", "the folder that the scenes' files are in"},
     {DATA, "questions", PL_KEY_PATH, 0, 0, NULL, "null", "path", PL_FOR_ALL,

@@ -228,6 +228,8 @@ static enum pl_status first_token(struct pl_spec *s, struct pl_err *err)
     int32_t id = -1;
     enum pl_status st = pl_session_prefill(s->o.verifier, &p, s->first, err);
 
+    if (!st && s->o.prefilled)
+        st = s->o.prefilled(s->o.prefilled_user, s->o.verifier, err);
     if (!st)
         st = pl_accept_one(&s->o.rule, s->first, s->vocab, 0, &id, err);
     if (st)

@@ -78,6 +78,10 @@ struct pl_spec_opts {
     size_t max_tokens; /* most generated tokens of a request */
     size_t max_prompt;
     struct pl_accept_rule rule; /* masked: copied; p: its own */
+    /* The verifier's prompt was just read: pruners reduce its KV. In the caller's lane; may be
+     * NULL. */
+    enum pl_status (*prefilled)(void *user, struct pl_session *verifier, struct pl_err *err);
+    void *prefilled_user;
     /* Told when both lanes begin to run at the same time, and when that ends: a CPU's cores are
      * then dealt. May be NULL. */
     enum pl_status (*lanes)(void *user, bool both, struct pl_err *err);

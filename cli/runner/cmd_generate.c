@@ -15,7 +15,7 @@ struct generation {
     int32_t *ids;      /* [tokens] */
     int64_t *token_ns; /* [tokens] since the start */
     size_t n;
-    int64_t prefill_ns, encode_ns; /* encode_ns −1: no encoder */
+    int64_t prefill_ns, encode_ns, stages_ns; /* −1: no encoder; nothing is pruned */
     bool random;
     const struct pl_prune_args *prune_args;
     struct pl_prune_setup prune;
@@ -33,7 +33,7 @@ static enum pl_status decode(struct pl_session *s, const struct pl_arch *a, cons
     int64_t t0 = pl_now_ns();
     enum pl_status st = PL_OK;
 
-    g->encode_ns = -1;
+    g->encode_ns = g->stages_ns = -1;
     if (a->encoder_layers) {
         st = pl_session_encode(s, &source, NULL, err);
         g->encode_ns = pl_now_ns() - t0;
@@ -45,6 +45,8 @@ static enum pl_status decode(struct pl_session *s, const struct pl_arch *a, cons
         st = pl_session_prefill(s, &p, logits, err);
     if (!st)
         st = pl_prune_args_finish(g->prune_args, &g->prune, s, &g->trace, err);
+    if (g->prune.pruner)
+        g->stages_ns = pl_session_hooks_ns(s);
     while (!st) {
         int32_t id = pl_pick(logits, (size_t)a->vocab, eos, masked);
         int64_t now = pl_now_ns();
@@ -81,7 +83,7 @@ static enum pl_status draft(const struct pl_model_args *a, struct pl_model *m,
                                     .stop = stop,
                                     .start_ns = pl_now_ns() - g->in.tokenize_ns - g->in.vision_ns};
 
-    g->encode_ns = -1;
+    g->encode_ns = g->stages_ns = -1;
     if (g->prune_args->prune)
         return pl_fail(err, PL_EUSAGE, "--draft does not go with --prune");
     return pl_draft_args_generate(g->draft, &c, g->ids, g->token_ns, &g->n, &g->prefill_ns,
@@ -167,6 +169,8 @@ static void print_json(const struct generation *g, const struct pl_buf *text, bo
                ms(g->in.media.preprocess), ms(g->in.tower_ns));
     if (g->encode_ns >= 0)
         printf("\"encode_ms\":%.6f,", ms(g->encode_ns));
+    if (g->stages_ns >= 0) /* of prefill_ms: scoring, choosing and dropping rows */
+        printf("\"stages_ms\":%.6f,", ms(g->stages_ns));
     printf("\"ttft_ms\":%.6f,\"prefill_ms\":%.6f,\"decode_ms\":%.6f,\"token_ms\":[",
            ms(g->token_ns[0]), ms(g->prefill_ns), ms(g->token_ns[g->n - 1] - g->token_ns[0]));
     for (size_t i = 0; i < g->n; i++)

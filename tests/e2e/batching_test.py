@@ -194,6 +194,29 @@ def bad(bench):
     done = bench.run("plan", bench.write("huge.yaml", huge), "--json")
     bench.expect("its trials will fail (reason memory)" in done.stderr and "arms.many" in done.stderr, f"plan says {done.stderr}")
     bench.expect(not json.loads(done.stdout)["bytes"][0]["fits"], "plan says that it fits")
+    lengths(bench, config)
+
+
+def lengths(bench, config):
+    """Of lengths that a machine has no room for the plan tells bytes; their rows fail with that reason, the others are measured."""
+    config.update(num_hidden_layers=24, max_position_embeddings=20000000)
+    os.makedirs(bench.path("long"), exist_ok=True)
+    bench.write("long/config.json", json.dumps(config))
+    sweep = bench.write("long.yaml", (
+        f"name: long\nseed: 1\ndata: {{kind: synthetic}}\nmodels: {{m: {{path: {bench.path('long')}, weights: random:1, dtype: f32}}}}\n"
+        "arms: {base: {model: m}, half: {model: m, prune: {method: random, layers: [0], keep: 0.5}}}\nbaseline: base\n"
+        "grid: {contexts: [64, 16777216], samples: 1}\ngenerate: {tokens: 2}\nmeasure: {warmup: 0, quality: 0}\n"))
+    done = bench.run("plan", sweep, "--json")
+    plan = json.loads(done.stdout)["lengths"]
+    bench.expect("arms.base, context 16777216 needs 19" in done.stderr and "context 64" not in done.stderr, f"plan says {done.stderr}")
+    bench.expect([c["fits"] for c in plan] == [True, False] and plan[1]["bytes"] > 16777216 * 24 * 2 * 2 * 32 * 4, plan)
+    out = bench.path("long.h5")
+    bench.run("run", sweep, "-o", out, code=3)
+    with h5py.File(out) as f:
+        reasons = [r.decode() for r in f["axes/reason"][...]]
+        state, reason = f["commit"]["state"][:, :, 0, 0], f["trials"]["reason"][:, :, 0, 0]
+        bench.expect(state.tolist() == [[1, 2], [1, 2]] and all(reasons[r] == "memory" for r in reason[:, 1]), (state, reason))
+        bench.expect(b"context 16777216 needs" in bytes(f["failures"][0]["detail"]), f["failures"][0])
 
 
 def main():

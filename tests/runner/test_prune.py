@@ -131,6 +131,28 @@ def several(r):
     assert len({tuple(a["tokens"][0]) for a in alone}) > 1
 
 
+def drafting(r):
+    """Verify and rollback on what pruning left: the tokens of the pruned arm, whatever drafts."""
+    sample = {"kind": "text", "index": 0, "path": TEXT, "offset": 0}
+    lookup = {"method": "prompt_lookup", "gamma": 4}
+    drafts = {name + "/draft": {**arm(ARMS[name]), "draft": lookup} for name in ("keep07", "renumbered", "snap", "stream", "total")}
+    loaded = r.call("load", models={"m": LLM}, arms={**{k: arm(v) for k, v in ARMS.items()}, **drafts}, generate={"tokens": 24},
+                    measure={"mode": "e2e", "quality": 0}, seed=3, threads=2, max_context=N)
+    assert loaded["type"] == "loaded", loaded
+    accepted = 0
+    for name in drafts:
+        plain, x = (r.call("trial", arm=a, context=N, sample=sample, repeat=0, attempt=0, timed=True) for a in (name.split("/")[0], name))
+        assert x["type"] == "result", x
+        assert x["tokens"] == plain["tokens"] and x["kv_len"] == plain["kv_len"], (name, x["tokens"], plain["tokens"])
+        assert x["counts"]["rounds"] > 0, x["counts"]
+        accepted += x["counts"]["accepted"]
+    assert accepted > 0
+    heads = os.path.join(SOURCE, "examples/models/small-llama-heads/medusa.safetensors")
+    d = r.call("describe", model=LLM, draft_model=None, contexts=[N], tokens=8, data="text",
+               arm={**arm(ARMS["keep07"]), "draft": {"method": "medusa", "weights": heads, "gamma": 3}})
+    assert len(d["errors"]) == 1 and "the states of the whole prompt" in d["errors"][0], d
+
+
 def commands():
     """logits gives the tokens that are left; generate says the same after keep 1; the trace says where they stood."""
     with tempfile.TemporaryDirectory() as d:
@@ -202,6 +224,7 @@ def main():
     refuses(r)
     trials(r)
     several(r)
+    drafting(r)
     assert r.end() == 0
     commands()
     prumerge()

@@ -178,10 +178,12 @@ static const struct {
      "s.yaml:1:7: data.path is missing, expected a text file or a folder of them\n"},
     {"data: {kind: synthetic, path: x}\nmodels: {sim: {engine: sim}}\narms: {a: {model: sim}}\n"
      "baseline: a\ngrid: {contexts: [64], samples: all}\n",
-     "s.yaml:1:31: data.path is given with synthetic data, expected kind: text\n"
+     "s.yaml:1:31: data.path is given with synthetic data, expected kind: text, needle or "
+     "longbench\n"
      "s.yaml:5:33: grid.samples is all, expected a number, since synthetic data has no end\n"},
     {"data: {kind: longbenhc}\nmodels: {sim: {engine: sim}}\narms: {a: {model: sim}}\n" TAIL,
-     "s.yaml:1:14: data.kind is \"longbenhc\", expected text, synthetic, eventgpt or dsec\n"},
+     "s.yaml:1:14: data.kind is \"longbenhc\", expected text, synthetic, eventgpt, dsec, needle or "
+     "longbench\n"},
     {"data: {kind: eventgpt}\nmodels: {sim: {engine: sim}}\narms: {a: {model: sim}}\n"
      "baseline: a\ngrid: {contexts: [64], samples: 4}\n",
      "s.yaml:1:7: data.dir is missing, expected the folder of the scenes\n"
@@ -194,7 +196,7 @@ static const struct {
      "baseline: a\ngrid: {contexts: [auto], samples: all}\n",
      "s.yaml:1:25: data.dir is \"nowhere\", expected a file or directory that exists\n"
      "s.yaml:1:45: data.questions is \"q.txt\", expected a file or directory that exists\n"
-     "s.yaml:1:58: data.path is given with dsec data, expected kind: text\n"
+     "s.yaml:1:58: data.path is given with dsec data, expected kind: text, needle or longbench\n"
      "s.yaml:1:74: data.n_questions is \"0\", expected a whole number from 1 to 1000000\n"
      "s.yaml:1:92: data.max_window_ms is \"-1\", expected a number of at least 0.001, or none\n"
      "s.yaml:1:110: data.cache_vision is \"2\", expected true or false\n"},

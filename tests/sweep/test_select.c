@@ -110,7 +110,8 @@ static void test_mistakes(void **state)
          "--set models.sim.noise:2:1: while parsing a flow sequence did not find expected ',' or "
          "']' (from line 1)\n"},
         {{.set = set + 6, .n_set = 1, .arms = "base"},
-         "--set data.kind: data.kind is a list, expected text, synthetic, eventgpt or dsec\n"},
+         "--set data.kind: data.kind is a list, expected text, synthetic, eventgpt, dsec, needle "
+         "or longbench\n"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {

@@ -2,7 +2,6 @@
 #include "worker/rank/worker_impl.h"
 
 #include "base/log.h"
-#include "data/answer_score.h"
 #include "results/quality.h"
 #include "results/reader.h"
 #include "worker/rank/row.h"
@@ -286,19 +285,30 @@ static void warm_up_failed(struct pl_worker *w, enum pl_reason reason, const cha
  * of the batch. The engine does not get to know the answer. */
 static void score(struct pl_worker *w, const struct pl_order_item *it, const json_t *answer)
 {
-    const char *right = pl_samples_answer(w->samples, it->sample);
     const json_t *texts = json_object_get(answer, "texts");
-    const size_t n = json_array_size(texts);
-    double sum = 0;
-    if (!right || n == 0)
-        return;
-    for (size_t i = 0; i < n; i++) {
+    const struct pl_job *j = w->job;
+    const uint32_t n = (uint32_t)json_array_size(texts);
+    struct pl_sample_scores sum = {0, 0, 0, 0, 0};
+    for (uint32_t i = 0; i < n; i++) {
         const char *text = json_string_value(json_array_get(texts, i));
+        struct pl_sample_scores v;
         if (!text)
             return;
-        sum += pl_answer_score(text, right);
+        pl_samples_score(w->samples, pl_samples_in_group(j->shape.samples, n, it->sample, i), text,
+                         &v);
+        sum.accuracy += v.accuracy / n;
+        sum.f1 += v.f1 / n;
+        sum.rouge_l += v.rouge_l / n;
+        sum.exact_match += v.exact_match / n;
+        sum.classification += v.classification / n;
     }
-    w->row.quality[PL_QUALITY_ACCURACY] = sum / (double)n;
+    if (n == 0)
+        return;
+    w->row.quality[PL_QUALITY_ACCURACY] = sum.accuracy;
+    w->row.quality[PL_QUALITY_F1] = sum.f1;
+    w->row.quality[PL_QUALITY_ROUGE_L] = sum.rouge_l;
+    w->row.quality[PL_QUALITY_EXACT_MATCH] = sum.exact_match;
+    w->row.quality[PL_QUALITY_CLASSIFICATION] = sum.classification;
 }
 
 static void take_result(struct pl_worker *w, const json_t *answer)

@@ -19,6 +19,8 @@ struct pl_drafting {
     struct pl_lane *lane;
     struct pl_spec *spec;
     size_t max_prompt, max_tokens;
+    struct pl_pruner *pruner; /* of the verifier's prompt, or NULL */
+    uint32_t *kv_len;         /* [layers] */
 };
 
 enum pl_status pl_drafting_check(const struct pl_draft_opts *draft, const struct pl_arch *verifier,
@@ -91,14 +93,27 @@ static enum pl_status make_verifier(struct pl_drafting *d, const struct pl_draft
                                     size_t most, struct pl_err *err)
 {
     const struct pl_arch *a = &pl_model_info(o->verifier)->arch;
-    const struct pl_session_opts so = {
+    struct pl_session_opts so = {
         .max_tokens =
             least(o->max_prompt + o->max_tokens - 1 + tree_nodes(o->draft), a->max_positions),
         .max_verify = most + 1,
         .taps = &final_states,
         .n_taps = d->states ? 1 : 0,
         .kv_dtype = o->verifier_kv};
+    enum pl_status st = PL_OK;
 
+    d->kv_len = calloc((size_t)a->layers, sizeof(*d->kv_len));
+    if (!d->kv_len)
+        return pl_fail(err, PL_ENOMEM, "no memory to draft");
+    if (o->prune && d->states)
+        return pl_fail(err, PL_EUNSUPPORTED,
+                       "prune beside this draft: it reads the states of the whole prompt");
+    if (o->prune)
+        st = pl_pruner_create(o->prune, o->verifier, so.max_tokens, o->seed, &d->pruner, err);
+    if (st)
+        return st;
+    if (d->pruner)
+        pl_pruner_session_opts(d->pruner, &so);
     return pl_session_create(o->verifier, &so, &d->verifier, err);
 }
 
@@ -187,6 +202,29 @@ static enum pl_status make_drafter(struct pl_drafting *d, const struct pl_drafti
     return pl_draft_lookup_new((int)draft->min_ngram, (int)draft->max_ngram, &d->drafter, err);
 }
 
+/* What is left of the prompt is what the rounds go on from. */
+static enum pl_status prefilled(void *user, struct pl_session *verifier, struct pl_err *err)
+{
+    struct pl_drafting *d = user;
+    const int32_t layers = pl_model_info(d->models[0])->arch.layers;
+    enum pl_status st = d->pruner ? pl_pruner_finish(d->pruner, verifier, err) : PL_OK;
+
+    for (int32_t l = 0; l < layers && !st; l++)
+        d->kv_len[l] = (uint32_t)pl_session_kv_len(verifier, l);
+    return st;
+}
+
+enum pl_status pl_drafting_prompt(struct pl_drafting *d, const struct pl_prune_prompt *p,
+                                  struct pl_err *err)
+{
+    return d->pruner ? pl_pruner_begin(d->pruner, p, err) : PL_OK;
+}
+
+const uint32_t *pl_drafting_kv_len(const struct pl_drafting *d)
+{
+    return d->kv_len;
+}
+
 static size_t drafter_width(const struct pl_drafting_opts *o)
 {
     return (size_t)pl_model_info(o->drafter)->arch.hidden;
@@ -246,6 +284,8 @@ enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_dr
             .overlap = draft->overlap,
             .after = draft->after,
             .adaptive = draft->adaptive,
+            .prefilled = prefilled,
+            .prefilled_user = d,
             .lanes = draft->overlap ? deal_cores : NULL,
             .lanes_user = d,
             .tap = d->states ? 0 : -1,
@@ -281,6 +321,8 @@ void pl_drafting_free(struct pl_drafting *d)
     pl_adapter_free(d->adapter);
     pl_session_free(d->own);
     pl_session_free(d->verifier);
+    pl_pruner_free(d->pruner);
+    free(d->kv_len);
     free(d);
 }
 

@@ -10,6 +10,7 @@
 #include "model/model.h"
 #include "model/session.h"
 #include "model/tokenizer.h"
+#include "pruning/pruner.h"
 #include "spec_decode/draft_opts.h"
 #include "spec_decode/round.h"
 
@@ -26,7 +27,9 @@ struct pl_drafting_opts {
     size_t n_masked;
     const int32_t *drafter_eos; /* where the drafter ends; n 0: nowhere */
     size_t n_drafter_eos;
-    uint64_t seed; /* of sampling */
+    uint64_t seed;       /* of sampling, and of what a pruner draws */
+    const json_t *prune; /* the verifier's prompt is pruned so; NULL: it is not. Read only while
+                            creating */
 };
 
 struct pl_drafting;
@@ -46,6 +49,12 @@ PL_MUST_CHECK
 enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_drafting **out,
                                   struct pl_err *err);
 void pl_drafting_free(struct pl_drafting *d); /* accepts NULL; before its models */
+/* With `prune`, before generate: the prompt that comes. */
+PL_MUST_CHECK
+enum pl_status pl_drafting_prompt(struct pl_drafting *d, const struct pl_prune_prompt *p,
+                                  struct pl_err *err);
+/* [layers] the verifier's KV rows after its last prefill. */
+const uint32_t *pl_drafting_kv_len(const struct pl_drafting *d);
 PL_MUST_CHECK
 enum pl_status pl_drafting_generate(struct pl_drafting *d, const struct pl_spec_request *q,
                                     struct pl_spec_result *out, struct pl_err *err);

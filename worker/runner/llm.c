@@ -24,6 +24,9 @@ static enum pl_status llm_open(void **state, struct pl_err *err)
         free(s);
         return no_memory(err);
     }
+    struct pl_host h;
+    pl_host_read(&h);
+    s->memory = h.memory_bytes;
     pl_buf_init(&s->text, PL_TOKENIZER_MAX_TEXT);
     *state = s;
     return PL_OK;
@@ -122,10 +125,14 @@ static void say(json_t *list, const char *text)
 /* What an arm asks for and this engine cannot do. */
 static void check_arm(const json_t *arm, json_t *errors)
 {
-    const json_t *prune = json_object_get(arm, "prune"), *draft = json_object_get(arm, "draft");
+    const json_t *draft = json_object_get(arm, "draft");
+    const char *method = pl_json_get_str(draft, "method", "");
 
-    if (json_is_object(prune) && json_is_object(draft))
-        say(errors, "prune and draft: this runner's engine does one of them in an arm");
+    if (json_is_object(json_object_get(arm, "prune")) &&
+        (strcmp(method, "medusa") == 0 || strcmp(method, "eagle") == 0))
+        json_array_append_new(errors, json_sprintf("prune beside draft.method %s: it reads the "
+                                                   "states of the whole prompt",
+                                                   method));
     struct llm_sequences q;
     struct pl_err err = {""};
     if (llm_sequences_read(arm, &q, &err))
@@ -258,7 +265,8 @@ static enum pl_status llm_describe(void *state, const json_t *q, json_t *answer,
         if (llm_sequences_read(json_object_get(q, "arm"), &sequences, &err))
             sequences.slots = 1; /* check_arm has said it */
         else if (sequences.all > 1 && data && strcmp(data, "text") && strcmp(data, "synthetic"))
-            say(errors, "batch, concurrency: this runner's engine runs scenes one at a time");
+            say(errors, "batch, concurrency: this runner's engine runs scenes, and texts with a "
+                        "question, one at a time");
         pl_sessions_bytes(&info.arch, &so, sequences.slots, &mem);
         check_contexts(q, contexts, &info.arch, errors);
         llm_prune_check(json_object_get(q, "arm"), &info.arch, errors);
@@ -428,10 +436,13 @@ static enum pl_status make_room(struct llm_state *s, const struct pl_load *l, st
 }
 
 /* A session for the largest context now, so that no trial pays for one. */
-static enum pl_status foresee_session(struct llm_model *m, const struct pl_load *l,
-                                      struct pl_err *err)
+static enum pl_status foresee_session(const struct llm_state *s, struct llm_model *m,
+                                      const struct pl_load *l, struct pl_err *err)
 {
-    if (l->max_context == 0)
+    const struct llm_arm alone = {.model = m, .sequences = {1, 1, 0}};
+
+    if (l->max_context == 0 ||
+        llm_foresee(s, &alone, l->max_context, l->prefill_only ? 1 : l->tokens, err))
         return PL_OK;
     return llm_session(m, l->max_context, l->prefill_only ? 1 : l->tokens, err);
 }
@@ -444,9 +455,11 @@ static enum pl_status ready_arm(struct llm_state *s, struct llm_arm *a, const st
 
     pl_drafting_free(a->drafting);
     a->drafting = NULL;
+    if (l->max_context && llm_foresee(s, a, l->max_context, tokens, err))
+        return PL_OK; /* trials that fit make room for themselves; the others say what they need */
     if (a->sequences.all > 1 && l->max_context)
         return llm_batch_room(s, a, l->max_context, tokens, err);
-    if (a->pruned.prune && l->max_context)
+    if (a->pruned.prune && l->max_context && (!a->draft || l->prefill_only))
         return llm_prune_room(&a->pruned, a->model, l->seed, 1, l->max_context, tokens, err);
     if (!a->draft || !l->max_context || l->prefill_only)
         return PL_OK;
@@ -464,7 +477,7 @@ static enum pl_status load_models(struct llm_state *s, const struct pl_load *l, 
         pl_host_resident(&before);
         enum pl_status st = add_model(s, name, entry, l, err);
         if (!st)
-            st = foresee_session(find_model(s, name), l, err);
+            st = foresee_session(s, find_model(s, name), l, err);
         if (st)
             return st;
         pl_host_resident(&after);

@@ -100,6 +100,7 @@ struct llm_state {
     struct pl_ids ids;
     struct pl_ids next; /* ids and what the text goes on with */
     uint64_t seed;
+    int64_t memory;     /* bytes of this machine, 0: not known */
     struct pl_buf text; /* the last answer */
     int64_t tokens;     /* to generate; 0: nothing was loaded */
     bool stop_at_eos, prefill_only;
@@ -116,6 +117,11 @@ void llm_need(const struct pl_arch *a, int64_t context, int64_t tokens, int64_t 
 /* Of a session with room for that and for what is scored behind the prompt. */
 void llm_session_opts(const struct llm_model *m, int64_t context, int64_t tokens,
                       struct pl_session_opts *out);
+/* Whether the models that are loaded and an arm's sequences of that length fit this machine's
+ * memory (a GPU's says so itself when it is asked). PL_ENOMEM: bytes needed, bytes there. */
+PL_MUST_CHECK
+enum pl_status llm_foresee(const struct llm_state *s, const struct llm_arm *arm, int64_t context,
+                           int64_t tokens, struct pl_err *err);
 /* A session with room for them, made anew when the one at hand has less. */
 PL_MUST_CHECK
 enum pl_status llm_session(struct llm_model *m, int64_t context, int64_t tokens,
@@ -133,6 +139,13 @@ enum pl_status llm_sample_ids(struct llm_state *s, const struct pl_tokenizer *to
                               struct pl_fault *fault);
 /* What the model's device has done so far. */
 struct pl_device_work llm_work_done(const struct llm_model *m);
+/* --- llm_asked.c: texts with a question behind them (data.kind needle, longbench) --- */
+bool llm_is_asked(const json_t *sample);
+/* Exactly `context` ids into s->ids: what stands in a text is cut to fit, the question never. */
+PL_MUST_CHECK
+enum pl_status llm_asked_ids(struct llm_state *s, const struct pl_tokenizer *t,
+                             const json_t *sample, int64_t context, int64_t *tokenize_ns,
+                             struct pl_fault *f);
 bool llm_is_eos(const struct llm_model *m, int32_t id);
 /* The fault of logits that are no numbers, of a sequence's token. */
 enum pl_status llm_numeric(struct pl_fault *f, int64_t token);

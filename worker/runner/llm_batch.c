@@ -570,6 +570,9 @@ enum pl_status llm_batch_trial(struct llm_state *s, struct llm_arm *arm,
     st = llm_check_context(r.a, q->context, tokens, &f->err);
     if (st)
         return pl_fault_set(f, st, PL_FAULT_CONTEXT);
+    st = llm_foresee(s, arm, q->context, tokens, &f->err);
+    if (st)
+        return pl_fault_set(f, st, PL_FAULT_MEMORY);
     st = llm_batch_room(s, arm, q->context, tokens, &f->err);
     if (st)
         return pl_fault_set(f, st, PL_FAULT_RUNNER);

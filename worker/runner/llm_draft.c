@@ -109,7 +109,8 @@ enum pl_status llm_draft_ready(const struct llm_state *s, struct llm_arm *a, int
         .max_tokens = (size_t)tokens,
         .masked = a->model->eos,
         .n_masked = s->stop_at_eos ? 0 : a->model->n_eos,
-        .seed = s->seed};
+        .seed = s->seed,
+        .prune = a->pruned.prune};
 
     if (pl_drafting_fits(a->drafting, (size_t)context, (size_t)tokens) &&
         a->own_prompt <= a->own_room)
@@ -232,8 +233,13 @@ enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t t
                                       .key =
                                           pl_hash64(0, s->ids.ids, s->ids.n * sizeof(*s->ids.ids)),
                                       .start_ns = start_ns};
+    const struct pl_prune_prompt prompt = {
+        .n = q.n_prompt, .key = q.key, .visual = scene ? m->eyes.visual : NULL};
     struct pl_spec_result r;
-    enum pl_status st = pl_drafting_generate(a->drafting, &q, &r, &f->err);
+    enum pl_status st = pl_drafting_prompt(a->drafting, &prompt, &f->err);
+
+    if (!st)
+        st = pl_drafting_generate(a->drafting, &q, &r, &f->err);
 
     pl_ids_release(&seen.ids);
     if (st)
@@ -245,7 +251,7 @@ enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t t
     out->phase_ns[PL_PHASE_D_PREPROCESS] = seen.times.preprocess;
     out->phase_ns[PL_PHASE_D_TOWER] = seen.times.tower;
     for (int32_t l = 0; l < pl_model_info(m->model)->arch.layers; l++)
-        m->kv_len[l] = (uint32_t)q.n_prompt;
+        m->kv_len[l] = pl_drafting_kv_len(a->drafting)[l];
     memcpy(m->first, r.first_logits, (size_t)pl_model_info(m->model)->arch.vocab * sizeof(float));
     memcpy(m->step, r.last_logits, (size_t)pl_model_info(m->model)->arch.vocab * sizeof(float));
     out->kv_len = m->kv_len;

@@ -75,7 +75,7 @@ void llm_prune_swap(struct llm_pruned *p, struct llm_model *m)
 {
     struct pl_session *s = m->session;
 
-    if (!p->prune)
+    if (!p->n) /* nor where the arm drafts: that has sessions of its own */
         return;
     m->session = p->sessions[0];
     p->sessions[0] = s;

@@ -78,6 +78,8 @@ enum pl_status llm_sample_ids(struct llm_state *s, const struct pl_tokenizer *to
         st = synthetic_ids(s, sample, vocab, context, f);
     else if (!tokenizer)
         st = fault(f, pl_fail(&f->err, PL_ENOENT, "%s", no_tokenizer->text), PL_FAULT_DATA);
+    else if (llm_is_asked(sample))
+        st = llm_asked_ids(s, tokenizer, sample, context, tokenize_ns, f);
     else
         st = text_ids(s, tokenizer, sample, context, tokenize_ns, f);
     if (!st && s->ids.n != (size_t)context)
@@ -135,6 +137,33 @@ void llm_session_opts(const struct llm_model *m, int64_t context, int64_t tokens
                                     .max_source = (size_t)source,
                                     .max_verify = decoder && m->quality ? LLM_QUALITY_ROWS : 1,
                                     .kv_dtype = pl_entry_kv(&m->entry, info->dtype)};
+}
+
+enum pl_status llm_foresee(const struct llm_state *s, const struct llm_arm *arm, int64_t context,
+                           int64_t tokens, struct pl_err *err)
+{
+    const struct pl_arch *a = &pl_model_info(arm->model->model)->arch;
+    struct pl_session_opts o;
+    struct pl_session_memory mem;
+    int64_t need = 0;
+
+    if (!s->memory || strcmp(pl_model_backend(arm->model->model)->name, "cpu") != 0)
+        return PL_OK;
+    llm_session_opts(arm->model, context, tokens, &o);
+    pl_sessions_bytes(a, &o, arm->sequences.slots, &mem);
+    for (const struct llm_model *m = s->models; m; m = m->next)
+        need += pl_model_info(m->model)->weights_bytes;
+    const int64_t weights = need;
+    need += mem.kv_bytes + mem.workspace_bytes;
+    if (arm->pruned.prune) /* the prompt's hidden states stand by between its stages */
+        need += (int64_t)o.max_tokens * a->hidden * (int64_t)sizeof(float);
+    if (need <= s->memory)
+        return PL_OK;
+    return pl_fail(
+        err, PL_ERANGE,
+        "context %lld needs %.1f GiB (weights %.1f, KV cache %.1f), the machine has %.1f",
+        (long long)context, (double)need / 1073741824.0, (double)weights / 1073741824.0,
+        (double)mem.kv_bytes / 1073741824.0, (double)s->memory / 1073741824.0);
 }
 
 enum pl_status llm_session(struct llm_model *m, int64_t context, int64_t tokens, struct pl_err *err)
@@ -381,11 +410,15 @@ static enum pl_status prepare(struct llm_state *s, struct llm_arm *arm, int64_t 
     st = llm_check_context(&pl_model_info(arm->model->model)->arch, context, tokens, &f->err);
     if (st)
         return fault(f, st, PL_FAULT_CONTEXT);
-    if (arm->pruned.prune)
+    st = llm_foresee(s, arm, context, tokens, &f->err);
+    if (st)
+        return fault(f, st, PL_FAULT_MEMORY);
+    const bool drafts = arm->draft && !s->prefill_only; /* in sessions of its own */
+    if (arm->pruned.prune && !drafts)
         st = llm_prune_room(&arm->pruned, arm->model, s->seed, 1, context, tokens, &f->err);
     else
         st = llm_session(arm->model, context, tokens, &f->err);
-    if (!st && arm->draft && !s->prefill_only)
+    if (!st && drafts)
         st = llm_draft_ready(s, arm, context, s->tokens, &f->err);
     return st ? fault(f, st, PL_FAULT_RUNNER) : PL_OK;
 }
@@ -419,15 +452,13 @@ static enum pl_status read_sample(struct llm_state *s, struct llm_arm *arm,
     return st ? fault(f, st, PL_FAULT_DATA) : PL_OK;
 }
 
-/* Hashes tell inputs apart: of a scene not by its question alone. The answer, which is scored. */
-static enum pl_status finish_scene(struct llm_state *s, const struct llm_model *m,
-                                   const struct times *t, struct pl_trial_result *out,
-                                   struct pl_fault *f)
+/* What the worker scores. */
+static enum pl_status tell_answer(struct llm_state *s, const struct llm_model *m,
+                                  const struct times *t, struct pl_trial_result *out,
+                                  struct pl_fault *f)
 {
-    const size_t hidden = (size_t)pl_model_info(m->model)->arch.hidden;
     enum pl_status st;
 
-    out->ids_hash = pl_hash64(out->ids_hash, m->eyes.rows, m->eyes.n_rows * hidden * sizeof(float));
     if (t->said < 0) /* where the answer ends is not known */
         return PL_OK;
     st = llm_answer(m->tokenizer, out->tokens, (size_t)t->said, &s->text, &f->err);
@@ -438,6 +469,17 @@ static enum pl_status finish_scene(struct llm_state *s, const struct llm_model *
     return PL_OK;
 }
 
+/* Hashes tell inputs apart: of a scene not by its question alone. */
+static enum pl_status finish_scene(struct llm_state *s, const struct llm_model *m,
+                                   const struct times *t, struct pl_trial_result *out,
+                                   struct pl_fault *f)
+{
+    const size_t hidden = (size_t)pl_model_info(m->model)->arch.hidden;
+
+    out->ids_hash = pl_hash64(out->ids_hash, m->eyes.rows, m->eyes.n_rows * hidden * sizeof(float));
+    return tell_answer(s, m, t, out, f);
+}
+
 /* On m->session, which is the arm's; the prompt is there. */
 static enum pl_status run_trial(struct llm_state *s, struct llm_arm *arm, int64_t tokens,
                                 const struct pl_trial_request *q, struct pl_trial_result *out,
@@ -446,7 +488,8 @@ static enum pl_status run_trial(struct llm_state *s, struct llm_arm *arm, int64_
     struct llm_model *m = arm->model;
     struct times t = {.start = 0};
     bool drafts = arm->draft && !s->prefill_only;
-    enum pl_status st = llm_prune_begin(&arm->pruned, s->ids.ids, s->ids.n, &m->eyes, &f->err);
+    enum pl_status st =
+        drafts ? PL_OK : llm_prune_begin(&arm->pruned, s->ids.ids, s->ids.n, &m->eyes, &f->err);
 
     if (st)
         return fault(f, st, PL_FAULT_DATA);
@@ -468,6 +511,8 @@ static enum pl_status run_trial(struct llm_state *s, struct llm_arm *arm, int64_
     st = check_numbers(s, m, out, f);
     if (!st && m->eyes.n)
         st = finish_scene(s, m, &t, out, f);
+    else if (!st && llm_is_asked(q->sample))
+        st = tell_answer(s, m, &t, out, f);
     else if (!st && !drafts)
         llm_quality(s, m, q, out);
     return st;
