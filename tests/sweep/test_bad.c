@@ -183,7 +183,7 @@ static const struct {
      "s.yaml:5:33: grid.samples is all, expected a number, since synthetic data has no end\n"},
     {"data: {kind: longbenhc}\nmodels: {sim: {engine: sim}}\narms: {a: {model: sim}}\n" TAIL,
      "s.yaml:1:14: data.kind is \"longbenhc\", expected text, synthetic, eventgpt, dsec, needle or "
-     "longbench\n"},
+     "longbench, did you mean longbench\n"},
     {"data: {kind: eventgpt}\nmodels: {sim: {engine: sim}}\narms: {a: {model: sim}}\n"
      "baseline: a\ngrid: {contexts: [64], samples: 4}\n",
      "s.yaml:1:7: data.dir is missing, expected the folder of the scenes\n"
