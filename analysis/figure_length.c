@@ -111,19 +111,23 @@ static void draw(const struct curves *c, const struct panel *panel, int index, i
 static void length_axis(const struct pl_dataset *d, struct pl_out *o)
 {
     const char *comma = "";
+    double low = INFINITY, high = 1;
 
     pl_out_text(o, "set logscale x 2\nset xtics (");
     for (uint32_t c = 0; c < d->shape.contexts; c++) {
         const int64_t n = pl_reader_context(d->reader, c);
         if (n <= 0)
             continue;
+        low = fmin(low, (double)n);
+        high = fmax(high, (double)n);
         if (n % 1024 == 0)
             pl_out_f(o, "%s'%" PRId64 "K' %" PRId64, comma, n / 1024, n);
         else
             pl_out_f(o, "%s'%" PRId64 "' %" PRId64, comma, n, n);
         comma = ", ";
     }
-    pl_out_text(o, ")\nset autoscale x\nset xlabel 'prompt tokens' offset 0,0.4\n");
+    pl_out_f(o, ")\nset xrange [%.9g:%.9g]\nset xlabel 'prompt tokens' offset 0,0.4\n", low / 1.06,
+             high * 1.06);
 }
 
 void pl_figure_length(const struct pl_dataset *d, const struct pl_speedups *s, struct pl_figure *f)
@@ -132,7 +136,7 @@ void pl_figure_length(const struct pl_dataset *d, const struct pl_speedups *s, s
     const int n = d->prefill_mode ? 1 : 2,
               width = LEFT_PX + n * PANEL_PX + (n - 1) * BETWEEN_PX + RIGHT_PX;
     struct curves c = {.d = d, .s = s};
-    struct pl_legend legend[CURVES_MAX];
+    struct pl_legend legend[CURVES_MAX] = {{.point = 0}};
 
     for (uint32_t a = 0; a < d->shape.arms && c.n < CURVES_MAX; a++) {
         if (points_of(&c, &panels[0], a) < 2)

@@ -136,7 +136,7 @@ static void draw(struct sheet *t, struct pl_figure *f)
         t->d->shape.contexts < CONTEXTS_MAX ? t->d->shape.contexts : CONTEXTS_MAX;
     const uint32_t samples = contexts == 1 && t->d->shape.samples > 1 ? 2 : 1;
     const int rows = (int)((row_of(t->n_arms - 1, 1) + 1) * ROW_PX);
-    struct pl_legend legend[N_PARTS];
+    struct pl_legend legend[N_PARTS] = {{.point = 0}};
     size_t n = 0;
 
     for (size_t i = 0; i < N_PARTS; i++)
