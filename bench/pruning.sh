@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What pruning buys beside what it could: pruning.sh OUT_DIR [MODEL [SCORERS [CONTEXTS [SAMPLES]]]]
-#   OUT_DIR/stages.txt   share of the prefill that the stages take (score, select, drop), per context: best of 3
+#   OUT_DIR/stages.txt   share of the prefill that the stages take (score, select, drop), per context: the better of 2
 #   OUT_DIR/table2.md    measured speedups beside the ideal (docs/METRICS.md), MODEL as it stands in the file
-# MODEL: SmolLM2-135M (tools/get-model); SCORERS: of examples/models. About 6 minutes on 2 cores.
+# MODEL: SmolLM2-135M (tools/get-model); SCORERS: of examples/models. About a minute a context on 2 cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${BUILD:-build/release} out=$1
@@ -28,7 +28,7 @@ for n in ${contexts//,/ }; do
   ids=$(prompt "$n")
   for prune in "{\"method\":\"sdtp\",\"keep\":0.9,\"weights\":\"$scorers\"}" "{\"method\":\"random\",\"keep\":0.9,\"layers\":[4,7,10,13,16,19,22,25]}" \
     "{\"method\":\"lazyllm\",\"keep\":0.9,\"layers\":[4,7,10,13,16,19,22,25]}"; do
-    for _ in 1 2 3; do
+    for _ in 1 2; do
       "$runner" generate "$model" --ids "$ids" --tokens 1 --json --prune "$prune"
     done | python3 -c "
 import json, sys
