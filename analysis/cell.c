@@ -102,18 +102,33 @@ uint64_t pl_dataset_unit(const struct pl_dataset *d, uint64_t sample, uint64_t g
     return g;
 }
 
-double pl_cell_mean(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m)
+static double sum_of(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m,
+                     size_t *n)
 {
     double sum = 0;
-    size_t n = 0;
+    *n = 0;
     for (size_t i = 0; i < c->n; i++) {
         const double v = pl_cell_value(d, c, m, i);
         if (!isnan(v)) {
             sum += v;
-            n++;
+            ++*n;
         }
     }
+    return sum;
+}
+
+double pl_cell_mean(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m)
+{
+    size_t n;
+    const double sum = sum_of(d, c, m, &n);
     return n ? sum / (double)n : NAN;
+}
+
+double pl_cell_part(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m)
+{
+    size_t n;
+    const double sum = sum_of(d, c, m, &n);
+    return c->n ? sum / (double)c->n : 0;
 }
 
 bool pl_cell_has(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m)

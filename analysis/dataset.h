@@ -129,6 +129,8 @@ double pl_cell_value(const struct pl_dataset *d, const struct pl_cell *c, enum p
                      size_t i);
 /* Mean over the rows that have it; NaN where none does. */
 double pl_cell_mean(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m);
+/* The same over all rows, one that does not have it taken for 0: these add up to the whole. */
+double pl_cell_part(const struct pl_dataset *d, const struct pl_cell *c, enum pl_metric m);
 /* What decode_tps divides by: the time after the first token (several sequences: after all
  * prompts).
  */

@@ -25,11 +25,10 @@ static void cell_phases(const struct pl_dataset *d, const struct pl_cell *c, int
 {
     double sum = 0;
     for (size_t i = 0; i < N_PHASES; i++) {
-        const double v = of_lane(i, lane) ? pl_cell_mean(d, c, (enum pl_metric)i) : 0;
-        all[i] = isnan(v) ? 0 : v;
+        all[i] = of_lane(i, lane) ? pl_cell_part(d, c, (enum pl_metric)i) : 0;
         sum += all[i];
     }
-    const double rest = lane == 0 ? pl_cell_mean(d, c, PL_METRIC_E2E) - sum : 0;
+    const double rest = lane == 0 ? pl_cell_part(d, c, PL_METRIC_E2E) - sum : 0;
     all[N_PHASES] = rest > 0.02 * (sum + rest) ? rest : 0;
 }
 

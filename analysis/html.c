@@ -322,7 +322,16 @@ void pl_report_html(const struct pl_report *r, const char *dir, struct pl_out *o
     top(d, o);
     pl_out_text(o, "<nav aria-label=\"sections\"><a href=\"#headline\">Headline</a>"
                    "<a href=\"#warnings\">Warnings</a><a href=\"#speedup\">Speedup</a>"
-                   "<a href=\"#latency\">Latency</a><a href=\"#failures\">Failures</a>"
+                   "<a href=\"#latency\">Latency</a>");
+    if (r->tables[PL_TABLE_ENERGY].n_rows)
+        pl_out_text(o, "<a href=\"#energy\">Energy</a>");
+    if (r->tables[PL_TABLE_ACCEPTANCE].n_rows)
+        pl_out_text(o, "<a href=\"#drafting\">Drafting</a>");
+    if (r->tables[PL_TABLE_TABLE2].n_rows)
+        pl_out_text(o, "<a href=\"#pruning\">Pruning</a>");
+    if (r->tables[PL_TABLE_QUALITY].n_rows)
+        pl_out_text(o, "<a href=\"#quality\">Quality</a>");
+    pl_out_text(o, "<a href=\"#failures\">Failures</a>"
                    "<a href=\"#provenance\">Provenance</a></nav>\n");
     headline(r, o);
     section(o, "warnings", "Warnings");
@@ -334,7 +343,8 @@ void pl_report_html(const struct pl_report *r, const char *dir, struct pl_out *o
     section(o, "speedup", "Speedup");
     figure(r, PL_FIGURE_SPEEDUP, dir, o);
     table(r, PL_TABLE_SPEEDUP, o); /* its notes stand under the headline */
-    table(r, PL_TABLE_SPEEDUP_DEVICES, o);
+    if (d->n_devices > 1)
+        table(r, PL_TABLE_SPEEDUP_DEVICES, o);
     pl_out_text(o, "</section>\n");
     section(o, "latency", "Latency and memory");
     figure(r, PL_FIGURE_LATENCY, dir, o);

@@ -5,11 +5,6 @@
 #include <math.h>
 #include <stdio.h>
 
-static double or_zero(double v)
-{
-    return isnan(v) ? 0 : v;
-}
-
 static double sum_of(const uint32_t *v, size_t n)
 {
     double sum = 0;
@@ -52,9 +47,9 @@ static void fill(const struct pl_dataset *d, const struct pl_draft_cell *c, stru
     l->e2e = pl_cell_mean(d, cell, PL_METRIC_E2E);
     l->verify = c->verify_us / 1e3 / n;
     l->beyond = l->verify - l->rounds * b.step;
-    l->draft = or_zero(pl_cell_mean(d, cell, PL_METRIC_DRAFT));
-    l->adapter = or_zero(pl_cell_mean(d, cell, PL_METRIC_ADAPTER));
-    l->wait = or_zero(pl_cell_mean(d, cell, PL_METRIC_WAIT));
+    l->draft = pl_cell_part(d, cell, PL_METRIC_DRAFT);
+    l->adapter = pl_cell_part(d, cell, PL_METRIC_ADAPTER);
+    l->wait = pl_cell_part(d, cell, PL_METRIC_WAIT);
     l->all_accepted =
         acceptance_saves(l, sum_of(cell->generated, cell->n) / n - 1 + (double)c->cut / n);
     l->cheap_verify = isnan(l->beyond) ? NAN : fmax(0, l->beyond);

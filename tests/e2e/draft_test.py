@@ -97,7 +97,8 @@ def check_numbers(path, out):
     for r in rows(out, "speedup_analysis"):
         a, c = names.index(r["arm"]), context.index(r["context"])
         cell, q, b = t[a, c], rounds[a, c], base[c]
-        n, mean = cell.size, {k: np.nan_to_num(cell[k + "_ms"]).sum() / max(1, (~np.isnan(cell[k + "_ms"])).sum()) for k in ("draft", "adapter", "wait")}
+        n = cell.size
+        mean = {k: np.nan_to_num(cell[k + "_ms"]).sum() / n for k in ("draft", "adapter", "wait")}
         saved, verify = cell["accepted"].mean() * step[c], q["verify_us"].sum() / 1e3 / n
         beyond, hidden = verify - cell["rounds"].mean() * step[c], sum(mean.values())
         d, k, count, tokens = (x.mean() for x in (cell["drafted"], cell["accepted"], cell["rounds"], cell["generated"] - 1.0 + cell["cut"]))
