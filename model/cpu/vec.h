@@ -27,7 +27,13 @@
 #define PER_PANEL (PL_PANEL / WIDTH)
 #define K_BLOCK 256 /* 16 KB of a panel stay in L1 while all rows pass */
 
+/* All of a kernel is one function, but where a sanitizer's checks stand between its lines: those,
+ * inlined so often, took GCC minutes a file. */
+#ifdef PL_SANITIZED
+#define INLINE static inline
+#else
 #define INLINE static inline __attribute__((always_inline))
+#endif
 
 typedef float vf __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));

@@ -18,6 +18,7 @@ target_compile_options(pl_flags INTERFACE $<$<COMPILE_LANGUAGE:C>:-Wall -Wextra 
   -Wvla -Wwrite-strings -fno-common -ffp-contract=off $<$<BOOL:${PACELINE_WERROR}>:-Werror>>)
 target_link_libraries(pl_flags INTERFACE m)
 if(PACELINE_SANITIZE)
+  target_compile_definitions(pl_flags INTERFACE PL_SANITIZED)
   target_compile_options(pl_flags INTERFACE -fsanitize=${PACELINE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   target_link_options(pl_flags INTERFACE -fsanitize=${PACELINE_SANITIZE})
 endif()
