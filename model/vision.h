@@ -147,6 +147,9 @@ enum pl_status pl_vision_prompt_ids(const struct pl_vision_config *c, const stru
 PL_MUST_CHECK
 enum pl_status pl_vision_spliced(const struct pl_vision_config *c, const int32_t *ids, size_t n,
                                  size_t n_rows, bool still, size_t *out, struct pl_err *err);
+/* visual[n_spliced]: 1 for the rows of those that are the picture's. */
+void pl_vision_mark(const struct pl_vision_config *c, const int32_t *ids, size_t n, size_t n_rows,
+                    bool still, uint8_t *visual, size_t n_spliced);
 struct pl_model;
 /* embeds[pl_vision_spliced, hidden]: the ids' embeddings, rows in the place of the placeholder (one
  * for all rows, or n_rows of them as Hugging Face's processor writes them). PL_ERANGE: as above, or

@@ -151,6 +151,18 @@ enum pl_status pl_vision_spliced(const struct pl_vision_config *c, const int32_t
     return st;
 }
 
+void pl_vision_mark(const struct pl_vision_config *c, const int32_t *ids, size_t n, size_t n_rows,
+                    bool still, uint8_t *visual, size_t n_spliced)
+{
+    const int32_t mark = mark_id(c, still);
+    size_t first = 0;
+
+    while (first < n && ids[first] != mark)
+        first++;
+    for (size_t i = 0; i < n_spliced; i++)
+        visual[i] = i >= first && i - first < n_rows;
+}
+
 enum pl_status pl_vision_splice(const struct pl_model *m, const int32_t *ids, size_t n,
                                 const float *rows, size_t n_rows, bool still, float *embeds,
                                 struct pl_err *err)

@@ -211,23 +211,6 @@ static bool of_still(const struct pl_vision_config *c, const struct pl_ids *ids)
     return image;
 }
 
-/* Rows of the picture among those of the prompt. */
-static enum pl_status mark(const struct pl_vision_config *c, bool still, size_t n_rows,
-                           struct pl_model_input *in, struct pl_err *err)
-{
-    const int32_t mark = still ? c->image_placeholder : c->placeholder;
-    size_t first = 0;
-
-    in->visual = calloc(in->rows ? in->rows : 1, 1);
-    if (!in->visual)
-        return pl_fail(err, PL_ENOMEM, "no memory for %zu rows", in->rows);
-    while (first < in->ids.n && in->ids.ids[first] != mark)
-        first++;
-    for (size_t i = first; i < in->rows && i < first + n_rows; i++)
-        in->visual[i] = 1;
-    return PL_OK;
-}
-
 static enum pl_status encode(struct pl_model *m, const struct pl_pixels *p,
                              const struct pl_vision_merge *merge, float *rows, size_t *n_rows,
                              struct pl_err *err)
@@ -266,8 +249,10 @@ static enum pl_status look(struct pl_model *m, struct pl_pixels *p,
         st = pl_vision_spliced(c, in->ids.ids, in->ids.n, n_rows, p->still, &in->rows, err);
     if (!st)
         st = pl_vision_splice(m, in->ids.ids, in->ids.n, rows, n_rows, p->still, in->embeds, err);
+    if (!st && !(in->visual = malloc(in->rows)))
+        st = pl_fail(err, PL_ENOMEM, "no memory for %zu rows", in->rows);
     if (!st)
-        st = mark(c, p->still, n_rows, in, err);
+        pl_vision_mark(c, in->ids.ids, in->ids.n, n_rows, p->still, in->visual, in->rows);
     free(rows);
     return st;
 }

@@ -234,26 +234,6 @@ static enum pl_status see(struct llm_eyes *e, const struct pl_model *m, const js
     return st;
 }
 
-/* Which rows of the prompt are the picture's. */
-static enum pl_status mark(struct llm_eyes *e, const struct pl_vision_config *c,
-                           const struct pl_ids *ids, size_t n, struct pl_err *err)
-{
-    size_t first = 0;
-
-    if (n > e->visual_cap) {
-        uint8_t *more = realloc(e->visual, n);
-        if (!more)
-            return no_memory(err);
-        e->visual = more;
-        e->visual_cap = n;
-    }
-    while (first < ids->n && ids->ids[first] != c->placeholder)
-        first++;
-    for (size_t i = 0; i < n; i++)
-        e->visual[i] = i >= first && i - first < e->n_rows;
-    return PL_OK;
-}
-
 enum pl_status llm_look(struct llm_eyes *e, const struct pl_model *m, const struct pl_tokenizer *t,
                         const json_t *sample, const struct llm_merge *merge, struct pl_ids *ids,
                         struct llm_look *times, struct pl_err *err)
@@ -296,9 +276,14 @@ enum pl_status llm_look(struct llm_eyes *e, const struct pl_model *m, const stru
     int64_t t2 = pl_now_ns();
     if (st)
         return st;
-    st = mark(e, c, ids, n, err); /* for pruners; what it costs is not measured */
-    if (st)
-        return st;
+    if (n > e->visual_cap) { /* for pruners; what it costs is not measured */
+        uint8_t *more = realloc(e->visual, n);
+        if (!more)
+            return no_memory(err);
+        e->visual = more;
+        e->visual_cap = n;
+    }
+    pl_vision_mark(c, ids->ids, ids->n, e->n_rows, false, e->visual, n);
     e->n = n;
     times->tokenize = t1 > t0 ? t1 - t0 : 1;
     times->vision = t2 > t1 ? t2 - t1 : 1;
