@@ -16,9 +16,8 @@ run() { # run NAME DIR ctest-arguments…
   ctest --test-dir "$dir" --no-tests=error --output-on-failure "$@" 2>&1 | tee "$logs/$name.log"
   [ "${PIPESTATUS[0]}" -eq 0 ] || failed=1
 }
-# Unit tests share the cores; the others watch clocks and signals, and run alone.
-run release-unit "$release" -L unit -j "$(nproc)"
-run release "$release" -LE unit
+# Tests share the cores, but for those that fill the machine (RUN_SERIAL).
+run release "$release" -j "$(nproc)"
 # Open MPI, HDF5 and Python are not ours to sanitize: the labels say which tests are unit tests.
 ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 run asan "$asan" -L unit -j "$(nproc)"
 
