@@ -120,7 +120,7 @@ int64_t pl_vision_need(const struct pl_backend *b, const struct pl_vision_config
 
     for (int i = 0; i < 2; i++)
         if (s->has[i])
-            sum += b->network_need(&c->tower, &s->tower[i], dt);
+            sum += b->network_need(&c->tower, &s->tower[i], dt) + pl_vision_gaze_bytes(&c->tower);
     return sum;
 }
 
@@ -166,6 +166,7 @@ enum pl_status pl_vision_create(const struct pl_backend *b, struct pl_device *d,
             continue;
         st = b->network_create(d, &c->tower, &s->tower[i], dt, &v->tower[i], err);
         v->weights_bytes += st ? 0 : b->network_bytes(v->tower[i]);
+        v->weights_bytes += pl_vision_gaze_bytes(&c->tower);
         if (!st)
             st = pl_vision_gaze_create(v, &s->tower[i], &v->gaze[i], err);
     }
@@ -248,6 +249,8 @@ int64_t pl_vision_workspace_bytes(const struct pl_vision *v)
         struct pl_cache_bytes b = {.kv = 0};
         if (v->cache[i])
             b = v->backend->cache_bytes(v->cache[i]);
+        if (v->cache[i] && v->merges)
+            sum += 2 * tokens * v->config.tower.hidden * (int64_t)sizeof(float);
         sum += b.kv + b.workspace;
     }
     return sum;

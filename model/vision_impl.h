@@ -71,7 +71,8 @@ enum pl_status pl_vision_project(struct pl_vision *v, const struct pl_tensor *x,
 PL_MUST_CHECK
 enum pl_status pl_vision_mean_row(struct pl_vision *v, const struct pl_tensor *x, size_t frame,
                                   struct pl_err *err);
-/* Weights of a gaze, and what comes with the room for merges. */
+/* Weights of a gaze (their bytes), and what comes with the room for merges. */
+int64_t pl_vision_gaze_bytes(const struct pl_arch *tower);
 PL_MUST_CHECK
 enum pl_status pl_vision_gaze_create(struct pl_vision *v, const struct pl_model_sources *tower,
                                      struct pl_vision_gaze *out, struct pl_err *err);

@@ -28,10 +28,13 @@ static enum pl_status vector(struct pl_vision *v, const struct pl_weight_source 
 enum pl_status pl_vision_gaze_create(struct pl_vision *v, const struct pl_model_sources *tower,
                                      struct pl_vision_gaze *out, struct pl_err *err)
 {
-    const struct pl_layer_sources *last = &tower->layers[v->config.tower.layers - 1];
-    enum pl_status st =
-        pl_vision_linear_create(v, &last->q, &last->q_bias, PL_DT_F32, &out->q, err);
+    const int32_t layers = v->config.tower.layers;
+    const struct pl_layer_sources *last = layers ? &tower->layers[layers - 1] : NULL;
+    enum pl_status st;
 
+    if (!last)
+        return PL_OK;
+    st = pl_vision_linear_create(v, &last->q, &last->q_bias, PL_DT_F32, &out->q, err);
     if (!st)
         st = pl_vision_linear_create(v, &last->k, &last->k_bias, PL_DT_F32, &out->k, err);
     if (!st)
@@ -39,6 +42,14 @@ enum pl_status pl_vision_gaze_create(struct pl_vision *v, const struct pl_model_
     if (!st && !pl_weight_absent(&last->attn_norm_bias))
         st = vector(v, &last->attn_norm_bias, &out->bias, err);
     return st;
+}
+
+int64_t pl_vision_gaze_bytes(const struct pl_arch *tower)
+{
+    const int64_t h = tower->hidden, biases = tower->qkv_bias ? 2 : 0;
+    const int64_t norm = tower->norm == PL_NORM_LAYER ? 2 : 1;
+
+    return tower->layers ? (2 * h * h + (biases + norm) * h) * (int64_t)sizeof(float) : 0;
 }
 
 enum pl_status pl_vision_gaze_room(struct pl_vision *v, struct pl_vision_gaze *g,
