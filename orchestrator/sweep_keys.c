@@ -212,7 +212,8 @@ const struct pl_sweep_key pl_sweep_keys[] = {
     {GENERATE, "stop_at_eos", PL_KEY_BOOL, 0, 0, NULL, "false", "", PL_FOR_ALL, NULL,
      "end at the model's end-of-sequence token"},
     {GENERATE, "temperature", PL_KEY_FLOAT, 0, 100, NULL, "0", "", PL_FOR_ALL, NULL,
-     "0 is greedy, and the only one this version supports"},
+     "0: greedy; above: drawn from softmax(logits / temperature), by the sweep's seed and the "
+     "prompt; drafting arms without a temperature of their own take it, too"},
 
     {MEASURE, "mode", PL_KEY_CHOICE, 0, 0, "prefill|e2e", "\"e2e\"", "", PL_FOR_ALL, NULL,
      "prefill: trials end with the first token"},

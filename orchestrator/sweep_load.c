@@ -220,16 +220,18 @@ static void check_sections(struct loader *l)
 {
     struct pl_tree *t = &l->t;
     const struct pl_yaml *generate = pl_tree_get(t->root, "generate");
-    bool real = false;
+    bool real = false, simulated = false;
     double temperature = pl_json_get_f64(l->generate, "temperature", 0);
-    if (temperature != 0)
-        pl_tree_mistake(
-            t, pl_tree_at(generate, "temperature"),
-            "generate.temperature is %g, expected 0 (greedy): sampling is not supported",
-            temperature);
-    for (size_t i = 0; i < l->models.n; i++)
-        real = real || (l->models.defs[i].used && (l->models.defs[i].engines & PL_FOR_REAL) &&
-                        !has_str(l->models.defs[i].json, "device", "cuda"));
+    for (size_t i = 0; i < l->models.n; i++) {
+        const struct pl_model_def *m = &l->models.defs[i];
+        simulated = simulated || (m->used && m->engines == PL_FOR_SIM);
+        real =
+            real || (m->used && (m->engines & PL_FOR_REAL) && !has_str(m->json, "device", "cuda"));
+    }
+    if (simulated && temperature > 0)
+        pl_tree_mistake(t, pl_tree_at(generate, "temperature"),
+                        "generate.temperature is %g, expected 0: a simulated model draws no tokens",
+                        temperature);
     if (is_null(l->measure, "exclusive"))
         pl_tree_put(&l->t, l->measure, "exclusive", json_string(real ? "node" : "none"));
     if (is_null(l->root, "name")) {

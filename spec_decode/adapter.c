@@ -283,6 +283,42 @@ static enum pl_status open_ends(struct pl_adapter *a, struct pl_err *err)
     return PL_OK;
 }
 
+/* Views of every number of rows, so that none is made while drafting. */
+static enum pl_status view_rows(struct pl_adapter *a, struct pl_err *err)
+{
+    enum pl_status st = PL_OK;
+
+    a->first = calloc(a->rows, sizeof(*a->first));
+    if (!a->first)
+        return pl_fail(err, PL_ENOMEM, "no memory for an adapter");
+    for (size_t n = 1; n <= a->rows && !st; n++) {
+        struct rows *r = &a->first[n - 1];
+        const struct {
+            struct pl_tensor *from, **to;
+        } all[] = {{a->x, &r->x},    {a->h, &r->h},   {a->y, &r->y}, {a->q, &r->q},
+                   {a->k, &r->k},    {a->v, &r->v},   {a->f, &r->f}, {a->pair, &r->pair},
+                   {a->e, &r->e},    {a->vv, &r->vv}, {a->z, &r->z}, {a->g, &r->g},
+                   {a->pos, &r->pos}};
+        for (size_t i = 0; i < sizeof(all) / sizeof(all[0]) && !st; i++)
+            if (all[i].from)
+                st = a->be->tensor_view(all[i].from, 0, n, all[i].to, err);
+    }
+    return st;
+}
+
+/* One tensor serves all blocks. */
+static enum pl_status check_widths(const struct pl_adapter *a, struct pl_err *err)
+{
+    for (size_t i = 0; i < a->n_blocks + a->n_layers; i++) {
+        const struct pl_tensor *w =
+            i < a->n_blocks ? a->blocks[i].down.w : a->layers[i - a->n_blocks].up.w;
+        if (a->be->rows(w) != a->wide)
+            return pl_fail(err, PL_EUNSUPPORTED, "%s: blocks of width %zu and %zu, expected one",
+                           a->path, a->be->rows(w), a->wide);
+    }
+    return PL_OK;
+}
+
 static enum pl_status make_room(struct pl_adapter *a, struct pl_err *err)
 {
     size_t n = a->rows, most = a->Dv > a->De ? a->Dv : a->De;
@@ -308,7 +344,7 @@ static enum pl_status make_room(struct pl_adapter *a, struct pl_err *err)
     a->chain = calloc((n + 1) * a->Dv, sizeof(float));
     if (!st && (!a->host_x || !a->host_y || !a->host_g || !a->host_logits || !a->chain))
         st = pl_fail(err, PL_ENOMEM, "no memory for an adapter");
-    return st;
+    return st ? st : view_rows(a, err);
 }
 
 enum pl_status pl_adapter_open(const struct pl_adapter_opts *o, struct pl_adapter **out,
@@ -343,6 +379,8 @@ enum pl_status pl_adapter_open(const struct pl_adapter_opts *o, struct pl_adapte
     if (!st && a->positions && a->rows > a->positions)
         a->rows = a->positions;
     if (!st)
+        st = check_widths(a, err);
+    if (!st)
         st = make_room(a, err);
     pl_checkpoint_free(a->file);
     a->file = NULL;
@@ -369,6 +407,14 @@ void pl_adapter_free(struct pl_adapter *a)
 {
     if (!a)
         return;
+    for (size_t n = 0; a->first && n < a->rows; n++) {
+        const struct rows *r = &a->first[n];
+        struct pl_tensor *const views[] = {r->x,    r->h, r->y,  r->q, r->k, r->v,  r->f,
+                                           r->pair, r->e, r->vv, r->z, r->g, r->pos};
+        for (size_t i = 0; i < sizeof(views) / sizeof(views[0]); i++)
+            a->be->tensor_free(views[i]);
+    }
+    free(a->first);
     struct pl_tensor *const room[] = {a->x, a->h,    a->y, a->q,  a->k, a->v,      a->f,
                                       a->g, a->pair, a->e, a->vv, a->z, a->logits, a->pos};
     for (size_t i = 0; i < sizeof(room) / sizeof(room[0]); i++)

@@ -27,6 +27,11 @@ struct layer {
     struct lin q, k, v, o, up, down;
 };
 
+/* The first n rows of a tensor of the adapter's room. */
+struct rows {
+    struct pl_tensor *x, *h, *y, *q, *k, *v, *f, *pair, *e, *vv, *z, *g, *pos;
+};
+
 struct pl_adapter {
     enum kind kind;
     const struct pl_backend *be;
@@ -40,6 +45,7 @@ struct pl_adapter {
     struct lin output, in, in_v, out, fusion, gate;
     struct pl_tensor *pos;
     float alpha;
+    struct rows *first; /* [rows] number i: the first i + 1 rows of the room below */
     /* [rows, …] */
     struct pl_tensor *x, *h, *y, *q, *k, *v, *f, *g, *pair, *e, *vv, *z, *logits;
     float *host_x, *host_y, *host_g, *host_logits, *chain; /* chain: [rows + 1][Dv] */

@@ -3,35 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-/* The first n rows of a tensor of the adapter's room. */
-struct rows {
-    struct pl_tensor *x, *h, *y, *q, *k, *v, *f, *pair, *e, *vv, *z, *g;
-};
-
-static enum pl_status view_rows(const struct pl_adapter *a, size_t n, struct rows *r,
-                                struct pl_err *err)
-{
-    struct pl_tensor *const from[] = {a->x, a->h, a->y,    a->q, a->k,  a->v,
-                                      a->f, a->e, a->pair, a->z, a->vv, a->g};
-    struct pl_tensor **const to[] = {&r->x, &r->h, &r->y,    &r->q, &r->k,  &r->v,
-                                     &r->f, &r->e, &r->pair, &r->z, &r->vv, &r->g};
-    enum pl_status st = PL_OK;
-
-    memset(r, 0, sizeof(*r));
-    for (size_t i = 0; i < sizeof(from) / sizeof(from[0]) && !st; i++)
-        st = a->be->tensor_view(from[i], 0, n, to[i], err);
-    return st;
-}
-
-static void drop_rows(const struct pl_adapter *a, struct rows *r)
-{
-    struct pl_tensor *const all[] = {r->x, r->h, r->y,    r->q, r->k,  r->v,
-                                     r->f, r->e, r->pair, r->z, r->vv, r->g};
-
-    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
-        a->be->tensor_free(all[i]);
-}
-
 static enum pl_status norm(const struct pl_adapter *a, struct pl_tensor *y,
                            const struct pl_tensor *x, const struct norm *n, struct pl_err *err)
 {
@@ -44,19 +15,14 @@ static enum pl_status linear(const struct pl_adapter *a, struct pl_tensor *y,
     return a->be->linear(y, x, l->w, l->b, err);
 }
 
-/* x += α·up(gelu(down(norm x))); L3: the norm stands behind `down`. f's columns may be more than
- * the block is wide, so the bottleneck has a tensor of its own width. */
-static enum pl_status run_block(struct pl_adapter *a, const struct block *b, struct rows *r,
-                                size_t n, struct pl_err *err)
+/* x += α·up(gelu(down(norm x))); L3: the norm stands behind `down`. */
+static enum pl_status run_block(struct pl_adapter *a, const struct block *b, const struct rows *r,
+                                struct pl_err *err)
 {
-    size_t wide = a->be->rows(b->down.w);
-    struct pl_tensor *f = NULL;
+    struct pl_tensor *to = r->f;
     enum pl_status st = PL_OK;
 
-    if (wide != a->be->cols(r->f))
-        st = a->be->tensor_create(a->device, n, wide, &f, err);
-    struct pl_tensor *to = f ? f : r->f;
-    if (!st && b->norm.gain)
+    if (b->norm.gain)
         st = norm(a, r->h, r->x, &b->norm, err);
     if (!st)
         st = linear(a, to, b->norm.gain ? r->h : r->x, &b->down, err);
@@ -68,15 +34,12 @@ static enum pl_status run_block(struct pl_adapter *a, const struct block *b, str
         st = linear(a, r->y, to, &b->up, err);
     if (!st)
         st = a->be->axpby(b->alpha, r->y, 1, r->x, err);
-    a->be->tensor_free(f);
     return st;
 }
 
-static enum pl_status run_layer(struct pl_adapter *a, const struct layer *l, struct rows *r,
-                                size_t n, struct pl_err *err)
+static enum pl_status run_layer(struct pl_adapter *a, const struct layer *l, const struct rows *r,
+                                struct pl_err *err)
 {
-    size_t wide = a->be->rows(l->up.w);
-    struct pl_tensor *f = NULL;
     enum pl_status st = norm(a, r->h, r->x, &l->attn_norm, err);
 
     if (!st)
@@ -91,20 +54,16 @@ static enum pl_status run_layer(struct pl_adapter *a, const struct layer *l, str
         st = linear(a, r->h, r->y, &l->o, err);
     if (!st)
         st = a->be->axpby(1, r->h, 1, r->x, err);
-    if (!st && wide != a->be->cols(r->f))
-        st = a->be->tensor_create(a->device, n, wide, &f, err);
-    struct pl_tensor *to = f ? f : r->f;
     if (!st)
         st = norm(a, r->h, r->x, &l->ffn_norm, err);
     if (!st)
-        st = linear(a, to, r->h, &l->up, err);
+        st = linear(a, r->f, r->h, &l->up, err);
     if (!st)
-        st = a->be->activate(PL_ACT_GELU, to, to, err);
+        st = a->be->activate(PL_ACT_GELU, r->f, r->f, err);
     if (!st)
-        st = linear(a, r->y, to, &l->down, err);
+        st = linear(a, r->y, r->f, &l->down, err);
     if (!st)
         st = a->be->axpby(1, r->y, 1, r->x, err);
-    a->be->tensor_free(f);
     return st;
 }
 
@@ -127,8 +86,8 @@ static enum pl_status enter(struct pl_adapter *a, struct pl_tensor *to, struct p
 }
 
 /* x = fusion_norm(g·e + (1 − g)·v + W'[e; v]); the residual v goes to q's place on the host. */
-static enum pl_status fuse(struct pl_adapter *a, struct rows *r, const float *e, const float *v,
-                           size_t n, struct pl_err *err)
+static enum pl_status fuse(struct pl_adapter *a, const struct rows *r, const float *e,
+                           const float *v, size_t n, struct pl_err *err)
 {
     size_t D = a->D;
     float *he = a->host_x, *hv = a->host_y, *both = a->host_g;
@@ -162,20 +121,15 @@ static enum pl_status fuse(struct pl_adapter *a, struct rows *r, const float *e,
 }
 
 /* Attention adapters: r->x holds the input of the layers; host_y the residual [n][D]. */
-static enum pl_status run_attention(struct pl_adapter *a, struct rows *r, size_t n,
+static enum pl_status run_attention(struct pl_adapter *a, const struct rows *r, size_t n,
                                     struct pl_err *err)
 {
-    struct pl_tensor *pos = NULL;
     enum pl_status st = PL_OK;
 
-    if (a->pos) {
-        st = a->be->tensor_view(a->pos, 0, n, &pos, err);
-        if (!st)
-            st = a->be->axpby(1, pos, 1, r->x, err);
-        a->be->tensor_free(pos);
-    }
+    if (a->pos)
+        st = a->be->axpby(1, r->pos, 1, r->x, err);
     for (size_t i = 0; i < a->n_layers && !st; i++)
-        st = run_layer(a, &a->layers[i], r, n, err);
+        st = run_layer(a, &a->layers[i], r, err);
     if (!st)
         st = norm(a, r->h, r->x, &a->output_norm, err);
     if (!st)
@@ -187,8 +141,8 @@ static enum pl_status run_attention(struct pl_adapter *a, struct rows *r, size_t
     return st;
 }
 
-static enum pl_status run_rows(struct pl_adapter *a, struct rows *r, const float *e, const float *v,
-                               size_t n, struct pl_err *err)
+static enum pl_status run_rows(struct pl_adapter *a, const struct rows *r, const float *e,
+                               const float *v, size_t n, struct pl_err *err)
 {
     enum pl_status st;
 
@@ -203,40 +157,31 @@ static enum pl_status run_rows(struct pl_adapter *a, struct rows *r, const float
     if (a->kind > L3)
         return st ? st : run_attention(a, r, n, err);
     for (size_t i = 0; i < a->n_blocks && !st; i++)
-        st = run_block(a, &a->blocks[i], r, n, err);
+        st = run_block(a, &a->blocks[i], r, err);
     return st ? st : norm(a, r->x, r->x, &a->final_norm, err);
 }
 
 enum pl_status pl_adapter_run(struct pl_adapter *a, const float *e, const float *v, size_t n,
                               float *out, struct pl_err *err)
 {
-    struct rows r;
     enum pl_status st;
 
     if (!n || n > a->rows)
         return pl_fail(err, PL_ERANGE, "an adapter on %zu states: it takes 1 to %zu", n, a->rows);
-    st = view_rows(a, n, &r, err);
-    if (!st)
-        st = run_rows(a, &r, e, v, n, err);
+    const struct rows *r = &a->first[n - 1];
+    st = run_rows(a, r, e, v, n, err);
     if (!st && a->out.w)
-        st = linear(a, r.z, r.x, &a->out, err);
-    if (!st)
-        st = a->be->download(a->out.w ? r.z : r.x, 0, n, out, err);
-    drop_rows(a, &r);
-    return st;
+        st = linear(a, r->z, r->x, &a->out, err);
+    return st ? st : a->be->download(a->out.w ? r->z : r->x, 0, n, out, err);
 }
 
 enum pl_status pl_adapter_tokens(struct pl_adapter *a, const float *states, size_t n, int32_t *ids,
                                  struct pl_err *err)
 {
-    struct pl_tensor *z = NULL;
     enum pl_status st = a->be->upload(a->z, 0, n, states, err);
 
     if (!st)
-        st = a->be->tensor_view(a->z, 0, n, &z, err);
-    if (!st)
-        st = a->be->linear(a->logits, z, pl_model_head(a->verifier), NULL, err);
-    a->be->tensor_free(z);
+        st = a->be->linear(a->logits, a->first[n - 1].z, pl_model_head(a->verifier), NULL, err);
     for (size_t i = 0; i < n && !st; i++) {
         st = a->be->download(a->logits, i, 1, a->host_logits, err);
         if (!st)

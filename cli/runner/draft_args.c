@@ -56,18 +56,16 @@ static enum pl_status drafter_input(const struct pl_draft_call *c, const char *p
 /* The drafter at the path that `model` names, with the verifier's options. */
 static enum pl_status load_drafter(const struct pl_draft_opts *o, const struct pl_draft_call *c,
                                    json_t **json, struct pl_entry *entry, struct pl_model **out,
-                                   struct pl_err *err)
+                                   struct pl_tokenizer **t, struct pl_err *err)
 {
     struct pl_model_args a = *c->args;
-    struct pl_tokenizer *t = NULL;
     struct pl_err none = {""};
     enum pl_status st;
 
     a.weights = NULL;
     st = pl_model_args_load(&a, o->model, json, entry, out, err);
-    if (!st && pl_entry_tokenizer(o->model, &pl_model_info(*out)->arch, &t, &none) == PL_OK)
-        st = pl_drafting_check_pieces(o, c->tokenizer, t, err);
-    pl_tokenizer_free(t);
+    if (!st && pl_entry_tokenizer(o->model, &pl_model_info(*out)->arch, t, &none) == PL_OK)
+        st = pl_drafting_check_pieces(o, c->tokenizer, *t, err);
     return st;
 }
 
@@ -79,6 +77,7 @@ enum pl_status pl_draft_args_generate(const char *draft, const struct pl_draft_c
     json_t *key = json_loads(draft, JSON_REJECT_DUPLICATES, &why), *json = NULL;
     struct pl_drafting *d = NULL;
     struct pl_model *drafter = NULL;
+    struct pl_tokenizer *t = NULL;
     struct pl_draft_opts o;
     struct pl_entry entry;
     struct pl_spec_result r;
@@ -90,7 +89,7 @@ enum pl_status pl_draft_args_generate(const char *draft, const struct pl_draft_c
         return pl_fail(err, PL_EUSAGE, "--draft: %s, expected an arm's draft as JSON", why.text);
     st = pl_draft_opts_read(key, &o, err);
     if (!st && o.model)
-        st = load_drafter(&o, c, &json, &entry, &drafter, err);
+        st = load_drafter(&o, c, &json, &entry, &drafter, &t, err);
     if (!st && drafter)
         st = drafter_input(c, o.model, drafter, &in, err);
     if (!st && in.embeds)
@@ -107,6 +106,7 @@ enum pl_status pl_draft_args_generate(const char *draft, const struct pl_draft_c
             .max_tokens = c->tokens,
             .masked = c->eos,
             .n_masked = c->stop ? 0 : c->n_eos,
+            .tokenizers = {c->tokenizer, t},
             .seed = 1};
         st = pl_drafting_create(&opts, &d, err);
     }
@@ -132,6 +132,7 @@ enum pl_status pl_draft_args_generate(const char *draft, const struct pl_draft_c
     pl_drafting_free(d);
     pl_model_input_release(&in);
     pl_model_free(drafter);
+    pl_tokenizer_free(t);
     json_decref(json);
     json_decref(key);
     return st;

@@ -2,8 +2,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import h5py
 import numpy as np
@@ -152,6 +154,50 @@ def pair(tmp):
     assert os.path.exists(os.path.join(out, "published/e2e_wallclock.json"))
 
 
+def children(pid):
+    """Processes below pid, by the kernel."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as f:
+            own = [int(x) for x in f.read().split()]
+    except FileNotFoundError:
+        return []
+    return own + [c for p in own for c in children(p)]
+
+
+def killed(tmp):
+    """Both lanes die in the middle of a round: the trial is tried again on a fresh runner, and the run ends with every row there."""
+    path, sweep = os.path.join(tmp, "killed.h5"), os.path.join(tmp, "killed.yaml")
+    models = os.path.join(SOURCE, "examples/models")
+    with open(sweep, "w") as f:
+        f.write(f"data: {{kind: text, path: {SOURCE}/examples/data/heldout.txt}}\n"
+                f"models: {{big: {{path: {models}/small-llama, dtype: f32}}, tiny: {{path: {models}/tiny-llama, dtype: f32}}}}\n"
+                "arms: {base: {model: big}, d: {model: big, draft: {model: tiny, gamma: 4}}}\n"
+                "baseline: base\ngrid: {contexts: [64], samples: 4}\ngenerate: {tokens: 900}\nmeasure: {warmup: 0}\n")
+    p = subprocess.Popen([PACELINE, "run", sweep, "-o", path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    victim, done = None, 0
+    for _ in range(3000):
+        if p.poll() is not None:
+            break
+        try:
+            with open(path + ".status.json") as f:
+                done = json.load(f)["done"]
+        except (FileNotFoundError, ValueError):
+            done = 0
+        below = [c for c in children(p.pid) if "paceline-runner" in open(f"/proc/{c}/cmdline").read() and "serve" in open(f"/proc/{c}/cmdline").read()]
+        if done >= 1 and below:
+            victim = below[-1]
+            os.kill(victim, signal.SIGKILL)
+            break
+        time.sleep(0.01)
+    err = p.communicate(timeout=200)[1]
+    assert victim, ("the run ended before its runner was killed", err)
+    assert p.returncode == 0, (p.returncode, err)
+    f = h5py.File(path)
+    assert (f["commit"]["state"][:] == 1).all() and len(f["failures"]) > 0
+    names = list(f["axes/arm"].asstr())
+    assert (f["tokens"][names.index("d")] == f["tokens"][names.index("base")]).all()
+
+
 def main():
     with tempfile.TemporaryDirectory() as tmp:
         path, out = os.path.join(tmp, "d.h5"), os.path.join(tmp, "out")
@@ -190,6 +236,7 @@ def main():
         assert "gamma" in p.stderr and "1 to 255" in p.stderr, p.stderr
         p = run("validate", sweep, "--set", "models.tiny.path=" + os.path.join(SOURCE, "examples/models/small-gpt2"), ok=(2,))
         assert "vocabulary" in p.stderr, p.stderr
+        killed(tmp)
         pair(tmp)
         # the simulated engine's drafting arms give the same tables, labelled
         sim = os.path.join(tmp, "sim.yaml")

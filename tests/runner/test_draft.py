@@ -11,6 +11,7 @@ PROGRAM, SOURCE = sys.argv[1:3]
 MODELS = os.path.join(SOURCE, "examples/models")
 TEXT = need(os.path.join(SOURCE, "examples/data/heldout.txt"))
 BIG, SMALL = ({"path": os.path.join(MODELS, m), "dtype": "f32"} for m in ("small-llama", "tiny-llama"))
+OTHER = {"path": os.path.join(MODELS, "small-gpt2"), "dtype": "f32"}  # another tokenizer
 ARMS = {
     "base": {"model": "big"},
     "lookup": {"model": "big", "draft": {"method": "prompt_lookup", "gamma": 4}},
@@ -21,6 +22,8 @@ ARMS = {
     "medusa tree": {"model": "big", "draft": {"method": "medusa", "weights": os.path.join(MODELS, "small-llama-heads/medusa.safetensors"), "gamma": 3, "tree": "static"}},
     "eagle": {"model": "big", "draft": {"method": "eagle", "weights": os.path.join(MODELS, "small-llama-heads/eagle.safetensors"), "gamma": 4}},
     "eagle-2": {"model": "big", "draft": {"method": "eagle", "weights": os.path.join(MODELS, "small-llama-heads/eagle.safetensors"), "gamma": 4, "tree": "dynamic", "tree_top": 4, "tree_tokens": 16}},
+    "retokenize": {"model": "big", "draft": {"method": "retokenize", "model": "other", "gamma": 5, "overlap": "none"}},
+    "retokenize hidden": {"model": "big", "draft": {"method": "retokenize", "model": "other", "gamma": 5}},
     "hidden": {"model": "big", "draft": {"model": "small", "after_prefill": "none"}},
 }
 TOKENS, CONTEXT = 24, 48
@@ -47,7 +50,8 @@ def describes(r):
     refused(r, "draft.gamma: expected a whole number from 1 to 255", {"method": "prompt_lookup", "gamma": 0})
     refused(r, "its vocabulary is another one: id", {"model": "x", "gamma": 2}, {"path": os.path.join(MODELS, "small-gpt2")})
     refused(r, "is no decoder", {"model": "x", "gamma": 2}, {"path": os.path.join(MODELS, "small-bert")})
-    refused(r, "has no retokenize", {"method": "retokenize", "model": "x"}, SMALL)
+    d = describe(r, {"method": "retokenize", "model": "x"}, {"path": os.path.join(MODELS, "small-gpt2")})
+    assert d["errors"] == [] and d["layers_draft"] == 3, d
     refused(r, "expected chain or static", {"method": "medusa", "weights": TEXT, "tree": "dynamic"})
     refused(r, "method prompt_lookup drafts chains", {"method": "prompt_lookup", "tree": "static"})
     refused(r, "expected 2 to 16", {"method": "eagle", "weights": TEXT, "tree": "dynamic", "tree_top": 1})
@@ -55,7 +59,7 @@ def describes(r):
 
 
 def trials(r):
-    loaded = r.call("load", models={"big": BIG, "small": SMALL}, arms=ARMS, generate={"tokens": TOKENS}, threads=2, max_context=CONTEXT)
+    loaded = r.call("load", models={"big": BIG, "small": SMALL, "other": OTHER}, arms=ARMS, generate={"tokens": TOKENS}, threads=2, max_context=CONTEXT)
     assert loaded["type"] == "loaded", loaded
     out = {}
     for arm in ARMS:
@@ -71,6 +75,8 @@ def trials(r):
     chains = [out["eagle", k]["counts"] for k in (0, 5000)]
     assert sum(c["rounds"] for c in trees) < sum(c["rounds"] for c in chains) < 2 * (TOKENS - 1), (trees, chains)
     assert all(v["drafted"] <= 16 and v["accepted"] <= 4 for k in (0, 5000) for v in out["eagle-2", k]["rounds"][0])
+    other = [out["retokenize", k]["counts"] for k in (0, 5000)]
+    assert sum(c["accepted"] for c in other) >= 4, other  # its words are often the verifier's
     heads = [out["medusa", k]["counts"] for k in (0, 5000)]
     assert sum(c["accepted"] for c in heads) > 0 and sum(c["drafted"] for c in heads) > 60, heads
     bad = {"b": {"model": "big", "draft": {"method": "medusa", "weights": os.path.join(MODELS, "small-llama-heads/eagle.safetensors")}}}
@@ -146,6 +152,10 @@ def adapters(r):
         assert "adapter" in x["phases_ns"] or a in ("vl_baseline", "B1_decode"), (a, x["phases_ns"])  # B1's drafts are its own
     for a in ("L1_decode", "L5F_decode", "B1_decode"):
         assert out[a]["counts"]["drafted"] > 20, out[a]["counts"]
+    # an adapter of another width
+    big = {"a": {"model": "v", "draft": {"model": "d", "adapter": "L4", "weights": weights["L4"]}}}
+    x = r.call("load", models={"v": BIG, "d": tiny}, arms=big, generate={"tokens": 4}, threads=1, max_context=16)
+    assert x["type"] == "error" and x["reason"] == "load" and "is 64 wide, the verifier's states 256" in x["text"], x
     # a file that is another adapter's, or nowhere: the load says so
     for k, part in (("L4", "misses, expected adapter L1"), ("no", "no")):
         bad = {"a": {"model": "v", "draft": {"model": "d", "adapter": "L1", "weights": weights.get(k, "/no/such.safetensors")}}}
@@ -241,6 +251,28 @@ def main():
         texts.append(r.call("trial", arm="hot", context=16, sample=sample, repeat=0, attempt=0, timed=True)["tokens"])
         assert r.end() == 0
     assert texts[0] == texts[1] != texts[2]
+    sampled()
+
+
+def sampled():
+    """generate.temperature: drafts that propose without chance leave every token as the model draws it alone, by the same numbers."""
+    r = Runner(PROGRAM, "serve")
+    arms = {k: ARMS[k] for k in ("base", "lookup", "medusa tree", "eagle", "eagle-2", "retokenize", "small")}
+    x = r.call("load", models={"big": BIG, "small": SMALL, "other": OTHER}, arms=arms, generate={"tokens": TOKENS, "temperature": 0.8}, threads=1, seed=5)
+    assert x["type"] == "loaded", x
+    sample = {"kind": "text", "index": 0, "path": TEXT, "offset": 4000}
+    out = {a: r.call("trial", arm=a, context=CONTEXT, sample=sample, repeat=0, attempt=0, timed=True) for a in arms}
+    for a in ("lookup", "medusa tree", "eagle-2", "retokenize"):
+        assert out[a]["tokens"] == out["base"]["tokens"], a
+    for a in ("eagle", "small"):
+        check(a, out[a])
+    greedy = {"base": ARMS["base"], "two": {"model": "big", "batch": 2}}
+    x = r.call("load", models={"big": BIG}, arms=greedy, generate={"tokens": TOKENS, "temperature": 0.8}, threads=1, seed=5)
+    assert x["type"] == "error" and "several sequences at temperature 0.8" in x["text"], x
+    x = r.call("load", models={"big": BIG}, arms={"base": ARMS["base"]}, generate={"tokens": TOKENS}, threads=1, seed=5)
+    y = r.call("trial", arm="base", context=CONTEXT, sample=sample, repeat=0, attempt=0, timed=True)
+    assert y["tokens"] != out["base"]["tokens"]
+    assert r.end() == 0
 
 
 main()

@@ -6,6 +6,7 @@
 #include "base/rng.h"
 #include "spec_decode/eagle.h"
 #include "spec_decode/medusa.h"
+#include "spec_decode/retokenize.h"
 #include "spec_decode/round.h"
 
 #include <stdio.h>
@@ -28,6 +29,7 @@ static void ok(enum pl_status st)
 }
 
 struct side {
+    struct pl_tokenizer *tokenizer;
     struct pl_model *model;
     struct pl_session *session;
 };
@@ -36,15 +38,16 @@ static struct side load(const char *name, int threads)
 {
     const struct pl_model_opts mo = {.dtype = PL_DT_F32, .where = {.threads = threads}};
     const int tap = PL_TAP_FINAL;
-    const struct pl_session_opts so = {.max_tokens = MAX_PROMPT + MAX_TOKENS + MAX_VERIFY,
+    const struct pl_session_opts so = {.max_tokens = 4 * (MAX_PROMPT + MAX_TOKENS) + MAX_VERIFY,
                                        .max_verify = MAX_VERIFY,
                                        .taps = &tap,
                                        .n_taps = 1};
-    struct side s = {NULL, NULL};
+    struct side s = {NULL, NULL, NULL};
     char path[512];
 
     snprintf(path, sizeof(path), "%s%s", MODELS, name);
     ok(pl_model_load(path, &mo, &s.model, &err));
+    ok(pl_tokenizer_load(path, &s.tokenizer, &err));
     ok(pl_session_create(s.model, &so, &s.session, &err));
     return s;
 }
@@ -80,7 +83,7 @@ static void alone(struct pl_session *s, size_t vocab, const int32_t *ids, size_t
 /* top 1: a chain; nodes: most of a tree. */
 static const struct kind {
     const char *name;
-    enum { LOOKUP, MODEL, EAGLE, MEDUSA } drafter;
+    enum { LOOKUP, MODEL, EAGLE, MEDUSA, RETOKENIZE } drafter;
     bool overlap, adaptive, fixed;
     size_t top, nodes;
 } kinds[] = {
@@ -96,6 +99,8 @@ static const struct kind {
     {"medusa, chain", MEDUSA, .top = 1},
     {"medusa, static 63", MEDUSA, .fixed = true, .top = 10, .nodes = 63},
     {"medusa, static 3/9", MEDUSA, .fixed = true, .top = 3, .nodes = 9},
+    {"retokenize", RETOKENIZE, .top = 1},
+    {"retokenize, overlapped", RETOKENIZE, .overlap = true, .top = 1},
 };
 enum { KINDS = sizeof(kinds) / sizeof(kinds[0]) };
 
@@ -108,14 +113,13 @@ struct arm {
 };
 
 static const struct pl_drafter_ops *const ops[] = {
-    [LOOKUP] = &pl_draft_lookup,
-    [MODEL] = &pl_draft_model,
-    [EAGLE] = &pl_draft_eagle,
-    [MEDUSA] = &pl_draft_medusa,
+    [LOOKUP] = &pl_draft_lookup, [MODEL] = &pl_draft_model,           [EAGLE] = &pl_draft_eagle,
+    [MEDUSA] = &pl_draft_medusa, [RETOKENIZE] = &pl_draft_retokenize,
 };
 
 static void *make_drafter(const struct kind *k, size_t gamma, const struct side *big,
-                          const struct side *small, const struct pl_accept_rule *rule)
+                          const struct side *small, const struct side *other,
+                          const struct pl_accept_rule *rule)
 {
     const struct pl_draft_model_opts mo = {.session = small->session,
                                            .max_text = MAX_TOKENS + MAX_VERIFY,
@@ -132,9 +136,16 @@ static void *make_drafter(const struct kind *k, size_t gamma, const struct side 
                                      .fixed = k->fixed,
                                      .masked = rule->masked,
                                      .n_masked = rule->n_masked};
+    const struct pl_retokenize_opts ro = {
+        .verifier = big->tokenizer,
+        .drafter = other->tokenizer,
+        .model = {.session = other->session, .max_text = 4 * (MAX_PROMPT + MAX_TOKENS), .tap = -1},
+        .most = 255};
     void *d = NULL;
 
-    if (k->drafter == MODEL)
+    if (k->drafter == RETOKENIZE)
+        ok(pl_draft_retokenize_new(&ro, &d, &err));
+    else if (k->drafter == MODEL)
         ok(pl_draft_model_new(&mo, &d, &err));
     else if (k->drafter == EAGLE)
         ok(pl_draft_eagle_open(&eo, &d, &err));
@@ -147,12 +158,12 @@ static void *make_drafter(const struct kind *k, size_t gamma, const struct side 
 }
 
 static void make_arm(struct arm *a, const struct kind *k, size_t gamma, const struct side *big,
-                     const struct side *small, struct pl_lane *lane,
+                     const struct side *small, const struct side *other, struct pl_lane *lane,
                      const struct pl_accept_rule *rule)
 {
     const struct pl_spec_opts o = {.verifier = big->session,
                                    .ops = ops[k->drafter],
-                                   .drafter = make_drafter(k, gamma, big, small, rule),
+                                   .drafter = make_drafter(k, gamma, big, small, other, rule),
                                    .lane = lane,
                                    .transport = &pl_transport_host,
                                    .gamma = gamma,
@@ -199,7 +210,8 @@ int main(int argc, char **argv)
     unsigned long long prompts = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
     static const int32_t eos = 2;
     const struct pl_accept_rule rule = {.masked = &eos, .n_masked = 1};
-    struct side big = load("small-llama", 1), small = load("tiny-llama", 1);
+    struct side big = load("small-llama", 1), small = load("tiny-llama", 1),
+                other = load("small-gpt2", 1);
     int32_t vocab = pl_model_info(big.model)->arch.vocab, ids[MAX_PROMPT], want[MAX_TOKENS];
     float *logits = calloc((size_t)vocab, sizeof(*logits));
     static struct arm arms[ARMS];
@@ -212,8 +224,8 @@ int main(int argc, char **argv)
     ok(pl_lane_new(&lane, &err));
     for (int k = 0; k < KINDS; k++)
         for (size_t g = 0; g < GAMMAS; g++)
-            make_arm(&arms[(size_t)k * GAMMAS + g], &kinds[k], gammas[g], &big, &small, lane,
-                     &rule);
+            make_arm(&arms[(size_t)k * GAMMAS + g], &kinds[k], gammas[g], &big, &small, &other,
+                     lane, &rule);
     for (unsigned long long i = 0; i < prompts; i++) {
         size_t n = make_prompt(i, vocab, ids), tokens = 1 + (size_t)(pl_keyv(9, i) % MAX_TOKENS);
         alone(big.session, (size_t)vocab, ids, n, tokens, &rule, logits, want);
@@ -232,9 +244,11 @@ int main(int argc, char **argv)
     }
     pl_lane_free(lane);
     free(logits);
-    pl_session_free(big.session);
-    pl_session_free(small.session);
-    pl_model_free(big.model);
-    pl_model_free(small.model);
+    struct side *const sides[] = {&big, &small, &other};
+    for (size_t i = 0; i < 3; i++) {
+        pl_session_free(sides[i]->session);
+        pl_model_free(sides[i]->model);
+        pl_tokenizer_free(sides[i]->tokenizer);
+    }
     return 0;
 }

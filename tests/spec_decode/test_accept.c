@@ -11,6 +11,7 @@
 #include "spec_decode/accept.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define V 8
@@ -102,7 +103,8 @@ static void sampling_keeps_the_distribution(void **state)
     float q[V] = {0.4f, 0.05f, 0.05f, 0.1f, 0.1f, 0.1f, 0.1f, 0.1f}, p[2][V], work[2 * V];
     struct pl_accept_rule rule = {.temperature = 0.8, .p = work};
     double first[3][V] = {{0}}, second[3][V] = {{0}}, n_second[3] = {0};
-    enum { N = 60000 };
+    const char *wanted = getenv("PACELINE_DRAWS"); /* bench/lossless.sh: 10⁶ */
+    const uint64_t N = wanted ? strtoull(wanted, NULL, 10) : 100000;
 
     (void)state;
     for (int i = 0; i < 2; i++)
@@ -133,15 +135,15 @@ static void sampling_keeps_the_distribution(void **state)
                 n_second[kind]++;
             }
         }
-        assert_true(chi2(first[kind], p[0], N) < 24.3);
+        assert_true(chi2(first[kind], p[0], (double)N) < 24.3);
         assert_true(n_second[kind] > 1000);
         assert_true(chi2(second[kind], p[1], n_second[kind]) < 24.3);
     }
     /* and the test can fail: q is not p */
     double wrong[V];
     for (int i = 0; i < V; i++)
-        wrong[i] = (double)q[i] * N;
-    assert_true(chi2(wrong, p[0], N) > 1000);
+        wrong[i] = (double)q[i] * (double)N;
+    assert_true(chi2(wrong, p[0], (double)N) > 1000);
 }
 
 int main(void)

@@ -55,7 +55,7 @@ static const struct {
      "s.yaml:8:20: generate.tokens is \"1.5\", expected a whole number from 1 to 1048576, or a map "
      "of them by context\n"
      "s.yaml:8:38: generate.stop_at_eos is \"maybe\", expected true or false\n"
-     "s.yaml:8:58: generate.temperature is 0.7, expected 0 (greedy): sampling is not supported\n"
+     "s.yaml:8:58: generate.temperature is 0.7, expected 0: a simulated model draws no tokens\n"
      "s.yaml:9:17: measure.mode is \"prefil\", expected prefill or e2e, did you mean prefill\n"
      "s.yaml:9:33: measure.warmup is \"3\", expected a whole number from 0 to 10000\n"
      "s.yaml:9:47: measure.timeout is \"0\", expected a number of at least 0.001\n"

@@ -3,6 +3,7 @@
 #include "spec_decode/adapter.h"
 #include "spec_decode/eagle.h"
 #include "spec_decode/medusa.h"
+#include "spec_decode/retokenize.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -50,6 +51,7 @@ enum pl_status pl_drafting_check(const struct pl_draft_opts *draft, const struct
     case PL_DRAFT_MEDUSA:
     case PL_DRAFT_EAGLE:
         return PL_OK;
+    case PL_DRAFT_RETOKENIZE:
     case PL_DRAFT_ADAPTER:
         return drafter || !pl_draft_needs_model(draft)
                    ? PL_OK
@@ -117,13 +119,16 @@ static enum pl_status make_verifier(struct pl_drafting *d, const struct pl_draft
     return pl_session_create(o->verifier, &so, &d->verifier, err);
 }
 
+#define MORE_TOKENS 3 /* most of the drafter's for one of the verifier's that there is room for */
+
 static enum pl_status make_model_drafter(struct pl_drafting *d, const struct pl_drafting_opts *o,
                                          size_t most, struct pl_err *err)
 {
     const struct pl_arch *a = &pl_model_info(o->drafter)->arch;
+    const bool other = o->draft->method == PL_DRAFT_RETOKENIZE; /* more tokens for the same text */
     size_t prompt = o->max_drafter_prompt ? o->max_drafter_prompt : o->max_prompt;
-    const struct pl_session_opts so = {.max_tokens =
-                                           least(prompt + o->max_tokens + most, a->max_positions),
+    size_t tokens = (prompt + o->max_tokens) * (other ? MORE_TOKENS : 1) + most;
+    const struct pl_session_opts so = {.max_tokens = least(tokens, a->max_positions),
                                        .max_verify = 32,
                                        .taps = &final_states,
                                        .n_taps = o->draft->adapter ? 1 : 0,
@@ -133,17 +138,23 @@ static enum pl_status make_model_drafter(struct pl_drafting *d, const struct pl_
     if (st)
         return st;
     const struct pl_draft_model_opts mo = {.session = d->own,
-                                           .max_text = o->max_tokens + most,
+                                           .max_text = other ? so.max_tokens : o->max_tokens + most,
                                            .temperature = o->draft->temperature,
                                            .key = o->seed + 1,
-                                           .masked = o->masked,
-                                           .n_masked = o->n_masked,
+                                           .masked = other ? o->drafter_masked : o->masked,
+                                           .n_masked = other ? o->n_drafter_masked : o->n_masked,
                                            .eos = o->drafter_eos,
                                            .n_eos = o->n_drafter_eos,
                                            .tap = o->draft->adapter ? 0 : -1,
                                            .lead = d->ahead};
-    d->ops = &pl_draft_model;
-    return pl_draft_model_new(&mo, &d->drafter, err);
+    d->ops = other ? &pl_draft_retokenize : &pl_draft_model;
+    return other
+               ? pl_draft_retokenize_new(&(struct pl_retokenize_opts){.verifier = o->tokenizers[0],
+                                                                      .drafter = o->tokenizers[1],
+                                                                      .model = mo,
+                                                                      .most = PL_DRAFT_MAX},
+                                         &d->drafter, err)
+               : pl_draft_model_new(&mo, &d->drafter, err);
 }
 
 static enum pl_status make_heads(struct pl_drafting *d, const struct pl_drafting_opts *o,
@@ -194,7 +205,10 @@ static enum pl_status make_drafter(struct pl_drafting *d, const struct pl_drafti
         d->drafter = d->adapter;
         return PL_OK;
     }
-    if (draft->method == PL_DRAFT_MODEL)
+    if (draft->method == PL_DRAFT_RETOKENIZE && (!o->tokenizers[0] || !o->tokenizers[1]))
+        return pl_fail(err, PL_ENOENT, "draft.method retokenize: %s has no tokenizer",
+                       o->tokenizers[0] ? "the drafter" : "the verifier");
+    if (draft->method == PL_DRAFT_MODEL || draft->method == PL_DRAFT_RETOKENIZE)
         return make_model_drafter(d, o, most, err);
     if (draft->method == PL_DRAFT_MEDUSA || draft->method == PL_DRAFT_EAGLE)
         return make_heads(d, o, err);
@@ -293,8 +307,8 @@ enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_dr
             .translate = {.run = d->adapter && d->own ? pl_adapter_translate : NULL,
                           .user = d->adapter,
                           .ahead = d->ahead},
-            .with_q =
-                draft->temperature > 0 && (d->own || (eagle && draft->tree == PL_DRAFT_CHAIN)),
+            .with_q = draft->temperature > 0 &&
+                      (draft->method == PL_DRAFT_MODEL || (eagle && draft->tree == PL_DRAFT_CHAIN)),
             .max_tokens = o->max_tokens,
             .max_prompt = o->max_prompt,
             .rule = {.temperature = draft->temperature,
@@ -340,6 +354,11 @@ bool pl_drafting_fits(const struct pl_drafting *d, size_t prompt, size_t tokens)
 const struct pl_session *pl_drafting_verifier(const struct pl_drafting *d)
 {
     return d->verifier;
+}
+
+size_t pl_drafting_own_prompt(const struct pl_drafting *d, size_t prompt)
+{
+    return d->ops == &pl_draft_retokenize ? pl_draft_retokenize_prompt(d->drafter) : prompt;
 }
 
 const struct pl_session *pl_drafting_drafter(const struct pl_drafting *d)

@@ -27,6 +27,11 @@ struct pl_drafting_opts {
     size_t n_masked;
     const int32_t *drafter_eos; /* where the drafter ends; n 0: nowhere */
     size_t n_drafter_eos;
+    /* retokenize: the verifier's and the drafter's (borrowed), and ids of the drafter's own that
+     * may not come. */
+    const struct pl_tokenizer *tokenizers[2];
+    const int32_t *drafter_masked;
+    size_t n_drafter_masked;
     uint64_t seed;       /* of sampling, and of what a pruner draws */
     const json_t *prune; /* the verifier's prompt is pruned so; NULL: it is not. Read only while
                             creating */
@@ -62,5 +67,7 @@ enum pl_status pl_drafting_generate(struct pl_drafting *d, const struct pl_spec_
 bool pl_drafting_fits(const struct pl_drafting *d, size_t prompt, size_t tokens);
 const struct pl_session *pl_drafting_verifier(const struct pl_drafting *d);
 const struct pl_session *pl_drafting_drafter(const struct pl_drafting *d); /* NULL: none */
+/* Rows of the drafter's prefill for a prompt of so many ids of the verifier's. */
+size_t pl_drafting_own_prompt(const struct pl_drafting *d, size_t prompt);
 
 #endif

@@ -108,6 +108,7 @@ static void llm_close(void *state)
     pl_ids_release(&s->ids);
     pl_ids_release(&s->next);
     pl_buf_release(&s->text);
+    free(s->probs);
     free(s->out_tokens);
     free(s->out_ns);
     free(s->rounds);
@@ -378,6 +379,10 @@ static enum pl_status add_arm(struct llm_state *s, const char *name, const json_
     if (st)
         return st;
     st = llm_sequences_read(arm, &sequences, err);
+    if (!st && sequences.all > 1 && s->temperature > 0)
+        st = pl_fail(err, PL_EUNSUPPORTED,
+                     "arm %s: several sequences at temperature %g, expected 0 (greedy)", name,
+                     s->temperature);
     if (st)
         return st;
     for (a = s->arms; a; a = a->next) {
@@ -408,8 +413,8 @@ static enum pl_status make_room(struct llm_state *s, const struct pl_load *l, st
     int32_t *tokens;
     int64_t *ns;
 
-    if (l->temperature != 0)
-        return pl_fail(err, PL_EUNSUPPORTED, "temperature %g: this engine is greedy (0)",
+    if (!(l->temperature >= 0 && l->temperature <= 100))
+        return pl_fail(err, PL_ERANGE, "temperature %g, expected 0 (greedy) to 100",
                        l->temperature);
     if (l->tokens > (INT64_C(1) << 24))
         return pl_fail(err, PL_ERANGE, "tokens: %lld", (long long)l->tokens);
@@ -432,6 +437,25 @@ static enum pl_status make_room(struct llm_state *s, const struct pl_load *l, st
     s->tokens = l->tokens;
     s->stop_at_eos = l->stop_at_eos;
     s->prefill_only = l->prefill_only;
+    s->temperature = l->temperature;
+    return PL_OK;
+}
+
+/* What probabilities of any loaded model's tokens need. */
+static enum pl_status probs_room(struct llm_state *s, struct pl_err *err)
+{
+    size_t vocab = 0;
+    float *p;
+
+    for (struct llm_model *m = s->models; m && s->temperature > 0; m = m->next)
+        if ((size_t)pl_model_info(m->model)->arch.vocab > vocab)
+            vocab = (size_t)pl_model_info(m->model)->arch.vocab;
+    if (!vocab)
+        return PL_OK;
+    p = realloc(s->probs, 2 * vocab * sizeof(*p));
+    if (!p)
+        return no_memory(err);
+    s->probs = p;
     return PL_OK;
 }
 
@@ -502,6 +526,8 @@ static enum pl_status llm_load(void *state, const struct pl_load *l, json_t *mod
     (void)load_ns; /* as measured by the caller */
     if (!st)
         st = load_models(s, l, models_out, &fault->err);
+    if (!st)
+        st = probs_room(s, &fault->err);
     json_object_foreach ((json_t *)l->arms, name, arm) {
         if (!st)
             st = add_arm(s, name, arm, &fault->err);

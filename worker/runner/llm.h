@@ -104,6 +104,8 @@ struct llm_state {
     struct pl_buf text; /* the last answer */
     int64_t tokens;     /* to generate; 0: nothing was loaded */
     bool stop_at_eos, prefill_only;
+    double temperature;            /* 0: greedy */
+    float *probs;                  /* [2][vocab of the largest model], above temperature 0 */
     int32_t *out_tokens;           /* [tokens] */
     int64_t *out_ns;               /* [tokens] */
     struct pl_trial_round *rounds; /* [tokens] */

@@ -87,6 +87,8 @@ enum pl_status llm_draft_arm(struct llm_state *s, struct llm_arm *a, const json_
     if (!a->draft)
         return pl_fail(err, PL_ENOMEM, "engine: no memory");
     st = pl_draft_opts_read(a->draft, &a->draft_opts, err);
+    if (!st && a->draft_opts.temperature <= 0)
+        a->draft_opts.temperature = s->temperature;
     if (st || !a->draft_opts.model)
         return st;
     for (struct llm_model *m = s->models; m; m = m->next)
@@ -109,6 +111,7 @@ enum pl_status llm_draft_ready(const struct llm_state *s, struct llm_arm *a, int
         .max_tokens = (size_t)tokens,
         .masked = a->model->eos,
         .n_masked = s->stop_at_eos ? 0 : a->model->n_eos,
+        .tokenizers = {a->model->tokenizer, a->drafter ? a->drafter->tokenizer : NULL},
         .seed = s->seed,
         .prune = a->pruned.prune};
 
@@ -121,6 +124,8 @@ enum pl_status llm_draft_ready(const struct llm_state *s, struct llm_arm *a, int
         o.drafter = a->drafter->model;
         o.drafter_eos = a->drafter->eos;
         o.n_drafter_eos = s->stop_at_eos ? a->drafter->n_eos : 0;
+        o.drafter_masked = a->drafter->eos;
+        o.n_drafter_masked = s->stop_at_eos ? 0 : a->drafter->n_eos;
         o.drafter_kv = pl_entry_kv(&a->drafter->entry, pl_model_info(a->drafter->model)->dtype);
     }
     pl_drafting_free(a->drafting);
@@ -259,7 +264,8 @@ enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t t
     if (a->drafter) {
         out->layers_draft = (uint32_t)pl_model_info(a->drafter->model)->arch.layers;
         for (uint32_t l = 0; l < out->layers_draft; l++)
-            a->drafter->kv_len[l] = scene ? (uint32_t)a->drafter->eyes.n : (uint32_t)s->ids.n;
+            a->drafter->kv_len[l] = (uint32_t)pl_drafting_own_prompt(
+                a->drafting, scene ? a->drafter->eyes.n : s->ids.n);
         out->kv_len_draft = a->drafter->kv_len;
     }
     out->synthetic = m->entry.random || (a->drafter && a->drafter->entry.random);

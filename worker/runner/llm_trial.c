@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/rng.h"
 #include "pruning/pruner.h"
 #include "worker/runner/host.h"
 #include "worker/runner/llm_batch.h"
@@ -238,6 +239,15 @@ static bool ends(const struct llm_model *m, const float *logits, int32_t id, siz
     return false;
 }
 
+/* The next token, number t; −1: the logits are no numbers. */
+static int32_t choose(const struct pl_accept_rule *rule, float *logits, size_t vocab, int64_t t)
+{
+    struct pl_err err;
+    int32_t id = -1;
+
+    return pl_accept_one(rule, logits, vocab, (uint64_t)t, &id, &err) ? -1 : id;
+}
+
 /* From the prompt to the last token. Nothing in here allocates, prints or reads files. */
 static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct pl_pruner *pruner,
                                int64_t tokens, struct times *t, struct pl_fault *f)
@@ -252,6 +262,13 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
                                           : m->eyes.n       ? m->eyes.n
                                                             : s->ids.n};
     size_t masked = s->stop_at_eos ? 0 : m->n_eos, vocab = (size_t)a->vocab;
+    /* the draws of an arm that drafts (round.h), so that it and its baseline draw alike */
+    const struct pl_accept_rule rule = {
+        .temperature = s->temperature,
+        .key = pl_keyv(s->seed, pl_hash64(0, s->ids.ids, s->ids.n * sizeof(*s->ids.ids))),
+        .masked = m->eos,
+        .n_masked = masked,
+        .p = s->probs};
     int64_t n = 1;
     enum pl_status st = pl_session_prefill(m->session, &prompt, m->first, &f->err);
 
@@ -259,7 +276,7 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
         st = pl_pruner_finish(pruner, m->session, &f->err);
     if (st)
         return fault(f, st, st == PL_ERANGE ? PL_FAULT_CONTEXT : PL_FAULT_RUNNER);
-    int32_t id = pl_pick(m->first, vocab, m->eos, masked);
+    int32_t id = choose(&rule, m->first, vocab, 0);
     read = llm_work_done(m);
     t->work.prefill_flops = read.flops - before.flops;
     t->said = ends(m, m->first, id, masked) ? 0 : tokens;
@@ -275,7 +292,7 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
         st = pl_session_decode(m->session, id, m->step, &f->err);
         if (st)
             return fault(f, st, PL_FAULT_RUNNER);
-        id = pl_pick(m->step, vocab, m->eos, masked);
+        id = choose(&rule, m->step, vocab, n);
         if (t->said > n && ends(m, m->step, id, masked))
             t->said = n;
         t->last = pl_now_ns();
