@@ -5,4 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 PACELINE_DRAWS=${2:-1000000} build/release/tests/spec_decode/spec_accept
-exec build/release/tests/spec_decode/spec_lossless "${1:-10000}"
+build/release/tests/spec_decode/spec_lossless "${1:-10000}"
+# The same engine in bf16, and with 8-bit activations: as bit-exact, by design.
+build/release/tests/spec_decode/spec_lossless $((${1:-10000} / 10)) bf16
+build/release/tests/spec_decode/spec_lossless $((${1:-10000} / 10)) int8

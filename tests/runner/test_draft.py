@@ -48,6 +48,14 @@ def describes(r):
     d = describe(r, {"model": "small", "gamma": 4}, SMALL)
     assert d["errors"] == [] and d["layers_draft"] == 4 and d["weights_bytes"] > alone["weights_bytes"], d
     refused(r, "draft.gamma: expected a whole number from 1 to 255", {"method": "prompt_lookup", "gamma": 0})
+    with tempfile.TemporaryDirectory() as tmp:  # a round that is longer than the model's positions
+        with open(os.path.join(MODELS, "small-llama/config.json")) as f:
+            config = dict(json.load(f), max_position_embeddings=64)
+        with open(os.path.join(tmp, "config.json"), "w") as f:
+            json.dump(config, f)
+        short = {"path": os.path.join(tmp, "config.json"), "weights": "random:1", "dtype": "f32"}
+        d = r.call("describe", model=short, draft_model=None, arm={"model": "big", "draft": {"method": "prompt_lookup", "gamma": 100}}, contexts=[16], tokens=8, data="synthetic")
+        assert any("draft.gamma: 100 tokens a round, the model has 64 positions" in e for e in d["errors"]), d
     refused(r, "its vocabulary is another one: id", {"model": "x", "gamma": 2}, {"path": os.path.join(MODELS, "small-gpt2")})
     refused(r, "is no decoder", {"model": "x", "gamma": 2}, {"path": os.path.join(MODELS, "small-bert")})
     d = describe(r, {"method": "retokenize", "model": "x"}, {"path": os.path.join(MODELS, "small-gpt2")})

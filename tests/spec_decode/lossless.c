@@ -1,6 +1,7 @@
 /*
- * lossless N: N prompts over drafters, gammas and trees, greedy, f32 on the CPU; each output must
- * be the verifier's alone, token for token, and every round's accounting must add up. Exit 1 names
+ * lossless N [f32|bf16|int8]: N prompts over drafters, gammas and trees, greedy, on the CPU; each
+ * output must be the verifier's alone, token for token, and every round's accounting must add up.
+ * bf16: weights and KV cache; int8: Q8_0 weights with 8-bit activations, KV cache f16. Exit 1 names
  * the first prompt that differs.
  */
 #include "base/rng.h"
@@ -34,12 +35,16 @@ struct side {
     struct pl_session *session;
 };
 
-static struct side load(const char *name, int threads)
+static struct side load(const char *name, enum pl_dtype dtype, enum pl_dtype kv)
 {
-    const struct pl_model_opts mo = {.dtype = PL_DT_F32, .where = {.threads = threads}};
+    const struct pl_model_opts mo = {.dtype = dtype,
+                                     .activations = dtype == PL_DT_AUTO ? PL_ACTIVATIONS_INT8
+                                                                        : PL_ACTIVATIONS_F32,
+                                     .where = {.threads = 1}};
     const int tap = PL_TAP_FINAL;
     const struct pl_session_opts so = {.max_tokens = 4 * (MAX_PROMPT + MAX_TOKENS) + MAX_VERIFY,
                                        .max_verify = MAX_VERIFY,
+                                       .kv_dtype = kv,
                                        .taps = &tap,
                                        .n_taps = 1};
     struct side s = {NULL, NULL, NULL};
@@ -210,15 +215,20 @@ int main(int argc, char **argv)
     unsigned long long prompts = argc > 1 ? strtoull(argv[1], NULL, 10) : 0;
     static const int32_t eos = 2;
     const struct pl_accept_rule rule = {.masked = &eos, .n_masked = 1};
-    struct side big = load("small-llama", 1), small = load("tiny-llama", 1),
-                other = load("small-gpt2", 1);
+    const bool bf16 = argc > 2 && !strcmp(argv[2], "bf16"),
+               int8 = argc > 2 && !strcmp(argv[2], "int8");
+    struct side big = int8   ? load("small-llama-q8_0.gguf", PL_DT_AUTO, PL_DT_F16)
+                      : bf16 ? load("small-llama", PL_DT_BF16, PL_DT_BF16)
+                             : load("small-llama", PL_DT_F32, PL_DT_F32);
+    struct side small = load("tiny-llama", PL_DT_F32, PL_DT_F32),
+                other = load("small-gpt2", PL_DT_F32, PL_DT_F32);
     int32_t vocab = pl_model_info(big.model)->arch.vocab, ids[MAX_PROMPT], want[MAX_TOKENS];
     float *logits = calloc((size_t)vocab, sizeof(*logits));
     static struct arm arms[ARMS];
     struct pl_lane *lane = NULL;
 
     if (!prompts || !logits) {
-        fprintf(stderr, "usage: lossless PROMPTS\n");
+        fprintf(stderr, "usage: lossless PROMPTS [f32|bf16|int8]\n");
         return 2;
     }
     ok(pl_lane_new(&lane, &err));
