@@ -159,7 +159,8 @@ double pl_drafts_hidden_ms(const struct pl_draft_cell *c)
 double pl_drafts_model(double prefill, double step, double verify, double tokens, double accepted,
                        double rounds)
 {
-    return (prefill + tokens * step) / (prefill + verify + (tokens - accepted - rounds) * step);
+    const double left = tokens - accepted - rounds;
+    return left < 0 ? NAN : (prefill + tokens * step) / (prefill + verify + left * step);
 }
 
 struct pl_draft_base pl_drafts_step(const struct pl_dataset *d, uint32_t baseline, uint32_t context)

@@ -74,7 +74,7 @@ struct pl_verify_cost pl_drafts_verify_all(const struct pl_dataset *d, uint32_t 
                                            uint32_t context, size_t k);
 
 /* The published curve, and its generalisation to R rounds (docs/METRICS.md):
- * S = (P + N·t) / (P + V + (N − a − R)·t) */
+ * S = (P + N·t) / (P + V + (N − a − R)·t); NaN where a + R > N: so many are not wanted. */
 double pl_drafts_model(double prefill, double step, double verify, double tokens, double accepted,
                        double rounds);
 

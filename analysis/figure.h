@@ -23,12 +23,13 @@ enum pl_figure_id {
     PL_FIGURE_PARETO,          /* quality against KV kept; where two arms prune and are scored */
     PL_FIGURE_FAILURES,        /* failed trials per arm and reason; only where there are any */
     /* where an arm drafts */
-    PL_FIGURE_DRAFT_SPEEDUP, /* bars with intervals, per context and drafting arm */
-    PL_FIGURE_LANES,         /* mean phases of both lanes, stacked */
-    PL_FIGURE_ACCEPTANCE,    /* bars with intervals */
-    PL_FIGURE_POSITION,      /* acceptance by position in the draft, a curve an arm */
-    PL_FIGURE_VERIFY_COST,   /* a verification's time in decode steps, over the tokens in it */
-    PL_FIGURE_TIMELINE,      /* what both lanes did when, in the first samples */
+    PL_FIGURE_DRAFT_SPEEDUP,     /* bars with intervals, per context and drafting arm */
+    PL_FIGURE_LANES,             /* mean phases of both lanes, stacked */
+    PL_FIGURE_ACCEPTANCE,        /* bars with intervals */
+    PL_FIGURE_POSITION,          /* acceptance by position in the draft, a curve an arm */
+    PL_FIGURE_VERIFY_COST,       /* a verification's time in decode steps, over the tokens in it */
+    PL_FIGURE_ACCEPT_TO_SPEEDUP, /* the model's curves, and what was measured */
+    PL_FIGURE_TIMELINE,          /* what both lanes did when, in the first samples */
     PL_FIGURE_COUNT
 };
 
@@ -72,6 +73,7 @@ void pl_figure_lanes(const struct pl_dataset *d, struct pl_figure *f);
 void pl_figure_acceptance(const struct pl_dataset *d, struct pl_figure *f);
 void pl_figure_position(const struct pl_dataset *d, struct pl_figure *f);
 void pl_figure_verify_cost(const struct pl_dataset *d, struct pl_figure *f);
+void pl_figure_accept_to_speedup(const struct pl_dataset *d, struct pl_figure *f);
 void pl_figure_timeline(const struct pl_dataset *d, struct pl_figure *f);
 
 /* Shared by them. Colour i of the palette; gnuplot's point type, another one each time the colours

@@ -17,6 +17,7 @@
 #define WIDTH_PX (LEFT_PX + PLOT_PX + RIGHT_PX)
 #define LEGEND_MAX 64
 #define X_MAX 64
+#define RATE_STEPS 50 /* of an axis from 0 to 100 % */
 
 /* A curve an arm, a panel a context. */
 struct curves {
@@ -26,6 +27,9 @@ struct curves {
     const char *title, *xlabel, *ylabel;
     double y_max; /* 0: of the data */
     bool guides;  /* dotted: y = 1 and y = x */
+    /* NULL, or: x is the acceptance rate, in 50 steps; a dotted curve, and one point, % and y */
+    double (*ideal)(const struct pl_dataset *d, uint32_t arm, uint32_t context, unsigned x);
+    bool (*point)(const struct pl_dataset *d, uint32_t arm, uint32_t context, double *x, double *y);
     struct pl_legend legend[LEGEND_MAX];
     uint32_t arms[LEGEND_MAX];
     size_t n_arms;
@@ -52,6 +56,41 @@ static void find_arms(struct curves *c)
         l->point = pl_figure_point(c->n_arms);
         c->arms[c->n_arms++] = a;
     }
+}
+
+static void draw_rates(const struct curves *c, uint32_t context, struct pl_out *o)
+{
+    for (size_t i = 0; i < c->n_arms; i++) {
+        double x = NAN, y = NAN;
+        (void)c->point(c->d, c->arms[i], context, &x, &y);
+        pl_out_f(o, "$m%zu << EOD\n", i);
+        if (isnan(y))
+            pl_out_text(o, "NaN NaN\nEOD\n");
+        else
+            pl_out_f(o, "%.9g %.9g\nEOD\n", x, y);
+        pl_out_f(o, "$a%zu << EOD\n", i);
+        for (unsigned k = 0; k <= RATE_STEPS; k++) {
+            const double v = c->get(c->d, c->arms[i], context, k);
+            const double ideal = c->ideal(c->d, c->arms[i], context, k);
+            if (isnan(v) || isnan(ideal))
+                pl_out_text(o, "NaN NaN NaN\n");
+            else
+                pl_out_f(o, "%.9g %.9g %.9g\n", 100.0 * k / RATE_STEPS, v, ideal);
+        }
+        pl_out_text(o, "EOD\n");
+    }
+    pl_out_text(o, "set xrange [0:103]\nset yrange [*:*]\nplot 1 with lines lw 1 dt 3 lc rgb "
+                   "'#555555' notitle");
+    for (size_t i = 0; i < c->n_arms; i++) {
+        const char *colour = c->legend[i].colour;
+        pl_out_f(
+            o,
+            ", \\\n  $a%zu using 1:2 with lines lw 1.6 lc rgb '%s' notitle, \\\n  $a%zu using "
+            "1:3 with lines lw 1.2 dt 2 lc rgb '%s' notitle, \\\n  $m%zu using 1:2 with points "
+            "pt %d ps 1.1 lc rgb '%s' notitle",
+            i, colour, i, colour, i, c->legend[i].point, colour);
+    }
+    pl_out_text(o, "\nunset label\n");
 }
 
 static void draw_panel(const struct curves *c, uint32_t context, struct pl_out *o)
@@ -118,7 +157,10 @@ static void draw(struct curves *c, struct pl_figure *f)
                  "0,-0.6\nset xlabel '%s' offset 0,0.4\n",
                  1 - (double)top / f->height, 1 - (double)(top + PANEL_PX) / f->height, text,
                  c->xlabel);
-        draw_panel(c, i, o);
+        if (c->point)
+            draw_rates(c, i, o);
+        else
+            draw_panel(c, i, o);
         top += PANEL_PX + PANEL_BOTTOM_PX;
     }
     pl_out_text(o, "unset multiplot\n");
@@ -158,5 +200,56 @@ void pl_figure_verify_cost(const struct pl_dataset *d, struct pl_figure *f)
                        .xlabel = "tokens verified at once (1: a decode step)",
                        .ylabel = "decode steps",
                        .guides = true};
+    draw(&c, f);
+}
+
+/* The model of accept_to_speedup at k / RATE_STEPS of the drafted tokens; ideal: a verification for
+ * the price of a step. */
+static double model_at(const struct pl_dataset *d, uint32_t arm, uint32_t context, unsigned k,
+                       bool ideal)
+{
+    const struct pl_draft_cell *c = pl_drafts_cell(d, arm, context);
+    const struct pl_draft_base b = pl_drafts_base(d, arm, context);
+    const double n = (double)pl_dataset_cell(d, arm, context)->n;
+    if (!c || k > RATE_STEPS)
+        return NAN;
+    const double rounds = (double)c->rounds / n;
+    const double verify = ideal ? rounds * b.step : c->verify_us / 1e3 / n;
+    return pl_drafts_model(b.ttft, b.step, verify, b.tokens - 1,
+                           (double)c->drafted / n * k / RATE_STEPS, rounds);
+}
+
+static double measured_verify(const struct pl_dataset *d, uint32_t arm, uint32_t context,
+                              unsigned k)
+{
+    return model_at(d, arm, context, k, false);
+}
+
+static double ideal_verify(const struct pl_dataset *d, uint32_t arm, uint32_t context, unsigned k)
+{
+    return model_at(d, arm, context, k, true);
+}
+
+static bool measured(const struct pl_dataset *d, uint32_t arm, uint32_t context, double *x,
+                     double *y)
+{
+    const struct pl_draft_cell *c = pl_drafts_cell(d, arm, context);
+    if (!c || !c->drafted)
+        return false;
+    *x = 100 * (double)c->accepted / (double)c->drafted;
+    *y = pl_drafts_base(d, arm, context).e2e /
+         pl_cell_mean(d, pl_dataset_cell(d, arm, context), PL_METRIC_E2E);
+    return true;
+}
+
+void pl_figure_accept_to_speedup(const struct pl_dataset *d, struct pl_figure *f)
+{
+    struct curves c = {.d = d,
+                       .get = measured_verify,
+                       .title = "What acceptance would buy",
+                       .xlabel = "% of drafted tokens accepted",
+                       .ylabel = "speedup (× baseline)",
+                       .ideal = ideal_verify,
+                       .point = measured};
     draw(&c, f);
 }

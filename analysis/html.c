@@ -374,6 +374,7 @@ void pl_report_html(const struct pl_report *r, const char *dir, struct pl_out *o
         figure(r, PL_FIGURE_POSITION, dir, o);
         figure(r, PL_FIGURE_VERIFY_COST, dir, o);
         table(r, PL_TABLE_VERIFY_COST, o);
+        figure(r, PL_FIGURE_ACCEPT_TO_SPEEDUP, dir, o);
         table(r, PL_TABLE_ACCEPT_TO_SPEEDUP, o);
         pl_out_text(o, "</section>\n");
     }

@@ -205,8 +205,15 @@ static const struct pl_col curve_cols[] = {
 };
 
 struct curve {
-    double P, t, V, n, drafted, rounds; /* V: all rounds of a trial */
+    double P, t, V, n, drafted, rounds, cut; /* V: all rounds of a trial */
 };
+
+/* Accepted at a rate, without what was then cut off. */
+static double kept(const struct curve *c, double rate)
+{
+    const double a = rate * c->drafted, beyond = a + c->rounds - c->n;
+    return beyond > 0 && beyond <= c->cut + 1e-9 ? fmax(0, a - beyond) : a;
+}
 
 static const double rates[] = {0.21, 0.50, 0.70, 1.00};
 
@@ -214,7 +221,7 @@ static void curve_row(const struct pl_dataset *d, const char *arm, int64_t conte
                       const char *source, double rate, double speedup, const struct curve *c,
                       int synthetic, struct pl_table *t)
 {
-    const double a = rate * c->drafted;
+    const double a = kept(c, rate);
     (void)d;
     pl_table_row(t);
     pl_table_text(t, arm);
@@ -244,8 +251,7 @@ static void modelled(const struct pl_dataset *d, const char *arm, int64_t contex
                      struct pl_table *t)
 {
     curve_row(d, arm, context, source, rate,
-              pl_drafts_model(c->P, c->t, c->V, c->n, rate * c->drafted, c->rounds), c, synthetic,
-              t);
+              pl_drafts_model(c->P, c->t, c->V, c->n, kept(c, rate), c->rounds), c, synthetic, t);
 }
 
 static void curve_of(const struct pl_dataset *d, uint32_t arm, uint32_t context,
@@ -260,7 +266,8 @@ static void curve_of(const struct pl_dataset *d, uint32_t arm, uint32_t context,
                             .V = dc->verify_us / 1e3 / n,
                             .n = b.tokens - 1,
                             .drafted = (double)dc->drafted / n,
-                            .rounds = (double)dc->rounds / n};
+                            .rounds = (double)dc->rounds / n,
+                            .cut = (double)dc->cut / n};
     const double rate = over((double)dc->accepted, (double)dc->drafted);
     const int synthetic = cell->synthetic > 0;
     curve_row(d, d->arms[arm], length, "measured", rate,

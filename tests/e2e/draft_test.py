@@ -214,7 +214,7 @@ def main():
             first = r["per_position"].split()
             assert [float(x) for x in first] == sorted((float(x) for x in first), reverse=True)  # a prefix is accepted
             assert sum(int(x) for x in r["histogram"].split()) == r["rounds"]
-        for name in ("drafting_speedup", "drafting_lanes", "acceptance", "acceptance_position", "verify_cost", "timeline"):
+        for name in ("drafting_speedup", "drafting_lanes", "acceptance", "acceptance_position", "verify_cost", "accept_to_speedup", "timeline"):
             assert not shutil.which("gnuplot") or os.path.getsize(os.path.join(out, "figures", name + ".svg")) > 1000, name
         check_numbers(path, out)
         curve = [r for r in rows(out, "accept_to_speedup") if r["arm"] == "published"]
