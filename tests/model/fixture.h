@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/buf.h"
 #include "model/session.h"
 
 #include <stdio.h>
@@ -100,6 +101,26 @@ static inline void prefill(struct pl_session *s, const int32_t *ids, size_t n, f
     struct pl_prompt p = {.ids = ids, .n = n};
 
     ok(pl_session_prefill(s, &p, logits, &err));
+}
+
+/* dir/config.json = model/config.json with the first `from` replaced by `to`. */
+static inline void edit_config(const char *model, const char *dir, const char *from, const char *to)
+{
+    char path[1024], *at;
+    struct pl_buf b, out;
+
+    snprintf(path, sizeof(path), "%s/config.json", model);
+    ok(pl_read_file(path, 1u << 20, &b, &err));
+    pl_buf_init(&out, 1u << 20);
+    at = strstr(b.data, from);
+    assert_non_null(at);
+    ok(pl_buf_add(&out, b.data, (size_t)(at - b.data), &err));
+    ok(pl_buf_add(&out, to, strlen(to), &err));
+    ok(pl_buf_add(&out, at + strlen(from), strlen(at + strlen(from)), &err));
+    snprintf(path, sizeof(path), "%s/config.json", dir);
+    ok(pl_write_file_atomic(path, out.data, out.len, &err));
+    pl_buf_release(&b);
+    pl_buf_release(&out);
 }
 
 /* Some ids below vocab. */

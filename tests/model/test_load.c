@@ -103,26 +103,6 @@ static void copy_file(const char *from, const char *dir, const char *name)
     pl_buf_release(&b);
 }
 
-/* dir/config.json = that of a golden with one text replaced by another. */
-static void edit_config(const char *golden, const char *dir, const char *from, const char *to)
-{
-    char path[512], *at;
-    struct pl_buf b, out;
-
-    snprintf(path, sizeof(path), "%s/%s/config.json", GOLDENS, golden);
-    ok(pl_read_file(path, 1u << 20, &b, &err));
-    pl_buf_init(&out, 1u << 20);
-    at = strstr(b.data, from);
-    assert_non_null(at);
-    ok(pl_buf_add(&out, b.data, (size_t)(at - b.data), &err));
-    ok(pl_buf_add(&out, to, strlen(to), &err));
-    ok(pl_buf_add(&out, at + strlen(from), strlen(at + strlen(from)), &err));
-    snprintf(path, sizeof(path), "%s/config.json", dir);
-    ok(pl_write_file_atomic(path, out.data, out.len, &err));
-    pl_buf_release(&b);
-    pl_buf_release(&out);
-}
-
 static void warn(void *user, const char *text)
 {
     struct pl_err *e = user;
@@ -140,27 +120,27 @@ static void test_contradictions(void **state)
     assert_non_null(mkdtemp(dir));
     fails(PL_ENOENT, "config.json", pl_model_load(dir, NULL, &m, &err));
     copy_file(GOLDENS "/plain/model.safetensors", dir, "model.safetensors");
-    edit_config("plain", dir, "\"vocab_size\": 97", "\"vocab_size\": 98");
+    edit_config(GOLDENS "/plain", dir, "\"vocab_size\": 97", "\"vocab_size\": 98");
     fails(PL_EFORMAT,
           "model.embed_tokens.weight: expected shape [98, 40] by config.json, found [97, 40]",
           pl_model_load(dir, NULL, &m, &err));
     fails(PL_EFORMAT, "expected shape [98, 40]", pl_model_describe(dir, NULL, &info, &err));
-    edit_config("plain", dir, "\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4");
+    edit_config(GOLDENS "/plain", dir, "\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4");
     fails(PL_EFORMAT, "no tensor model.layers.3.input_layernorm.weight (expected shape [40])",
           pl_model_load(dir, NULL, &m, &err));
-    edit_config("plain", dir, "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1");
+    edit_config(GOLDENS "/plain", dir, "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1");
     fails(PL_EFORMAT, "k_proj.weight: expected shape [10, 40]", pl_model_load(dir, NULL, &m, &err));
     fails(PL_EUNSUPPORTED, "tpu",
           pl_model_load(dir, &(struct pl_model_opts){.device = "tpu"}, &m, &err));
     fails(PL_EUNSUPPORTED, "i8",
           pl_model_load(dir, &(struct pl_model_opts){.dtype = PL_DT_I8}, &m, &err));
-    edit_config("plain", dir, "\"vocab_size\": 97", "\"vocab_size\": 97");
+    edit_config(GOLDENS "/plain", dir, "\"vocab_size\": 97", "\"vocab_size\": 97");
     fails(PL_EUNSUPPORTED, "sse9",
           pl_model_load(dir, &(struct pl_model_opts){.where = {.isa = "sse9"}}, &m, &err));
     fails(PL_ERANGE, "threads",
           pl_model_load(dir, &(struct pl_model_opts){.where = {.threads = -1}}, &m, &err));
     /* fewer layers than the file has: the rest is extra */
-    edit_config("plain", dir, "\"num_hidden_layers\": 3", "\"num_hidden_layers\": 2");
+    edit_config(GOLDENS "/plain", dir, "\"num_hidden_layers\": 3", "\"num_hidden_layers\": 2");
     ok(pl_model_describe(dir, NULL, &info, &err));
     assert_int_equal(info.extra_tensors, 9);
     assert_null(m);
@@ -214,7 +194,7 @@ static void test_family_contradictions(void **state)
     (void)state;
     assert_non_null(mkdtemp(dir));
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        snprintf(path, sizeof(path), "families/%s", cases[i].model);
+        snprintf(path, sizeof(path), "%s/families/%s", GOLDENS, cases[i].model);
         edit_config(path, dir, cases[i].from, cases[i].to);
         snprintf(path, sizeof(path), "%s/families/%s/model.safetensors", GOLDENS, cases[i].model);
         copy_file(path, dir, "model.safetensors");

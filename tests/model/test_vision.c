@@ -412,25 +412,6 @@ static void put(const char *name, const char *text, size_t n)
     ok(pl_write_file_atomic(path, text, n, &err));
 }
 
-/* dir: a copy of a golden model whose config.json has `from` replaced by `to`. */
-static void change(const char *model, const char *from, const char *to)
-{
-    struct pl_buf b, out;
-    char path[512], *at;
-
-    snprintf(path, sizeof(path), "%s/%s/config.json", VISION, model);
-    ok(pl_read_file(path, 1u << 20, &b, &err));
-    pl_buf_init(&out, 1u << 20);
-    at = strstr(b.data, from);
-    assert_non_null(at);
-    ok(pl_buf_add(&out, b.data, (size_t)(at - b.data), &err));
-    ok(pl_buf_add(&out, to, strlen(to), &err));
-    ok(pl_buf_add(&out, at + strlen(from), strlen(at + strlen(from)), &err));
-    put("config.json", out.data, out.len);
-    pl_buf_release(&b);
-    pl_buf_release(&out);
-}
-
 static void test_bad_configs(void **state)
 {
     static const struct {
@@ -473,10 +454,12 @@ static void test_bad_configs(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        change(bad[i].model, bad[i].from, bad[i].to);
+        char model[512];
+        snprintf(model, sizeof(model), "%s/%s", VISION, bad[i].model);
+        edit_config(model, dir, bad[i].from, bad[i].to);
         fails(bad[i].st, bad[i].part, pl_vision_config_read(dir, &c, &err));
     }
-    change("video-llava", "\"architectures\"", "\"architectures\"");
+    edit_config(VISION "/video-llava", dir, "\"architectures\"", "\"architectures\"");
     ok(pl_vision_config_read(dir, &c, &err));
     assert_int_equal(c.preprocess.crop, 28); /* CLIP's own, where no file says */
     for (size_t i = 0; i < sizeof(pre) / sizeof(pre[0]); i++) {
@@ -505,14 +488,14 @@ static void test_missing_weights(void **state)
     struct pl_buf b;
 
     (void)state;
-    change("video-llava", "\"num_hidden_layers\": 3", "\"num_hidden_layers\": 5");
+    edit_config(VISION "/video-llava", dir, "\"num_hidden_layers\": 3", "\"num_hidden_layers\": 5");
     ok(pl_read_file(VISION "/video-llava/model.safetensors", 1u << 20, &b, &err));
     put("model.safetensors", b.data, b.len);
     fails(PL_EFORMAT,
           "no tensor video_tower.vision_model.encoder.layers.3.layer_norm1.weight (expected shape "
           "[24]); 31 more are missing: video_tower.vision_model.encoder.layers.3.layer_norm1.bias",
           pl_model_describe(dir, &o, &info, &err));
-    change("video-llava", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
+    edit_config(VISION "/video-llava", dir, "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
     ok(pl_model_describe(dir, &o, &info, &err));
     assert_non_null(strstr(said, "9 tensors that are not used"));
     assert_non_null(strstr(said, "language_model.model.layers.1.mlp.down_proj.weight"));
