@@ -90,14 +90,25 @@ INLINE void rows_by_panel(size_t mr, enum pl_dtype dt, const float *x, size_t ld
     }
 }
 
+/* What the next panel will read: fetched a part with each tile, since hardware does not foresee
+ * the step from panel to panel. */
+struct ahead {
+    const char *at;
+    size_t bytes;
+};
+
 /* All rows on one panel of `valid` outputs; y points to the panel's first output. */
 INLINE void panel_rows(enum pl_dtype dt, const float *x, size_t ldx, size_t rows, size_t k,
-                       const void *w, size_t valid, float *y, size_t ldy, bool resume)
+                       const void *w, size_t valid, float *y, size_t ldy, bool resume,
+                       struct ahead next)
 {
+    const size_t each = rows ? pl_round_up(next.bytes * MAX_ROWS / rows + 1, 64) : 0;
     float part[MAX_ROWS * PL_PANEL];
 
-    for (size_t r = 0; r < rows; r += MAX_ROWS) {
+    for (size_t r = 0, at = 0; r < rows; r += MAX_ROWS) {
         size_t mr = rows - r < MAX_ROWS ? rows - r : MAX_ROWS;
+        for (size_t to = at + each; at < to && at < next.bytes; at += 64)
+            __builtin_prefetch(next.at + at);
         for (size_t m = r + mr; resume && m < rows && m < r + 2 * MAX_ROWS; m++)
             __builtin_prefetch(y + m * ldy, 1);
         if (valid == PL_PANEL) {
@@ -136,7 +147,7 @@ INLINE void gemm_direct(const struct pl_gemm *g, enum pl_dtype dt)
     }
     for (; p < g->end; p++)
         panel_rows(dt, g->x, g->ldx, g->rows, g->k, element(g->w, p * g->stride, dt),
-                   panel_width(g, p), g->y + p * PL_PANEL, g->ldy, g->resume);
+                   panel_width(g, p), g->y + p * PL_PANEL, g->ldy, g->resume, (struct ahead){0});
 }
 
 /* A block of x side by side in out: its rows lie a power of two apart, and would meet in the same
@@ -163,6 +174,8 @@ INLINE void gemm_blocked(const struct pl_gemm *g, enum pl_dtype dt)
                 pack_rows(g->x + r * g->ldx + k0, g->ldx, rows, kn, x);
             for (size_t p = g->first; p < g->end; p++) {
                 const void *w = element(g->w, p * g->stride + k0 * PL_PANEL, dt);
+                const size_t bytes = kn * PL_PANEL * (dt == PL_DT_F32 ? 4 : 2);
+                struct ahead next = {element(w, g->stride, dt), p + 1 < g->end ? bytes : 0};
                 if (dt != PL_DT_F32) {
                     for (size_t i = 0; i < kn * PL_PANEL; i += WIDTH)
                         store(g->scratch + i, load_weight(w, i, dt));
@@ -170,10 +183,11 @@ INLINE void gemm_blocked(const struct pl_gemm *g, enum pl_dtype dt)
                 }
                 if (pack)
                     panel_rows(PL_DT_F32, x, K_BLOCK, rows, kn, w, panel_width(g, p),
-                               g->y + r * g->ldy + p * PL_PANEL, g->ldy, resume);
+                               g->y + r * g->ldy + p * PL_PANEL, g->ldy, resume, next);
                 else
                     panel_rows(PL_DT_F32, g->x + r * g->ldx + k0, g->ldx, rows, kn, w,
-                               panel_width(g, p), g->y + r * g->ldy + p * PL_PANEL, g->ldy, resume);
+                               panel_width(g, p), g->y + r * g->ldy + p * PL_PANEL, g->ldy, resume,
+                               next);
             }
         }
     }
