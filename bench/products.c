@@ -197,8 +197,8 @@ static void quantised(const struct pl_kernels *k, size_t outputs, size_t columns
 
 int main(int argc, char **argv)
 {
-    size_t outputs = argc > 1 ? (size_t)atoi(argv[1]) : 1024;
-    size_t columns = argc > 2 ? (size_t)atoi(argv[2]) : 2048;
+    size_t outputs = argc > 1 ? strtoul(argv[1], NULL, 10) : 1024;
+    size_t columns = argc > 2 ? strtoul(argv[2], NULL, 10) : 2048;
     struct pl_device *d = NULL;
     struct pl_err err = {""};
     struct pl_limits limits;

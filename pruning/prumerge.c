@@ -1,10 +1,9 @@
 /*
  * PruMerge and PruMerge+ (arXiv 2403.15388; github.com/42Shawn/LLaVA-PruMerge), before the language
  * model: of each picture the patches stay that the class row attends to more than Q3 + 1.5 · IQR of
- * all patches (`keep`: so many of the highest instead); `plus` adds every
- * max(1, ⌊⌊1 / r⌋ / 3⌋)-th patch, r the part that stayed. To each of them come those `neighbours`
- * patches whose keys are most like its own (cosine), times the attention they got.
- *
+ * all (`keep`: so many of the highest instead); `plus` adds every max(1, ⌊⌊1 / r⌋ / 3⌋)-th patch, r
+ * the part that stayed. To each of them come those `neighbours` patches whose keys are most like its
+ * own (cosine), times the attention they got.
  * Unlike that code: attention is the mean over heads (there: all heads as one); rows stay in order;
  * no extra row for what went; the class row, which LLaVA drops, stays; with no outlier the highest.
  */
