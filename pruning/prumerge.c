@@ -1,11 +1,11 @@
 /*
  * PruMerge and PruMerge+ (arXiv 2403.15388; github.com/42Shawn/LLaVA-PruMerge), before the language
- * model: of each picture the patches stay that the class row attends to more than Q3 + 1.5 · IQR of
- * all (`keep`: so many of the highest instead); `plus` adds every max(1, ⌊⌊1 / r⌋ / 3⌋)-th patch, r
- * the part that stayed. To each of them come those `neighbours` patches whose keys are most like its
- * own (cosine), times the attention they got.
- * Unlike that code: attention is the mean over heads (there: all heads as one); rows stay in order;
- * no extra row for what went; the class row, which LLaVA drops, stays; with no outlier the highest.
+ * model: of a picture the patches stay that the class row attends to more than Q3 + 1.5 · IQR of
+ * all (`keep`: so many of the highest); `plus` adds every max(1, ⌊⌊1 / r⌋ / 3⌋)-th patch, r the
+ * part that stayed. To each come those `neighbours` patches whose keys are most like its own
+ * (cosine), times the attention they got. Unlike that code: attention is the mean over heads
+ * (there: all as one); rows stay in order; no extra row for what went; the class row, which LLaVA
+ * drops, stays; with no outlier the highest.
  */
 #include "pruning/method.h"
 
