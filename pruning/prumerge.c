@@ -3,9 +3,8 @@
  * model: of a picture the patches stay that the class row attends to more than Q3 + 1.5 · IQR of
  * all (`keep`: so many of the highest); `plus` adds every max(1, ⌊⌊1 / r⌋ / 3⌋)-th patch, r the
  * part that stayed. To each come those `neighbours` patches whose keys are most like its own
- * (cosine), times the attention they got. Unlike that code: attention is the mean over heads
- * (there: all as one); rows stay in order; no extra row for what went; the class row, which LLaVA
- * drops, stays; with no outlier the highest.
+ * (cosine), times the attention they got. Unlike there: attention is the mean over heads, rows stay
+ * in order, no extra row for what went, the class row stays; with no outlier the highest.
  */
 #include "pruning/method.h"
 
