@@ -23,6 +23,7 @@
     X(PL_EIO, 6, "input/output error")                                                             \
     X(PL_ENOMEM, 6, "out of memory")                                                               \
     X(PL_ESYS, 6, "system error")                                                                  \
+    X(PL_EDEVICE, 6, "device error")                                                               \
     X(PL_EPROTO, 6, "protocol error")                                                              \
     X(PL_ETIMEOUT, 6, "timed out")                                                                 \
     X(PL_EBUSY, 6, "busy")                                                                         \

@@ -145,6 +145,13 @@ struct pl_token_tree {
     size_t base;
 };
 
+/* The greedy choice of a row of logits: the best id that is not left out (−1: NaN, or the best is
+ * infinite), and the best of all ids, which may be one that is (a text would end here). Ties: the
+ * lowest. */
+struct pl_picked {
+    int32_t id, all;
+};
+
 enum pl_logit_rows { PL_LOGITS_NONE, PL_LOGITS_LAST, PL_LOGITS_ALL };
 
 /*
@@ -158,7 +165,8 @@ struct pl_forward {
     const int32_t *ids;       /* [rows] or NULL */
     const float *embeds;      /* [rows, hidden] on the host, or NULL */
     const int32_t *positions; /* [rows]; NULL: each layer's next position on */
-    const struct pl_token_tree *tree; /* of a decoder's only span, all layers, no positions; or NULL */
+    const struct pl_token_tree
+        *tree; /* of a decoder's only span, all layers, no positions; or NULL */
     int32_t first_layer, end_layer;
     size_t stage_row;
     bool to_stage; /* even when end_layer == layers: final hidden states stay in the stage rows */
@@ -168,7 +176,11 @@ struct pl_forward {
     size_t tap_row;   /* taps are written at this row on */
     enum pl_logit_rows want;
     size_t silent; /* LAST: the last so many spans give no logits */
-    float *logits; /* LAST: [n_spans − silent, vocab], ALL: [rows, vocab]; on the host */
+    float *logits; /* LAST: [n_spans − silent, vocab], ALL: [rows, vocab]; on the host. NULL with
+                      `picked`: they stay on the device */
+    struct pl_picked *picked; /* of each row of logits, a few of them; NULL, or the backend picks */
+    const int32_t *ends;      /* [n_ends] ids that `picked` leaves out */
+    size_t n_ends;            /* ≤ PL_MAX_EOS */
 };
 
 /* What an encoder reads: one of ids, embeds and pixels. */
@@ -194,9 +206,31 @@ struct pl_device_work {
     int64_t bytes; /* of weights and KV that these products read, as stored */
 };
 
+/* A device that this machine has. */
+struct pl_device_info {
+    char kind[8], uuid[48], name[64]; /* "cuda", "GPU-…", as its maker calls it */
+    int64_t bytes;                    /* its memory */
+};
+
+/* What a device can do at most, measured on it here and now. */
+struct pl_device_ceilings {
+    double read_bytes_per_s; /* of its own memory, streamed once through */
+    double flop_per_s;       /* of the library's matrix product on random numbers */
+    char kind[32];           /* "bf16 8192³": what the second was measured with */
+};
+
+struct pl_device_memory {
+    int64_t used; /* on the device now, whoever uses it */
+    int64_t peak; /* the most of it that was seen, at each allocation and each reading */
+    int64_t total;
+};
+
+#define PL_DEVICE_MARKS 4
+
 struct pl_backend {
     const char *name;   /* "cpu" */
     bool int8;          /* PL_ACTIVATIONS_INT8 is there */
+    bool picks;         /* a forward of a few rows fills `picked` */
     size_t max_forward; /* most rows of one forward */
 
     enum pl_status (*open)(const struct pl_device_opts *o, struct pl_device **out,
@@ -209,6 +243,17 @@ struct pl_backend {
     struct pl_device_work (*work)(const struct pl_device *d);
     /* "avx2, 2 threads" */
     void (*describe)(const struct pl_device *d, char *out, size_t size);
+    /* The devices that there are, at most `max`; how many. NULL, or 0: none but the processor. */
+    size_t (*list)(struct pl_device_info *out, size_t max);
+    /* Less than a second. NULL: the caller measures the processor itself. */
+    enum pl_status (*ceilings)(struct pl_device *d, struct pl_device_ceilings *out,
+                               struct pl_err *err);
+    /* reset: the peak begins anew, at what is used now. NULL: memory is the process's own. */
+    void (*memory)(struct pl_device *d, bool reset, struct pl_device_memory *out);
+    /* Puts mark i where the device's work has come to. NULL: work is done when a call returns. */
+    void (*mark)(struct pl_device *d, int i);
+    /* ns between two marks by the device's clock, once both are passed; −1: they were not set. */
+    int64_t (*between)(struct pl_device *d, int from, int to);
     /* Clears the times of operations and counts from here on, or no longer. NULL: not kept here. */
     void (*profile)(struct pl_device *d, bool on);
     /* The time of the calling thread since then, by operation: *n of them. */

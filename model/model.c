@@ -203,6 +203,7 @@ enum pl_status pl_model_describe(const char *path, const struct pl_model_opts *o
     if (st)
         return st;
     *out = p.info;
+    out->backend = backend;
     plan_release(&p);
     return PL_OK;
 }
@@ -237,6 +238,7 @@ enum pl_status pl_model_load(const char *path, const struct pl_model_opts *opts,
         st = pl_vision_create(m->backend, m->device, &p.info.vision, &p.vision, p.dtype, &m->vision,
                               err);
     m->info = p.info;
+    m->info.backend = m->backend;
     if (p.mapped && !st) {
         m->checkpoint = p.checkpoint;
         p.checkpoint = NULL;

@@ -43,8 +43,9 @@ struct pl_model_info {
     int64_t table_bytes;   /* of them in tables of which a token reads a row: the embedding, unless
                               it is the head too, and learned positions */
     int64_t nonfinite;     /* NaN and Inf among the weights; −1: not looked */
-    int32_t tensors, extra_tensors; /* in the files; of them not used */
-    char device[128];               /* "cpu (avx2, 2 threads)"; "" from pl_model_describe */
+    int32_t tensors, extra_tensors;   /* in the files; of them not used */
+    char device[128];                 /* "cpu (avx2, 2 threads)"; "" from pl_model_describe */
+    const struct pl_backend *backend; /* that it is, or would be, on */
 };
 
 struct pl_model;

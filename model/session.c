@@ -48,23 +48,24 @@ static size_t own_bytes(const struct pl_arch *a, const struct pl_session_opts *o
     return n;
 }
 
-void pl_session_bytes(const struct pl_arch *a, const struct pl_session_opts *o,
+void pl_session_bytes(const struct pl_model_info *m, const struct pl_session_opts *o,
                       struct pl_session_memory *out)
 {
+    const struct pl_arch *a = &m->arch;
     struct pl_cache_opts c = cache_opts(o, a);
-    struct pl_cache_bytes b = pl_cpu_backend.cache_need(a, &c);
+    struct pl_cache_bytes b = m->backend->cache_need(a, &c);
 
     *out = (struct pl_session_memory){
         .kv_bytes = b.kv, .workspace_bytes = b.workspace + (int64_t)own_bytes(a, o, c.max_tokens)};
 }
 
-void pl_sessions_bytes(const struct pl_arch *a, const struct pl_session_opts *o, size_t n,
+void pl_sessions_bytes(const struct pl_model_info *m, const struct pl_session_opts *o, size_t n,
                        struct pl_session_memory *out)
 {
-    struct pl_cache_opts c = cache_opts(o, a);
-    int64_t shared = pl_cpu_backend.cache_need(a, &c).shared;
+    struct pl_cache_opts c = cache_opts(o, &m->arch);
+    int64_t shared = m->backend->cache_need(&m->arch, &c).shared;
 
-    pl_session_bytes(a, o, out);
+    pl_session_bytes(m, o, out);
     out->kv_bytes *= (int64_t)n;
     out->workspace_bytes = shared + (out->workspace_bytes - shared) * (int64_t)n;
 }
@@ -352,15 +353,16 @@ enum pl_status pl_session_prefill(struct pl_session *s, const struct pl_prompt *
     return PL_OK;
 }
 
-static enum pl_status append(struct pl_session *s, const int32_t *ids, size_t k, float *logits,
-                             struct pl_err *err)
+/* f: what is wanted of the rows; the rest is filled in here. */
+static enum pl_status append(struct pl_session *s, const int32_t *ids, size_t k,
+                             struct pl_forward f, struct pl_err *err)
 {
-    struct pl_forward f = {.ids = ids,
-                           .end_layer = s->layers,
-                           .sums_layer = -1,
-                           .want = PL_LOGITS_ALL,
-                           .logits = logits};
     enum pl_status st;
+
+    f.ids = ids;
+    f.end_layer = s->layers;
+    f.sums_layer = -1;
+    f.want = PL_LOGITS_ALL;
 
     st = pl_session_check_decoder(s, err);
     if (st)
@@ -385,7 +387,30 @@ static enum pl_status append(struct pl_session *s, const int32_t *ids, size_t k,
 enum pl_status pl_session_decode(struct pl_session *s, int32_t id, float *logits,
                                  struct pl_err *err)
 {
-    return append(s, &id, 1, logits, err);
+    return append(s, &id, 1, (struct pl_forward){.logits = logits}, err);
+}
+
+enum pl_status pl_session_decode_pick(struct pl_session *s, int32_t id, const int32_t *ends,
+                                      size_t n_ends, float *logits, bool *copied,
+                                      struct pl_picked *out, struct pl_err *err)
+{
+    const bool there = s->backend->picks;
+    struct pl_picked got = {-1, -1};
+    struct pl_forward f = {.logits = there ? NULL : logits,
+                           .picked = there ? &got : NULL,
+                           .ends = ends,
+                           .n_ends = n_ends};
+    enum pl_status st = append(s, &id, 1, f, err);
+
+    if (st)
+        return st;
+    if (!there) {
+        got.id = pl_pick(logits, s->vocab, ends, n_ends);
+        got.all = got.id < 0 ? -1 : pl_logits_argmax(logits, s->vocab);
+    }
+    *copied = !there;
+    *out = got;
+    return PL_OK;
 }
 
 enum pl_status pl_session_verify(struct pl_session *s, const int32_t *ids, size_t k, float *logits,
@@ -394,7 +419,7 @@ enum pl_status pl_session_verify(struct pl_session *s, const int32_t *ids, size_
     if (!k || k > s->max_verify)
         return pl_fail(err, PL_ERANGE, "a verify of %zu tokens: this session takes 1 to %zu", k,
                        s->max_verify);
-    return append(s, ids, k, logits, err);
+    return append(s, ids, k, (struct pl_forward){.logits = logits}, err);
 }
 
 enum pl_status pl_session_rollback(struct pl_session *s, size_t n, struct pl_err *err)

@@ -102,11 +102,12 @@ PL_MUST_CHECK
 enum pl_status pl_session_create(struct pl_model *m, const struct pl_session_opts *o,
                                  struct pl_session **out, struct pl_err *err);
 void pl_session_free(struct pl_session *s); /* accepts NULL */
-/* What create would allocate, from the description alone. */
-void pl_session_bytes(const struct pl_arch *a, const struct pl_session_opts *o,
+/* What create would allocate on the backend that the model is described for, from the description
+ * alone. */
+void pl_session_bytes(const struct pl_model_info *m, const struct pl_session_opts *o,
                       struct pl_session_memory *out);
 /* The same for n sessions of one model. */
-void pl_sessions_bytes(const struct pl_arch *a, const struct pl_session_opts *o, size_t n,
+void pl_sessions_bytes(const struct pl_model_info *m, const struct pl_session_opts *o, size_t n,
                        struct pl_session_memory *out);
 /* As new: lengths 0. */
 void pl_session_reset(struct pl_session *s);
@@ -134,6 +135,12 @@ enum pl_status pl_session_prefill(struct pl_session *s, const struct pl_prompt *
 PL_MUST_CHECK
 enum pl_status pl_session_decode(struct pl_session *s, int32_t id, float *logits,
                                  struct pl_err *err);
+/* As decode, and the greedy choice among what is not one of `ends` (≤ PL_MAX_EOS). It is made where
+ * the logits are: a device then copies none to the host, and *copied is false. */
+PL_MUST_CHECK
+enum pl_status pl_session_decode_pick(struct pl_session *s, int32_t id, const int32_t *ends,
+                                      size_t n_ends, float *logits, bool *copied,
+                                      struct pl_picked *out, struct pl_err *err);
 /* k tokens in, logits [k, vocab]: row i is what decode(ids[i]) after the ones before it would give.
  * 1 ≤ k ≤ max_verify. */
 PL_MUST_CHECK

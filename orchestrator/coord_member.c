@@ -75,19 +75,17 @@ static uint32_t set_size(const struct pl_coord *c)
     return n;
 }
 
-/* The devices that the models ask for: one kind for all, else auto. */
+/* The devices that the models ask for: GPUs where one does, else the processor, which is auto's. */
 static const char *device_kind(const struct pl_coord *c)
 {
-    const char *kind = NULL;
     const char *name;
     json_t *model;
     json_object_foreach (json_object_get(c->o.sweep->resolved, "models"), name, model) {
         const char *d = pl_json_get_str(model, "device", "auto");
-        if (kind && strcmp(kind, d) != 0)
-            return "auto";
-        kind = d;
+        if (strcmp(d, "auto") != 0 && strcmp(d, "cpu") != 0)
+            return d;
     }
-    return kind ? kind : "auto";
+    return "cpu";
 }
 
 static bool taken(const struct pl_coord *c, const struct pl_device_deal *deal)

@@ -84,7 +84,7 @@ static enum pl_status linear(struct pl_adapter *a, const char *weight, const cha
                                              .rows = (int64_t)out,
                                              .cols = (int64_t)in,
                                              .skip = (int64_t)(skip_rows * in)};
-        st = a->be->weight_create(a->device, &src, PL_DT_F32, &l->w, err);
+        st = a->be->weight_create(a->device, &src, PL_DT_AUTO, &l->w, err);
     }
     if (!st && bias)
         st = vector(a, bias, 1, out, skip_rows, whole, &l->b, err);

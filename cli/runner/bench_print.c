@@ -9,14 +9,22 @@ static bool in_int8(const struct pl_bench_head *h)
     return h->info->activations == PL_ACTIVATIONS_INT8;
 }
 
+static bool on_device(const struct pl_bench_head *h)
+{
+    return h->device.read_bytes_per_s > 0;
+}
+
 static double arithmetic_limit(const struct pl_bench_head *h)
 {
+    if (on_device(h))
+        return h->device.flop_per_s;
     return in_int8(h) ? h->limits.int8_op_per_s : h->limits.f32_flop_per_s;
 }
 
 static double read_pct(const struct pl_bench_head *h, const struct pl_bench_row *r)
 {
-    return 100 * r->gb_per_s * 1e9 / h->limits.read_bytes_per_s;
+    return 100 * r->gb_per_s * 1e9 /
+           (on_device(h) ? h->device.read_bytes_per_s : h->limits.read_bytes_per_s);
 }
 
 static double arithmetic_pct(const struct pl_bench_head *h, const struct pl_bench_row *r)
@@ -28,16 +36,26 @@ static double arithmetic_pct(const struct pl_bench_head *h, const struct pl_benc
  */
 static double limit_pct(const struct pl_bench_head *h, const struct pl_bench_row *r)
 {
-    return r->prompt ? arithmetic_pct(h, r) : read_pct(h, r);
+    return r->kind == PL_BENCH_PROMPT ? arithmetic_pct(h, r) : read_pct(h, r);
 }
 
+/* "pp512", "tg128@d512", "tg128x8", "vr22@d512" */
 static void test_name(const struct pl_bench_row *r, char *out, size_t size)
 {
+    static const char *const kinds[] = {"pp", "tg", "vr"};
+    int n = snprintf(out, size, "%s%lld", kinds[r->kind], (long long)r->tokens);
+
+    if (r->sequences > 1)
+        n += snprintf(out + n, size - (size_t)n, "x%lld", (long long)r->sequences);
     if (r->depth)
-        snprintf(out, size, "%s%lld@d%lld", r->prompt ? "pp" : "tg", (long long)r->tokens,
-                 (long long)r->depth);
-    else
-        snprintf(out, size, "%s%lld", r->prompt ? "pp" : "tg", (long long)r->tokens);
+        snprintf(out + n, size - (size_t)n, "@d%lld", (long long)r->depth);
+}
+
+static const char *kind_name(const struct pl_bench_row *r)
+{
+    static const char *const names[] = {"prompt", "generation", "verify"};
+
+    return names[r->kind];
 }
 
 static const char *cell(double v, char *out, size_t size)
@@ -65,19 +83,25 @@ static void print_md(const struct pl_bench_head *h, const struct pl_bench_row *r
     printf("%s: %s, %.2f M parameters, %s, KV %s, %s%s\n", h->path, h->info->arch.name,
            (double)h->info->params / 1e6, pl_dtype_traits(h->info->dtype)->name, h->kv,
            h->info->device, h->info->random ? ", random weights" : "");
-    printf("limits measured here with %d threads: read %.2f GB/s, f32 %.1f GFLOP/s, "
-           "int8 %.1f GOP/s (%s)\n"
-           "loaded in %.2f s, resident then %.0f MB, at most %.0f MB\n\n",
-           h->threads, h->limits.read_bytes_per_s / 1e9, h->limits.f32_flop_per_s / 1e9,
-           h->limits.int8_op_per_s / 1e9, h->limits.vectors, h->load_s, h->loaded_bytes / 1e6,
-           h->peak_bytes / 1e6);
-    printf("| test | tokens/s | sd | GB/s | %% of read | GOP/s | %% of %s |\n"
-           "|---|---:|---:|---:|---:|---:|---:|\n",
-           in_int8(h) ? "int8" : "f32");
+    if (on_device(h))
+        printf("limits measured here on the device: read %.2f GB/s, %s %.1f GFLOP/s\n",
+               h->device.read_bytes_per_s / 1e9, h->device.kind, h->device.flop_per_s / 1e9);
+    else
+        printf("limits measured here with %d threads: read %.2f GB/s, f32 %.1f GFLOP/s, "
+               "int8 %.1f GOP/s (%s)\n",
+               h->threads, h->limits.read_bytes_per_s / 1e9, h->limits.f32_flop_per_s / 1e9,
+               h->limits.int8_op_per_s / 1e9, h->limits.vectors);
+    printf("loaded in %.2f s, resident then %.0f MB, at most %.0f MB\n\n", h->load_s,
+           h->loaded_bytes / 1e6, h->peak_bytes / 1e6);
+    printf("| test | tokens/s | sd | ms | GB/s | %% of read | GOP/s | %% of %s |\n"
+           "|---|---:|---:|---:|---:|---:|---:|---:|\n",
+           on_device(h) ? h->device.kind
+           : in_int8(h) ? "int8"
+                        : "f32");
     for (size_t i = 0; i < n; i++) {
         test_name(&rows[i], name, sizeof(name));
-        printf("| %s | %.2f | %s | %s | %s | %s | %s |\n", name, rows[i].mean,
-               cell(rows[i].sd, a, sizeof(a)), cell(rows[i].gb_per_s, b, sizeof(b)),
+        printf("| %s | %.2f | %s | %.3f | %s | %s | %s | %s |\n", name, rows[i].mean,
+               cell(rows[i].sd, a, sizeof(a)), rows[i].ms, cell(rows[i].gb_per_s, b, sizeof(b)),
                cell(read_pct(h, &rows[i]), c, sizeof(c)), cell(rows[i].gflop_per_s, d, sizeof(d)),
                cell(arithmetic_pct(h, &rows[i]), e, sizeof(e)));
     }
@@ -106,12 +130,12 @@ static void print_csv(const struct pl_bench_head *h, const struct pl_bench_row *
     printf("test,kind,tokens,depth,repeats,tokens_per_s,sd,gb_per_s,gflop_per_s,limit_pct,dtype,kv,"
            "threads,read_limit_gb_per_s,f32_limit_gflop_per_s,synthetic,"
            "int8_limit_gop_per_s,activations,read_pct,arithmetic_pct,load_s,loaded_bytes,peak_"
-           "bytes\n");
+           "bytes,sequences,ms\n");
     for (size_t i = 0; i < n; i++) {
         const struct pl_bench_row *r = &rows[i];
         test_name(r, name, sizeof(name));
-        printf("%s,%s,%lld,%lld,%lld,", name, r->prompt ? "prompt" : "generation",
-               (long long)r->tokens, (long long)r->depth, (long long)r->repeats);
+        printf("%s,%s,%lld,%lld,%lld,", name, kind_name(r), (long long)r->tokens,
+               (long long)r->depth, (long long)r->repeats);
         number(r->mean);
         putchar(',');
         number(r->sd);
@@ -127,7 +151,8 @@ static void print_csv(const struct pl_bench_head *h, const struct pl_bench_row *
         number(read_pct(h, r));
         putchar(',');
         number(arithmetic_pct(h, r));
-        printf(",%.17g,%.0f,%.0f\n", h->load_s, h->loaded_bytes, h->peak_bytes);
+        printf(",%.17g,%.0f,%.0f,%lld,%.17g\n", h->load_s, h->loaded_bytes, h->peak_bytes,
+               (long long)r->sequences, r->ms);
     }
 }
 
@@ -165,13 +190,14 @@ static void print_json(const struct pl_bench_head *h, const struct pl_bench_row 
         const struct pl_bench_row *r = &rows[i];
         test_name(r, name, sizeof(name));
         json_array_append_new(
-            list, json_pack("{s:s,s:s,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "test", name,
-                            "kind", r->prompt ? "prompt" : "generation", "tokens",
-                            (json_int_t)r->tokens, "depth", (json_int_t)r->depth, "repeats",
-                            (json_int_t)r->repeats, "tokens_per_s", real(r->mean), "sd",
-                            real(r->sd), "gb_per_s", real(r->gb_per_s), "gflop_per_s",
-                            real(r->gflop_per_s), "limit_pct", real(limit_pct(h, r)), "read_pct",
-                            real(read_pct(h, r)), "arithmetic_pct", real(arithmetic_pct(h, r))));
+            list, json_pack("{s:s,s:s,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:o}", "test",
+                            name, "kind", kind_name(r), "tokens", (json_int_t)r->tokens, "depth",
+                            (json_int_t)r->depth, "repeats", (json_int_t)r->repeats, "tokens_per_s",
+                            real(r->mean), "sd", real(r->sd), "gb_per_s", real(r->gb_per_s),
+                            "gflop_per_s", real(r->gflop_per_s), "limit_pct", real(limit_pct(h, r)),
+                            "read_pct", real(read_pct(h, r)), "arithmetic_pct",
+                            real(arithmetic_pct(h, r)), "sequences", (json_int_t)r->sequences, "ms",
+                            real(r->ms)));
     }
     j = json_pack("{s:s,s:s,s:I,s:s,s:s,s:s,s:i,s:b,s:s,s:{s:f,s:f,s:f,s:s},s:f,s:f,s:f,s:o}",
                   "model", h->path, "arch", h->info->arch.name, "params",
@@ -182,6 +208,11 @@ static void print_json(const struct pl_bench_head *h, const struct pl_bench_row 
                   h->limits.f32_flop_per_s / 1e9, "int8_gop_per_s", h->limits.int8_op_per_s / 1e9,
                   "vectors", h->limits.vectors, "load_s", h->load_s, "loaded_bytes",
                   h->loaded_bytes, "peak_bytes", h->peak_bytes, "rows", list);
+    if (on_device(h))
+        json_object_set_new(j, "device_limits",
+                            json_pack("{s:f,s:f,s:s}", "read_gb_per_s",
+                                      h->device.read_bytes_per_s / 1e9, "gflop_per_s",
+                                      h->device.flop_per_s / 1e9, "kind", h->device.kind));
     if (h->n_profiles)
         json_object_set_new(j, "profile", profile_json(h, rows));
     json_dumpf(j, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17));

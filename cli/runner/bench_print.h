@@ -18,8 +18,9 @@ struct pl_bench_head {
     const char *kv; /* the cache's type */
     int threads;
     struct pl_limits limits;
-    double load_s;                   /* from the files to a model that can run */
-    double loaded_bytes, peak_bytes; /* resident: then, and the most by the end of the tests */
+    struct pl_device_ceilings device; /* read_bytes_per_s > 0: the limits are this device's */
+    double load_s;                    /* from the files to a model that can run */
+    double loaded_bytes, peak_bytes;  /* resident: then, and the most by the end of the tests */
     const struct pl_bench_profile *profiles; /* [n_profiles] */
     size_t n_profiles;
 };
@@ -33,13 +34,15 @@ struct pl_bench_profile {
     size_t n;
 };
 
-/* mean, sd: tokens/s. gb_per_s: weights and KV read by generation / time, NaN for prompts;
- * gflop_per_s: multiply-adds as two operations, in integers where activations are; NaN for steps
- * behind an encoder. */
+enum pl_bench_kind { PL_BENCH_PROMPT, PL_BENCH_GENERATION, PL_BENCH_VERIFY };
+
+/* mean, sd: tokens/s of all sequences; ms: of one prompt, step or verification. gb_per_s: weights
+ * and KV read by generation / time, NaN for prompts; gflop_per_s: multiply-adds as two operations,
+ * in integers where activations are; NaN for verifications and for steps behind an encoder. */
 struct pl_bench_row {
-    bool prompt;
-    int64_t tokens, depth, repeats;
-    double mean, sd, gb_per_s, gflop_per_s;
+    enum pl_bench_kind kind;
+    int64_t tokens, depth, repeats, sequences; /* tokens: of a verification, its rows */
+    double mean, sd, ms, gb_per_s, gflop_per_s;
 };
 
 void pl_bench_print(enum pl_bench_format f, const struct pl_bench_head *h,

@@ -49,7 +49,7 @@ static enum pl_status describe(const struct pl_model_args *a, const char *path, 
         context = info.arch.usual_positions;
     so.max_tokens = (size_t)context;
     so.max_source = info.arch.encoder_layers ? (size_t)context : 0;
-    pl_session_bytes(&info.arch, &so, &mem);
+    pl_session_bytes(&info, &so, &mem);
     json_object_update_new(
         j, json_pack("{s:s,s:I,s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:b}", "arch", info.arch.name,
                      "params", (json_int_t)info.params, "stored",

@@ -5,25 +5,13 @@
  * keys for the scores, over elements for the values. Where there are few vectors, a sequence's keys
  * are split among blocks and the parts are merged by a second kernel.
  */
-#include "model/cuda/common.cuh"
+#include "model/cuda/attend.cuh"
 
 #include <type_traits>
 
 #define WARPS 4
 #define EACH (PL_CUDA_VECTORS / WARPS)  /* vectors of a warp */
 #define WIDTH (PL_CUDA_MAX_HEAD / WARP) /* elements of a lane, at most */
-
-/* Keys [first, end) that row `row` of a span sees. */
-__device__ __forceinline__ void seen(const struct pl_cuda_kv *kv, bool causal, int row, int *first,
-                                     int *end)
-{
-    int at = kv->len + row;
-
-    *first = causal ? kv->first : 0;
-    *end = causal ? at + 1 : kv->len;
-    if (causal && kv->window && at + 1 > kv->window + kv->first)
-        *first = at + 1 - kv->window;
-}
 
 /* The same where rows are a tree's: what stands between is not all seen (in_tree). */
 __device__ __forceinline__ void seen_of(const struct pl_cuda_step &st, const struct pl_cuda_kv *kv,
@@ -185,14 +173,8 @@ __global__ void __launch_bounds__(WARPS *WARP)
             continue;
         }
         float by = l[i] > 0 ? 1.0f / l[i] : 0;
-        for (int j = 0; j < WIDTH && lane + j * WARP < a.dim; j++) {
-            if (a.to == PL_DT_F32)
-                ((float *)a.out)[at * a.dim + lane + j * WARP] = o[i][j] * by;
-            else if (a.to == PL_DT_BF16)
-                from_f32(o[i][j] * by, (pl_bf16 *)a.out + at * a.dim + lane + j * WARP);
-            else
-                from_f32(o[i][j] * by, (pl_f16 *)a.out + at * a.dim + lane + j * WARP);
-        }
+        for (int j = 0; j < WIDTH && lane + j * WARP < a.dim; j++)
+            attend_out(a, at * a.dim + lane + j * WARP, o[i][j] * by);
         if (a.lse && !lane)
             a.lse[at] = m[i] + logf(l[i]);
     }
@@ -235,12 +217,15 @@ extern "C" void pl_k_attend(const struct pl_cuda_step *st, const struct pl_cuda_
     dim3 grid((unsigned)(blocks * st->n_spans), (unsigned)a->kv_heads, (unsigned)a->splits);
     size_t shared = attend_shared(a->dim);
 
-    by_dtype(a->kv_dtype, [&](auto *t) {
-        typedef typename std::remove_pointer<decltype(t)>::type T;
-        if (shared > 48 * 1024)
-            PL_BIG_SHARED(attend<T>, shared);
-        PL_LAUNCH(attend<T>, grid, WARPS * WARP, shared, s, *st, *a, blocks);
-    });
+    if (!st->tree && pl_k_attend_mma_does(a))
+        pl_k_attend_mma(st, a, s);
+    else
+        by_dtype(a->kv_dtype, [&](auto *t) {
+            typedef typename std::remove_pointer<decltype(t)>::type T;
+            if (shared > 48 * 1024)
+                PL_BIG_SHARED(attend<T>, shared);
+            PL_LAUNCH(attend<T>, grid, WARPS * WARP, shared, s, *st, *a, blocks);
+        });
     if (a->splits > 1)
         by_dtype(a->to, [&](auto *t) {
             typedef typename std::remove_pointer<decltype(t)>::type T;

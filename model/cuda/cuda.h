@@ -34,6 +34,7 @@ struct pl_device {
     void *scratch; /* device memory of operations; grown by pl_cuda_scratch */
     size_t scratch_bytes;
     struct pl_device_work work;
+    cudaEvent_t marks[PL_DEVICE_MARKS]; /* NULL: not set yet */
 };
 
 enum pl_cuda_weight {
@@ -84,7 +85,7 @@ struct pl_cuda_graph {
     cudaGraphExec_t exec;
     struct pl_device_work work; /* of its products */
     int rows, n_spans, max_span, splits;
-    bool positions, tree;
+    bool positions, tree, picks;
     enum pl_dtype kv_dtype;
 };
 
@@ -119,12 +120,18 @@ static inline struct pl_cuda_kv pl_cuda_kv(const struct pl_kv *kv)
                                .next_position = (int32_t)kv->next_position};
 }
 
+/* 32-bit numbers of a step before its tree: those of rows and spans, ends, picks. */
+static inline size_t pl_cuda_step_numbers(size_t rows)
+{
+    return 5 * rows + PL_CUDA_SPANS + 1 + PL_MAX_EOS + 2 * PL_CUDA_GEMV_ROWS;
+}
+
 /* Bytes of a step before its K and V. */
 static inline size_t pl_cuda_step_head(size_t rows)
 {
     size_t bits = (rows < PL_TREE_MAX ? rows : PL_TREE_MAX) * PL_CUDA_TREE_WORDS;
 
-    return pl_round_up((5 * rows + PL_CUDA_SPANS + 1 + PL_CUDA_TREE_HEAD + bits) * sizeof(int32_t),
+    return pl_round_up((pl_cuda_step_numbers(rows) + PL_CUDA_TREE_HEAD + bits) * sizeof(int32_t),
                        256);
 }
 
@@ -134,7 +141,7 @@ static inline enum pl_dtype pl_cuda_act(const struct pl_device *d, enum pl_dtype
     return d->plain || dt == PL_DT_F32 ? PL_DT_F32 : dt == PL_DT_F16 ? PL_DT_F16 : PL_DT_BF16;
 }
 
-/* PL_ENOMEM when memory ran out, else PL_ESYS; "what: the runtime's text". */
+/* PL_ENOMEM when memory ran out, else PL_EDEVICE; "what: the runtime's text". */
 PL_MUST_CHECK
 enum pl_status pl_cuda_check(cudaError_t e, const char *what, struct pl_err *err);
 /* Waits for the stream; what went wrong in it since the last time. */
@@ -142,6 +149,8 @@ PL_MUST_CHECK
 enum pl_status pl_cuda_sync(struct pl_device *d, const char *what, struct pl_err *err);
 PL_MUST_CHECK
 enum pl_status pl_cuda_alloc(void **out, size_t bytes, const char *what, struct pl_err *err);
+/* measure.c: reads how much is used, for the peak; after every allocation. */
+void pl_cuda_note_memory(void);
 /* At least so many bytes in d->scratch; what was there is lost. */
 PL_MUST_CHECK
 enum pl_status pl_cuda_scratch(struct pl_device *d, size_t bytes, struct pl_err *err);
@@ -187,6 +196,15 @@ PL_MUST_CHECK
 enum pl_status pl_cuda_work_reserve(struct pl_network *n, size_t rows, struct pl_err *err);
 int64_t pl_cuda_work_bytes(const struct pl_arch *a, size_t rows);
 size_t pl_cuda_chunk(const struct pl_arch *a);
+
+/* measure.c: entries of the vtable. */
+size_t pl_cuda_list(struct pl_device_info *out, size_t max);
+enum pl_status pl_cuda_ceilings(struct pl_device *d, struct pl_device_ceilings *out,
+                                struct pl_err *err);
+void pl_cuda_memory(struct pl_device *d, bool reset, struct pl_device_memory *out);
+void pl_cuda_mark(struct pl_device *d, int i);
+int64_t pl_cuda_between(struct pl_device *d, int from, int to);
+void pl_cuda_marks_free(struct pl_device *d);
 
 /* tensor.c, network.c, cache.c, forward.c: entries of the vtable. */
 enum pl_status pl_cuda_tensor_create(struct pl_device *d, size_t rows, size_t cols,

@@ -1,5 +1,6 @@
 #include "model/cuda/cuda.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,27 +9,47 @@ enum pl_status pl_cuda_check(cudaError_t e, const char *what, struct pl_err *err
 {
     if (e == cudaSuccess)
         return PL_OK;
-    return pl_fail(err, e == cudaErrorMemoryAllocation ? PL_ENOMEM : PL_ESYS, "%s: CUDA: %s", what,
-                   cudaGetErrorString(e));
+    return pl_fail(err, e == cudaErrorMemoryAllocation ? PL_ENOMEM : PL_EDEVICE, "%s: CUDA: %s",
+                   what, cudaGetErrorString(e));
+}
+
+/* For tests: PACELINE_CUDA_FAULT=alloc:N fails the N-th allocation of the process for want of
+ * memory, sync:N the N-th wait and all later ones, as a GPU does that was lost. */
+static bool planted(const char *kind, _Atomic long *calls, bool stays)
+{
+    const char *s = getenv("PACELINE_CUDA_FAULT");
+    size_t n = strlen(kind);
+    long at = s && !strncmp(s, kind, n) && s[n] == ':' ? strtol(s + n + 1, NULL, 10) : 0;
+    long call = at > 0 ? atomic_fetch_add(calls, 1) + 1 : 0;
+
+    return at > 0 && (call == at || (stays && call > at));
 }
 
 enum pl_status pl_cuda_sync(struct pl_device *d, const char *what, struct pl_err *err)
 {
+    static _Atomic long calls;
     cudaError_t launched = cudaGetLastError(), e = cudaStreamSynchronize(d->stream);
+
+    if (planted("sync", &calls, true))
+        e = cudaErrorIllegalAddress;
 
     return pl_cuda_check(launched != cudaSuccess ? launched : e, what, err);
 }
 
 enum pl_status pl_cuda_alloc(void **out, size_t bytes, const char *what, struct pl_err *err)
 {
+    static _Atomic long calls;
     enum pl_status st;
     void *p = NULL;
 
-    st = pl_cuda_check(cudaMalloc(&p, bytes ? bytes : 1), what, err);
+    st = pl_cuda_check(planted("alloc", &calls, false) ? cudaErrorMemoryAllocation
+                                                       : cudaMalloc(&p, bytes ? bytes : 1),
+                       what, err);
     if (st) {
         cudaGetLastError(); /* not the next call's */
         return pl_err_prefix(err, st, "%zu bytes of device memory", bytes);
     }
+    pl_cuda_note_memory();
     *out = p;
     return PL_OK;
 }
@@ -57,6 +78,7 @@ static void device_close(struct pl_device *d)
         return;
     cudaSetDevice(d->ordinal);
     pl_cuda_gemm_free(d->gemm);
+    pl_cuda_marks_free(d);
     cudaFree(d->scratch);
     if (d->stream)
         cudaStreamDestroy(d->stream);
@@ -137,12 +159,18 @@ static const struct pl_tensor *network_final_norm(const struct pl_network *n)
 
 const struct pl_backend pl_cuda_backend = {
     .name = "cuda",
+    .picks = true,
     .max_forward = PL_CUDA_CHUNK,
     .open = device_open,
     .close = device_close,
     .narrow = device_narrow,
     .work = device_work,
     .describe = device_describe,
+    .list = pl_cuda_list,
+    .ceilings = pl_cuda_ceilings,
+    .memory = pl_cuda_memory,
+    .mark = pl_cuda_mark,
+    .between = pl_cuda_between,
     .tensor_create = pl_cuda_tensor_create,
     .weight_create = pl_cuda_weight_create,
     .tensor_view = pl_tensor_view,

@@ -23,7 +23,7 @@ struct run {
 /* A step as it is laid out, on the host or the device. */
 static struct pl_cuda_step step_at(const struct pl_cuda_work *w, char *base)
 {
-    size_t tree = 5 * w->rows + PL_CUDA_SPANS + 1, head = pl_cuda_step_head(w->rows);
+    size_t tree = pl_cuda_step_numbers(w->rows), head = pl_cuda_step_head(w->rows);
     int32_t *p = (int32_t *)(void *)base;
 
     return (struct pl_cuda_step){.ids = p,
@@ -32,6 +32,8 @@ static struct pl_cuda_step step_at(const struct pl_cuda_work *w, char *base)
                                  .span = p + 3 * w->rows,
                                  .in_span = p + 4 * w->rows,
                                  .span_row = p + 5 * w->rows,
+                                 .ends = p + 5 * w->rows + PL_CUDA_SPANS + 1,
+                                 .picks = p + 5 * w->rows + PL_CUDA_SPANS + 1 + PL_MAX_EOS,
                                  .tree = p + tree,
                                  .kv = (struct pl_cuda_kv *)(void *)(base + head)};
 }
@@ -79,6 +81,8 @@ static enum pl_status send_step(struct run *r, const struct pl_source *source)
     fill((int32_t *)host.types, source ? source->types : NULL, (size_t)r->rows);
     if (f->tree)
         fill_tree(f->tree, (size_t)r->rows, (int32_t *)host.tree);
+    for (size_t i = 0; i < PL_MAX_EOS; i++)
+        ((int32_t *)host.ends)[i] = i < f->n_ends ? f->ends[i] : -1;
     for (size_t s = 0; s < n; s++) {
         const struct pl_cache *c = f->spans[s].cache;
         ((int32_t *)host.span_row)[s] = (int32_t)row;
@@ -414,18 +418,34 @@ static void head(struct run *r, size_t first, size_t rows)
         pl_k_scale(w->logits, net->arch.logit_scale, (int64_t)(rows * vocab), s);
 }
 
-static void copy_logits(struct run *r, size_t rows, float *to)
+/* The rows of logits on the device: the choice of each where it is asked for. */
+static void pick(struct run *r, size_t rows)
 {
-    if (!r->st)
-        r->st =
-            copy(r, to, r->n->work.logits, rows * (size_t)r->n->arch.vocab, cudaMemcpyDeviceToHost);
+    if (r->f->picked && !r->st)
+        pl_k_pick(r->n->work.logits, (int)rows, r->n->arch.vocab, r->step.ends, r->step.picks,
+                  r->n->device->stream);
+}
+
+/* Logits, and what was picked of them, to the host: those of row `first` on. */
+static void copy_logits(struct run *r, size_t rows, size_t first)
+{
+    const size_t vocab = (size_t)r->n->arch.vocab;
+
+    if (!r->st && r->f->logits)
+        r->st = copy(r, r->f->logits + first * vocab, r->n->work.logits, rows * vocab,
+                     cudaMemcpyDeviceToHost);
+    if (!r->st && r->f->picked)
+        r->st = pl_cuda_check(cudaMemcpyAsync(r->f->picked + first, r->step.picks,
+                                              rows * sizeof(*r->f->picked), cudaMemcpyDeviceToHost,
+                                              r->n->device->stream),
+                              "forward", r->err);
 }
 
 static void output(struct run *r)
 {
     const struct pl_forward *f = r->f;
     struct pl_network *n = r->n;
-    size_t h = (size_t)n->arch.hidden, vocab = (size_t)n->arch.vocab, row = 0;
+    size_t h = (size_t)n->arch.hidden, row = 0;
     size_t all = 0, spans = f->n_spans - f->silent;
 
     if (f->end_layer < n->arch.layers || f->to_stage) {
@@ -445,12 +465,14 @@ static void output(struct run *r)
     for (size_t at = 0; at < all; at += PL_CUDA_LOGIT_ROWS) {
         size_t rows = all - at < PL_CUDA_LOGIT_ROWS ? all - at : PL_CUDA_LOGIT_ROWS;
         head(r, at, rows);
-        copy_logits(r, rows, f->logits + at * vocab);
+        pick(r, rows);
+        copy_logits(r, rows, at);
     }
     for (size_t s = 0; s < spans && !all; s++) {
         row += f->spans[s].rows;
         head(r, row - 1, 1);
-        copy_logits(r, 1, f->logits + s * vocab);
+        pick(r, 1);
+        copy_logits(r, 1, s);
     }
 }
 
@@ -480,6 +502,7 @@ static void few_rows(struct run *r)
     if (!r->st && n->final_gain)
         norm_x(r, n->final_gain, n->final_bias);
     head(r, 0, (size_t)r->rows);
+    pick(r, (size_t)r->rows);
 }
 
 static struct pl_cuda_graph key_of(const struct run *r)
@@ -490,6 +513,7 @@ static struct pl_cuda_graph key_of(const struct run *r)
                                   .splits = r->splits,
                                   .positions = r->f->positions != NULL,
                                   .tree = r->f->tree != NULL,
+                                  .picks = r->f->picked != NULL,
                                   .kv_dtype = r->f->spans[0].cache->dtype};
 }
 
@@ -497,7 +521,7 @@ static bool same_key(const struct pl_cuda_graph *a, const struct pl_cuda_graph *
 {
     return a->rows == b->rows && a->n_spans == b->n_spans && a->max_span == b->max_span &&
            a->splits == b->splits && a->positions == b->positions && a->tree == b->tree &&
-           a->kv_dtype == b->kv_dtype;
+           a->picks == b->picks && a->kv_dtype == b->kv_dtype;
 }
 
 /* The graph for this kind of step, captured when it is first asked for; NULL: there can be none. */
@@ -546,7 +570,7 @@ static void run_few(struct run *r)
     } else if (!r->st) {
         few_rows(r);
     }
-    copy_logits(r, (size_t)r->rows, r->f->logits);
+    copy_logits(r, (size_t)r->rows, 0);
 }
 
 /* Parts that the keys are split in, so that all multiprocessors have work; 1 where rows suffice. */
@@ -554,9 +578,9 @@ static int32_t choose_splits(const struct run *r, int32_t longest)
 {
     const struct pl_arch *a = &r->n->arch;
     int64_t vectors = (int64_t)r->rows * a->heads;
-    int64_t blocks =
-        (int64_t)r->f->n_spans * a->kv_heads *
-        ((r->max_span * (a->heads / a->kv_heads) + PL_CUDA_VECTORS - 1) / PL_CUDA_VECTORS);
+    int64_t wide = r->gemm ? PL_CUDA_MMA_VECTORS : PL_CUDA_VECTORS;
+    int64_t blocks = (int64_t)r->f->n_spans * a->kv_heads *
+                     ((r->max_span * (a->heads / a->kv_heads) + wide - 1) / wide);
     int64_t n = 2 * (int64_t)r->n->device->sms / blocks;
 
     n = n < (longest + 127) / 128 ? n : (longest + 127) / 128;
@@ -619,6 +643,9 @@ static enum pl_status check_forward(struct pl_network *n, const struct pl_forwar
     *longest = 0;
     if (f->tree && (f->n_spans != 1 || f->tree->base + f->spans[0].rows > PL_TREE_MAX))
         return pl_fail(err, PL_ERANGE, "a tree of more than %d rows", PL_TREE_MAX);
+    if (f->n_ends > PL_MAX_EOS)
+        return pl_fail(err, PL_ERANGE, "%zu ids are left out, at most %d can be", f->n_ends,
+                       PL_MAX_EOS);
     if (f->n_spans > PL_CUDA_SPANS)
         return pl_fail(err, PL_ERANGE, "more than %d sequences in one forward", PL_CUDA_SPANS);
     for (size_t s = 0; s < f->n_spans; s++) {
@@ -633,6 +660,9 @@ static enum pl_status check_forward(struct pl_network *n, const struct pl_forwar
     }
     if (!*rows)
         return pl_fail(err, PL_ERANGE, "a forward without rows");
+    if (f->picked && *rows > PL_CUDA_GEMV_ROWS)
+        return pl_fail(err, PL_ERANGE, "%zu rows are picked from, at most %d can be", *rows,
+                       PL_CUDA_GEMV_ROWS);
     return pl_cache_check_room(f, err);
 }
 

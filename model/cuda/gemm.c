@@ -75,7 +75,7 @@ static enum pl_status check(cublasStatus_t st, const char *what, struct pl_err *
 {
     if (st == CUBLAS_STATUS_SUCCESS)
         return PL_OK;
-    return pl_fail(err, st == CUBLAS_STATUS_ALLOC_FAILED ? PL_ENOMEM : PL_ESYS, "%s: %s", what,
+    return pl_fail(err, st == CUBLAS_STATUS_ALLOC_FAILED ? PL_ENOMEM : PL_EDEVICE, "%s: %s", what,
                    lib.GetStatusString(st));
 }
 

@@ -19,11 +19,12 @@ extern "C" {
 #include <stdbool.h>
 #include <stdint.h>
 
-#define PL_CUDA_GEMV_ROWS 8   /* more rows than this are a product for the library */
-#define PL_CUDA_VECTORS 16    /* query vectors of one attention block */
-#define PL_CUDA_KEYS 32       /* keys of one tile */
-#define PL_CUDA_MAX_HEAD 256  /* widest head */
-#define PL_CUDA_MAX_SPLITS 64 /* parts that a sequence's keys are attended in */
+#define PL_CUDA_GEMV_ROWS 8    /* more rows than this are a product for the library */
+#define PL_CUDA_VECTORS 16     /* query vectors of one attention block */
+#define PL_CUDA_MMA_VECTORS 64 /* the same, on tensor cores */
+#define PL_CUDA_KEYS 32        /* keys of one tile */
+#define PL_CUDA_MAX_HEAD 256   /* widest head */
+#define PL_CUDA_MAX_SPLITS 64  /* parts that a sequence's keys are attended in */
 
 /* K and V [kv_heads][cap][head_dim] of one layer of one sequence; row j stands at place j mod cap.
  */
@@ -43,6 +44,8 @@ struct pl_cuda_step {
     /* The rows are a tree's (backend.h), or NULL: rows of it before these; [PL_TREE_MAX] depth of
      * each; [rows][PL_CUDA_TREE_WORDS] bits of what each row at hand sees of it. */
     const int32_t *tree;
+    const int32_t *ends; /* [PL_MAX_EOS] ids that a pick leaves out, −1 behind them */
+    int32_t *picks;      /* [PL_CUDA_GEMV_ROWS][2] struct pl_picked of rows */
     int32_t rows, n_spans;
 };
 #define PL_CUDA_TREE_WORDS (PL_TREE_MAX / 32)
@@ -125,6 +128,12 @@ struct pl_cuda_attend {
     float *partial;    /* [rows · heads][splits][dim + 2] */
 };
 void pl_k_attend(const struct pl_cuda_step *step, const struct pl_cuda_attend *a, cudaStream_t s);
+/* Whether tensor cores do this one (what is 16 bits wide on both sides, no tree), and how;
+ * pl_k_attend asks.
+ */
+bool pl_k_attend_mma_does(const struct pl_cuda_attend *a);
+void pl_k_attend_mma(const struct pl_cuda_step *step, const struct pl_cuda_attend *a,
+                     cudaStream_t s);
 /* sums[head][key] (row stride `ld`) += p(row, key) of the rows from `skip` on; keys < max_len. */
 void pl_k_attend_sums(const struct pl_cuda_step *step, const struct pl_cuda_attend *a, int skip,
                       int max_len, float *sums, int64_t ld, cudaStream_t s);
@@ -138,6 +147,12 @@ void pl_k_kv_keep(const struct pl_cuda_kv *kv, int kv_heads, int dim, enum pl_dt
 void pl_k_gather(float *y, const float *x, const int32_t *idx, int n, int64_t cols, cudaStream_t s);
 /* idx[r] as pl_logits_argmax */
 void pl_k_argmax(const float *x, int rows, int64_t cols, int32_t *idx, cudaStream_t s);
+/* Reads n·16 bytes once through, 16 at a time; *out changes only if they xor to `never`. */
+void pl_k_read(const void *from, int64_t n, uint32_t never, uint32_t *out, int blocks,
+               cudaStream_t s);
+/* picks[r] = {best that is none of ends, −1: NaN or infinite; best of all} */
+void pl_k_pick(const float *x, int rows, int64_t cols, const int32_t *ends, int32_t *picks,
+               cudaStream_t s);
 /* The k largest of n, as ascending indices: one block, four passes of 256 buckets. */
 void pl_k_topk(const float *x, int n, int k, int32_t *idx, cudaStream_t s);
 

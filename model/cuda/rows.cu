@@ -296,37 +296,74 @@ __device__ __forceinline__ void better(float *v, int *at, float other, int other
     }
 }
 
-__global__ void argmax(const float *x, int64_t cols, int32_t *idx)
+/* The best of a row over a block, and whether it holds a NaN; ends NULL: of all ids. Thread 0 gets
+ * it. */
+__device__ void best_of(const float *x, int64_t cols, const int32_t *ends, float *value, int *index,
+                        int *nan)
 {
     __shared__ float best[WARP];
     __shared__ int where[WARP], bad[WARP];
     float v = -INFINITY;
-    int at = INT32_MAX, nan = 0, warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    int at = INT32_MAX, no = 0, warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
 
-    x += blockIdx.x * cols;
     for (int64_t i = threadIdx.x; i < cols; i += blockDim.x) {
-        nan |= x[i] != x[i];
-        better(&v, &at, x[i], (int)i);
+        bool out = false;
+        for (int e = 0; ends && e < PL_MAX_EOS; e++)
+            out |= ends[e] == (int32_t)i;
+        no |= x[i] != x[i];
+        better(&v, &at, out ? -INFINITY : x[i], (int)i);
     }
     for (int o = WARP / 2; o; o /= 2) {
         float ov = __shfl_xor_sync(FULL, v, o);
         int oat = __shfl_xor_sync(FULL, at, o);
-        nan |= __shfl_xor_sync(FULL, nan, o);
+        no |= __shfl_xor_sync(FULL, no, o);
         better(&v, &at, ov, oat);
     }
+    __syncthreads();
     if (!lane) {
         best[warp] = v;
         where[warp] = at;
-        bad[warp] = nan;
+        bad[warp] = no;
     }
     __syncthreads();
+    for (int w = 0; !threadIdx.x && w < (int)blockDim.x / WARP; w++) {
+        better(&v, &at, best[w], where[w]);
+        no |= bad[w];
+    }
+    *value = v;
+    *index = at == INT32_MAX ? 0 : at;
+    *nan = no;
+}
+
+__global__ void argmax(const float *x, int64_t cols, int32_t *idx)
+{
+    float v;
+    int at, nan;
+
+    best_of(x + blockIdx.x * cols, cols, NULL, &v, &at, &nan);
+    if (!threadIdx.x)
+        idx[blockIdx.x] = nan ? -1 : at;
+}
+
+__global__ void pick_rows(const float *x, int64_t cols, const int32_t *ends, int32_t *picks)
+{
+    float v, top;
+    int at, all, nan;
+
+    x += blockIdx.x * cols;
+    best_of(x, cols, NULL, &top, &all, &nan);
+    best_of(x, cols, ends, &v, &at, &nan);
     if (threadIdx.x)
         return;
-    for (int w = 1; w < (int)blockDim.x / WARP; w++) {
-        better(&v, &at, best[w], where[w]);
-        nan |= bad[w];
-    }
-    idx[blockIdx.x] = nan ? -1 : at == INT32_MAX ? 0 : at;
+    bool broken = nan || !(fabsf(v) < INFINITY);
+    picks[2 * blockIdx.x] = broken ? -1 : at;
+    picks[2 * blockIdx.x + 1] = broken ? -1 : all;
+}
+
+extern "C" void pl_k_pick(const float *x, int rows, int64_t cols, const int32_t *ends,
+                          int32_t *picks, cudaStream_t s)
+{
+    PL_LAUNCH(pick_rows, (unsigned)rows, 512, 0, s, x, cols, ends, picks);
 }
 
 extern "C" void pl_k_argmax(const float *x, int rows, int64_t cols, int32_t *idx, cudaStream_t s)
@@ -405,4 +442,28 @@ __global__ void topk(const float *x, int n, int k, int32_t *idx)
 extern "C" void pl_k_topk(const float *x, int n, int k, int32_t *idx, cudaStream_t s)
 {
     PL_LAUNCH(topk, 1, TOPK, 0, s, x, n, k, idx);
+}
+
+/* Four loads in flight a thread; what they hold must matter, or the compiler drops them. */
+__global__ void read_all(const uint4 *from, int64_t n, uint32_t never, uint32_t *out)
+{
+    const int64_t step = (int64_t)gridDim.x * blockDim.x;
+    uint32_t sum = 0;
+    int64_t i = flat_index();
+
+    for (; i + 3 * step < n; i += 4 * step) {
+        uint4 a = from[i], b = from[i + step], c = from[i + 2 * step], d = from[i + 3 * step];
+        sum ^= a.x ^ a.y ^ a.z ^ a.w ^ b.x ^ b.y ^ b.z ^ b.w;
+        sum ^= c.x ^ c.y ^ c.z ^ c.w ^ d.x ^ d.y ^ d.z ^ d.w;
+    }
+    for (; i < n; i += step)
+        sum ^= from[i].x ^ from[i].y ^ from[i].z ^ from[i].w;
+    if (sum == never)
+        *out = sum;
+}
+
+extern "C" void pl_k_read(const void *from, int64_t n, uint32_t never, uint32_t *out, int blocks,
+                          cudaStream_t s)
+{
+    PL_LAUNCH(read_all, (unsigned)blocks, FLAT, 0, s, (const uint4 *)from, n, never, out);
 }

@@ -43,6 +43,8 @@ void __syncwarp(unsigned mask = 0xffffffffu);
 /* What lane `from` gives. */
 uint64_t pl_emu_exchange(uint64_t mine, int from);
 int pl_emu_lane(void);
+/* What all 32 lanes give, one behind the other: n ≤ 64 bytes each, alive until the lane's next but one call. */
+const void *pl_emu_gather(const void *mine, size_t n);
 
 template <typename K> void pl_emu_launch(dim3 grid, dim3 block, size_t shared, K body)
 {

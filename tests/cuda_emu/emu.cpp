@@ -2,8 +2,11 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <malloc.h>
+#include <time.h>
 #include <ucontext.h>
 
+#include <atomic>
 #include <mutex>
 #include <vector>
 
@@ -31,6 +34,7 @@ const size_t STACK = 64 * 1024;
 std::mutex device; /* one launch at a time, whoever makes it */
 std::vector<fiber> &fibers = *new std::vector<fiber>; /* stacks live to the end */
 std::vector<uint64_t> slots; /* [warp][2][32] */
+std::vector<char> gathered;  /* [warp][2][32 · 64] */
 std::vector<char> shared_memory;
 void *scheduler_sp;
 fiber *current;
@@ -191,6 +195,7 @@ void pl_emu_run(dim3 grid, dim3 block, size_t shared, void (*body)(void *), void
         fibers.push_back(f);
     }
     slots.assign((n + 31) / 32 * 64, 0);
+    gathered.assign((n + 31) / 32 * 2 * 32 * 64, 0);
     blockDim = block;
     gridDim = grid;
     kernel_body = body;
@@ -244,7 +249,21 @@ uint64_t pl_emu_exchange(uint64_t mine, int from)
     return slot[from & 31];
 }
 
+const void *pl_emu_gather(const void *mine, size_t n)
+{
+    fiber *me = current;
+    char *room = &gathered[((size_t)me->warp * 2 + (me->turn++ & 1)) * 32 * 64];
+
+    if (n > 64)
+        die("a fragment of more than 64 bytes");
+    memcpy(room + n * me->lane, mine, n);
+    __syncwarp();
+    return room;
+}
+
 /* --- the runtime --- */
+static const size_t MEMORY = (size_t)96 << 20; /* what it says it has; it gives as much as is asked for */
+static std::atomic<size_t> in_use;
 static cudaError_t last_error;
 
 static cudaError_t give(cudaError_t e)
@@ -273,27 +292,40 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int ordinal)
     snprintf(p->name, sizeof(p->name), "emulated on the CPU");
     p->major = 8;
     p->multiProcessorCount = 4;
-    p->totalGlobalMem = (size_t)1 << 30;
+    p->totalGlobalMem = MEMORY;
+    memcpy(p->uuid.bytes, "\xe0" "emulated GPU 0", 15);
     p->sharedMemPerBlockOptin = 227 * 1024;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int *ordinal)
+{
+    *ordinal = 0;
     return cudaSuccess;
 }
 
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
 {
-    *free = *total = (size_t)1 << 30;
+    size_t used = in_use;
+
+    *total = MEMORY;
+    *free = used < MEMORY ? MEMORY - used : 0;
     return cudaSuccess;
 }
 
 cudaError_t cudaMalloc(void **p, size_t n)
 {
     *p = n < (size_t)1 << 34 ? aligned_alloc(256, (n + 255) / 256 * 256 + (n ? 0 : 256)) : NULL;
-    if (*p)
+    if (*p) {
         memset(*p, 0xa5, n); /* never zeros by luck */
+        in_use += malloc_usable_size(*p);
+    }
     return give(*p ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 
 cudaError_t cudaFree(void *p)
 {
+    in_use -= p ? malloc_usable_size(p) : 0;
     free(p);
     return cudaSuccess;
 }
@@ -387,6 +419,40 @@ cudaError_t cudaGraphDestroy(cudaGraph_t)
     return cudaSuccess;
 }
 
+struct pl_emu_event {
+    struct timespec at;
+};
+
+cudaError_t cudaEventCreate(cudaEvent_t *e)
+{
+    *e = (cudaEvent_t)calloc(1, sizeof(**e));
+    return give(*e ? cudaSuccess : cudaErrorMemoryAllocation);
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t e)
+{
+    free(e);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t)
+{
+    clock_gettime(CLOCK_MONOTONIC, &e->at);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
+{
+    *ms = (float)((double)(to->at.tv_sec - from->at.tv_sec) * 1e3 +
+                  (double)(to->at.tv_nsec - from->at.tv_nsec) / 1e6);
+    return cudaSuccess;
+}
+
 cudaError_t cudaGetLastError(void)
 {
     cudaError_t e = last_error;
@@ -397,7 +463,10 @@ cudaError_t cudaGetLastError(void)
 
 const char *cudaGetErrorString(cudaError_t e)
 {
-    return e == cudaErrorMemoryAllocation ? "out of memory" : e ? "invalid value" : "no error";
+    return e == cudaErrorMemoryAllocation ? "out of memory"
+           : e == cudaErrorIllegalAddress ? "an illegal memory access was encountered"
+           : e                            ? "invalid value"
+                                          : "no error";
 }
 
 cudaError_t cudaDeviceSynchronize(void)

@@ -249,8 +249,8 @@ static void test_memory(void **state)
     struct pl_session_memory one, three, had;
     struct pl_session *s[3];
     (void)state;
-    pl_session_bytes(&pl_model_info(m)->arch, &o, &one);
-    pl_sessions_bytes(&pl_model_info(m)->arch, &o, 3, &three);
+    pl_session_bytes(pl_model_info(m), &o, &one);
+    pl_sessions_bytes(pl_model_info(m), &o, 3, &three);
     for (size_t i = 0; i < 3; i++)
         s[i] = new_session(m, &o);
     pl_sessions_memory(s, 3, &had);

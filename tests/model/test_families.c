@@ -368,7 +368,7 @@ static void check_window(void)
     assert_int_equal(pl_session_kv_len(s, 0), 24);
     assert_int_equal(pl_session_len(s), n);
     pl_session_memory(s, &mem);
-    pl_session_bytes(a, &o, &need);
+    pl_session_bytes(pl_model_info(m), &o, &need);
     assert_int_equal(mem.kv_bytes, need.kv_bytes);
     /* two layers of 320 places (24 + 256, in chunks of 64), K and V of 2 heads of 16 */
     assert_int_equal(mem.kv_bytes, 2 * 320 * 2 * 2 * 16 * 4);

@@ -217,7 +217,7 @@ static void test_counters(void **state)
     assert_int_equal(pl_session_kv_read(s), 81 * pl_arch_kv_bytes_per_token(a, PL_DT_F32));
     assert_int_equal(pl_session_hidden_rows(s, 0), 1);
     pl_session_memory(s, &had);
-    pl_session_bytes(a, &o, &planned);
+    pl_session_bytes(pl_model_info(m), &o, &planned);
     assert_int_equal(had.kv_bytes, planned.kv_bytes);
     assert_int_equal(had.workspace_bytes, planned.workspace_bytes);
     assert_int_equal(had.kv_bytes_used, 81 * pl_arch_kv_bytes_per_token(a, PL_DT_F32));

@@ -108,7 +108,11 @@ def bench():
     assert "| attention |" in run("bench", MODEL, "-p", "16", "-n", "", "-r", "1", "--profile")
     run("bench", MODEL, "--profile", "--format", "csv", code=2)
     csv = run("bench", MODEL, "-p", "", "-n", "4", "-r", "1", "--format", "csv").splitlines()
-    assert len(csv) == 2 and csv[0].count(",") == csv[1].count(",") == 22
+    assert len(csv) == 2 and csv[0].count(",") == csv[1].count(",") == 24
+    j = json.loads(run("bench", MODEL, "-p", "8", "-n", "4", "-v", "5", "-b", "3", "-d", "4,40", "-r", "2", "--format", "json"))
+    assert [r["test"] for r in j["rows"]] == [t + d for d in ("@d4", "@d40") for t in ("pp8", "tg4x3", "vr5")], j["rows"]
+    assert all(abs(r["tokens_per_s"] * r["ms"] / 1e3 / n - 1) < 1e-9 for r, n in zip(j["rows"], (8, 3, 5) * 2)), j["rows"]
+    run("bench", MODEL, "-b", "1000", code=2)
     assert "| tg4 |" in run("bench", MODEL, "-p", "", "-n", "4", "-r", "2")
     run("bench", MODEL, "-p", "99999", code=2)
     run("bench", MODEL, "-p", "1,x", code=2)

@@ -17,7 +17,7 @@ const char *pl_fault_name(enum pl_fault_reason r)
 enum pl_status pl_fault_set(struct pl_fault *f, enum pl_status st, enum pl_fault_reason reason)
 {
     f->reason = st == PL_ENOMEM ? PL_FAULT_OOM : reason;
-    f->fatal = st == PL_ENOMEM;
+    f->fatal = st == PL_ENOMEM || st == PL_EDEVICE; /* nothing more comes of a GPU that failed */
     return st;
 }
 
@@ -44,6 +44,7 @@ void pl_trial_result_init(struct pl_trial_result *r)
     r->sequences = 1;
     for (int i = 0; i < PL_PHASE_COUNT; i++)
         r->phase_ns[i] = -1;
+    r->device_ns[0] = r->device_ns[1] = -1;
     r->weights_bytes = r->kv_bytes = r->workspace_bytes = -1;
     r->device_peak_bytes = r->other_bytes = -1;
     r->work.prefill_flops = r->work.decode_flops = r->work.decode_bytes = -1;

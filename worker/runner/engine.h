@@ -129,6 +129,7 @@ struct pl_trial_result {
     const int64_t *token_ns; /* since the trial's start */
     int64_t phase_ns[PL_PHASE_COUNT];
     int64_t ttft_ns, total_ns;
+    int64_t device_ns[2];   /* prefill, decode by the device's own clock; −1: not measured */
     const uint32_t *kv_len; /* [sequences][layers] after prefill */
     uint32_t layers;
     const uint32_t *kv_len_draft; /* [layers_draft] the drafter's; NULL: there is none */

@@ -23,8 +23,8 @@ struct pl_entry {
     int threads;   /* 0: not said */
 };
 
-/* Keys path, dtype, device, threads, kv, weights, activations (default int8). PL_ESWEEP names the key, what stands there and
- * what may; device cuda is PL_EUNSUPPORTED in a build without CUDA. */
+/* Keys path, dtype, device, threads, kv, weights, activations (default int8). PL_ESWEEP names the
+ * key, what stands there and what may; device cuda is PL_EUNSUPPORTED in a build without CUDA. */
 PL_MUST_CHECK
 enum pl_status pl_entry_read(const json_t *entry, struct pl_entry *out, struct pl_err *err);
 

@@ -90,3 +90,21 @@ bool pl_host_reset_peak(void)
         close(fd);
     return ok;
 }
+
+size_t pl_host_gpus(struct pl_device_info out[PL_HOST_GPUS])
+{
+    const struct pl_backend *b = pl_backend_by_name("cuda");
+
+    return b && b->list ? b->list(out, PL_HOST_GPUS) : 0;
+}
+
+int pl_host_gpu_number(const char *uuid)
+{
+    struct pl_device_info gpus[PL_HOST_GPUS];
+    size_t n = pl_host_gpus(gpus);
+
+    for (size_t i = 0; i < n && uuid; i++)
+        if (strcmp(gpus[i].uuid, uuid) == 0)
+            return (int)i;
+    return -1;
+}

@@ -3,6 +3,8 @@
 #ifndef PL_WORKER_RUNNER_HOST_H
 #define PL_WORKER_RUNNER_HOST_H
 
+#include "model/backend.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -21,5 +23,11 @@ void pl_host_resident(struct pl_resident *r);
 /* Writes 5 to /proc/self/clear_refs (Linux ≥ 4.0, own process: no right needed). False: not
  * possible. */
 bool pl_host_reset_peak(void);
+
+#define PL_HOST_GPUS 16 /* most that are told of */
+/* The GPUs that this build can run on; how many. */
+size_t pl_host_gpus(struct pl_device_info out[PL_HOST_GPUS]);
+/* The number of the GPU of that UUID; −1: it is not there. */
+int pl_host_gpu_number(const char *uuid);
 
 #endif

@@ -268,7 +268,7 @@ static enum pl_status llm_describe(void *state, const json_t *q, json_t *answer,
         else if (sequences.all > 1 && data && strcmp(data, "text") && strcmp(data, "synthetic"))
             say(errors, "batch, concurrency: this runner's engine runs scenes, and texts with a "
                         "question, one at a time");
-        pl_sessions_bytes(&info.arch, &so, sequences.slots, &mem);
+        pl_sessions_bytes(&info, &so, sequences.slots, &mem);
         check_contexts(q, contexts, &info.arch, errors);
         llm_prune_check(json_object_get(q, "arm"), &info.arch, errors);
         json_t *work = json_array_size(errors) ? NULL : work_list(q, &info, so.kv_dtype);
@@ -316,6 +316,12 @@ static enum pl_status fill_model(struct llm_model *m, const struct pl_load *l, s
     if (st)
         return st;
     pl_entry_model_opts(&m->entry, l->threads, l->cpus, l->n_cpus, &opts);
+    /* "cuda" is the one that was dealt to this worker; the first where none was. */
+    if (strcmp(m->entry.device, "cuda") == 0 && l->device_uuid && l->device_kind &&
+        strcmp(l->device_kind, "cpu") != 0)
+        opts.where.ordinal = pl_host_gpu_number(l->device_uuid);
+    if (opts.where.ordinal < 0)
+        return pl_fail(err, PL_EUNSUPPORTED, "device cuda: GPU %s is not here", l->device_uuid);
     st = pl_model_load(m->entry.path, &opts, &m->model, err);
     if (st)
         return st;

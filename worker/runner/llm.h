@@ -51,6 +51,7 @@ struct llm_model {
     struct pl_err no_tokenizer;
     struct pl_session *session; /* one for all arms: a trial begins with a reset */
     float *first, *step;        /* logits [vocab] of the prefill and of the last step */
+    bool step_there;            /* step holds them: what was picked on a device was not copied */
     float *states;              /* encoders: [capacity, hidden] last hidden states */
     size_t max_source;          /* encoder–decoders: rows that the session's encoder takes */
     uint32_t *kv_len;           /* [layers] */
@@ -155,6 +156,8 @@ bool llm_all_finite(const float *v, size_t n);
 /* Bytes of a trial on these sessions. KV: what the sequences' tokens take at its end; what the
  * sessions hold besides is workspace (drafted: they are known already). Other: resident at the peak
  * and none of ours. */
+/* The peak that llm_measure_bytes tells begins anew: the process's, or the model's device's. */
+void llm_reset_peak(const struct llm_model *m);
 void llm_measure_bytes(const struct llm_model *m, struct pl_session *const *sessions, size_t n,
                        bool drafted, struct pl_trial_result *out);
 /* --- llm_draft.c: arms that draft --- */

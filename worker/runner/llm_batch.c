@@ -580,7 +580,7 @@ enum pl_status llm_batch_trial(struct llm_state *s, struct llm_arm *arm,
         r.slots[i] = r.pruned ? r.pruned->sessions[i] : i ? m->batch.more[i - 1] : m->session;
         pl_session_reset(r.slots[i]);
     }
-    (void)pl_host_reset_peak();
+    llm_reset_peak(m);
     st = read_ids(&r, q, &tokenize);
     if (st)
         return st;

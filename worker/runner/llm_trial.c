@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/log.h"
 #include "base/rng.h"
 #include "pruning/pruner.h"
 #include "worker/runner/host.h"
@@ -151,7 +152,7 @@ enum pl_status llm_foresee(const struct llm_state *s, const struct llm_arm *arm,
     if (!s->memory || strcmp(pl_model_backend(arm->model->model)->name, "cpu") != 0)
         return PL_OK;
     llm_session_opts(arm->model, context, tokens, &o);
-    pl_sessions_bytes(a, &o, arm->sequences.slots, &mem);
+    pl_sessions_bytes(pl_model_info(arm->model->model), &o, arm->sequences.slots, &mem);
     for (const struct llm_model *m = s->models; m; m = m->next)
         need += pl_model_info(m->model)->weights_bytes;
     const int64_t weights = need;
@@ -248,6 +249,60 @@ static int32_t choose(const struct pl_accept_rule *rule, float *logits, size_t v
     return pl_accept_one(rule, logits, vocab, (uint64_t)t, &id, &err) ? -1 : id;
 }
 
+/* One step behind *id: the next token, number t, and whether the text would end here. Greedy
+ * choices are made where the logits are. */
+static enum pl_status next_token(const struct llm_state *s, struct llm_model *m,
+                                 const struct pl_accept_rule *rule, int64_t t, int32_t *id,
+                                 bool *over, struct pl_err *err)
+{
+    struct pl_picked got;
+    enum pl_status st;
+
+    if (s->temperature > 0) {
+        st = pl_session_decode(m->session, *id, m->step, err);
+        m->step_there = true;
+        if (st)
+            return st;
+        *id = choose(rule, m->step, (size_t)pl_model_info(m->model)->arch.vocab, t);
+        *over = ends(m, m->step, *id, rule->n_masked);
+        return PL_OK;
+    }
+    st = pl_session_decode_pick(m->session, *id, rule->masked, rule->n_masked, m->step,
+                                &m->step_there, &got, err);
+    if (st)
+        return st;
+    *id = got.id;
+    *over = got.all != got.id;
+    return PL_OK;
+}
+
+/* Where the device's work has come to, for a second clock beside the host's. */
+static void mark(const struct llm_model *m, int i)
+{
+    const struct pl_backend *b = pl_model_backend(m->model);
+
+    if (b->mark)
+        b->mark(pl_model_device(m->model), i);
+}
+
+/* The phases by the device's clock. The host's may be longer, by what the host does between calls:
+ * a device that says more than the host waited was not waited for. */
+static void device_phases(const struct llm_model *m, struct pl_trial_result *out)
+{
+    static const enum pl_phase phases[2] = {PL_PHASE_PREFILL, PL_PHASE_DECODE};
+    const struct pl_backend *b = pl_model_backend(m->model);
+
+    for (int i = 0; i < 2 && b->between; i++) {
+        const int64_t host = out->phase_ns[phases[i]];
+        if (host < 0 || (i && out->generated < 2))
+            continue;
+        out->device_ns[i] = b->between(pl_model_device(m->model), i, i + 1);
+        if (out->device_ns[i] > host + host / 50 + 100000)
+            pl_log(PL_LOG_WARN, "%s took %.3f ms by the GPU's clock and %.3f ms by the host's",
+                   i ? "decode" : "prefill", (double)out->device_ns[i] / 1e6, (double)host / 1e6);
+    }
+}
+
 /* From the prompt to the last token. Nothing in here allocates, prints or reads files. */
 static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct pl_pruner *pruner,
                                int64_t tokens, struct times *t, struct pl_fault *f)
@@ -269,7 +324,10 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
         .masked = m->eos,
         .n_masked = masked,
         .p = s->probs};
+    bool over = false;
     int64_t n = 1;
+
+    mark(m, 0);
     enum pl_status st = pl_session_prefill(m->session, &prompt, m->first, &f->err);
 
     if (!st && pruner)
@@ -280,6 +338,7 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
     read = llm_work_done(m);
     t->work.prefill_flops = read.flops - before.flops;
     t->said = ends(m, m->first, id, masked) ? 0 : tokens;
+    mark(m, 1);
     t->first = t->last = pl_now_ns();
     if (id < 0)
         return llm_numeric(f, 0);
@@ -289,11 +348,10 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
         m->kv_len[l] =
             a->encoder_layers ? (uint32_t)s->ids.n : (uint32_t)pl_session_kv_len(m->session, l);
     while (n < tokens && !(s->stop_at_eos && llm_is_eos(m, id))) {
-        st = pl_session_decode(m->session, id, m->step, &f->err);
+        st = next_token(s, m, &rule, n, &id, &over, &f->err);
         if (st)
             return fault(f, st, PL_FAULT_RUNNER);
-        id = choose(&rule, m->step, vocab, n);
-        if (t->said > n && ends(m, m->step, id, masked))
+        if (t->said > n && over)
             t->said = n;
         t->last = pl_now_ns();
         if (id < 0)
@@ -301,6 +359,7 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
         s->out_tokens[n] = id;
         s->out_ns[n++] = t->last - t->start;
     }
+    mark(m, 2);
     t->work.decode_flops = llm_work_done(m).flops - read.flops;
     t->work.decode_bytes = llm_work_done(m).bytes - read.bytes;
     t->generated = (uint32_t)n;
@@ -317,13 +376,38 @@ bool llm_all_finite(const float *v, size_t n)
     return true;
 }
 
+void llm_reset_peak(const struct llm_model *m)
+{
+    const struct pl_backend *b = pl_model_backend(m->model);
+    struct pl_device_memory memory;
+
+    if (b->memory)
+        b->memory(pl_model_device(m->model), true, &memory);
+    else
+        (void)pl_host_reset_peak();
+}
+
+/* The most memory in use since then: a GPU's, whoever used it, or this process's. */
+static int64_t peak_of(const struct llm_model *m)
+{
+    const struct pl_backend *b = pl_model_backend(m->model);
+    struct pl_device_memory memory;
+    struct pl_resident r;
+
+    if (b->memory) {
+        b->memory(pl_model_device(m->model), false, &memory);
+        return memory.peak;
+    }
+    pl_host_resident(&r);
+    return r.peak;
+}
+
 void llm_measure_bytes(const struct llm_model *m, struct pl_session *const *sessions, size_t n,
                        bool drafted, struct pl_trial_result *out)
 {
+    const int64_t peak = peak_of(m);
     struct pl_session_memory mem;
-    struct pl_resident r;
 
-    pl_host_resident(&r);
     pl_sessions_memory(sessions, n, &mem);
     if (!drafted) {
         out->weights_bytes = pl_model_info(m->model)->weights_bytes;
@@ -332,9 +416,9 @@ void llm_measure_bytes(const struct llm_model *m, struct pl_session *const *sess
     }
     if (pl_model_vision(m->model))
         out->workspace_bytes += pl_vision_workspace_bytes(pl_model_vision(m->model));
-    out->device_peak_bytes = r.peak;
+    out->device_peak_bytes = peak;
     int64_t ours = out->weights_bytes + out->kv_bytes + out->workspace_bytes;
-    out->other_bytes = r.peak > ours ? r.peak - ours : 0;
+    out->other_bytes = peak > ours ? peak - ours : 0;
 }
 
 static struct llm_arm *find_arm(struct llm_state *s, const char *name)
@@ -361,7 +445,7 @@ static enum pl_status check_numbers(const struct llm_state *s, const struct llm_
                      PL_FAULT_NUMERIC);
     if (!llm_all_finite(last, n))
         return llm_numeric(f, 0);
-    if (out->generated > 1 && !llm_all_finite(m->step, n))
+    if (out->generated > 1 && m->step_there && !llm_all_finite(m->step, n))
         return llm_numeric(f, out->generated - 1);
     return PL_OK;
 }
@@ -405,6 +489,8 @@ static enum pl_status plain_trial(struct llm_state *s, struct llm_arm *arm, int6
     if (a->causal && !s->prefill_only)
         out->phase_ns[PL_PHASE_DECODE] = t->last - t->first;
     out->phase_ns[PL_PHASE_WAIT] = 0;
+    if (a->causal)
+        device_phases(m, out);
     out->ttft_ns = t->first - t->start;
     out->total_ns = t->last - t->start;
     out->kv_len = m->kv_len;
@@ -553,7 +639,7 @@ enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct p
     st = asks ? PL_OK : prepare(s, arm, q->context, tokens, f);
     if (st)
         return st;
-    (void)pl_host_reset_peak();
+    llm_reset_peak(arm->model);
     st = read_sample(s, arm, q, &look, &n, f);
     if (!st && asks && arm->draft && !s->prefill_only) {
         st = llm_draft_scene(arm, q->sample, &f->err);

@@ -263,6 +263,19 @@ static void put_bytes(struct pl_jsonout *o, const struct pl_trial_result *r)
     put_known(o, "work", works, work, sizeof(work) / sizeof(work[0]));
 }
 
+static void put_device_ns(struct pl_jsonout *o, const struct pl_trial_result *r)
+{
+    if (r->device_ns[0] < 0)
+        return;
+    pl_jsonout_lit(o, ",\"device_ns\":{\"prefill\":");
+    pl_jsonout_i64(o, r->device_ns[0]);
+    if (r->device_ns[1] >= 0) {
+        pl_jsonout_lit(o, ",\"decode\":");
+        pl_jsonout_i64(o, r->device_ns[1]);
+    }
+    pl_jsonout_lit(o, "}");
+}
+
 static void put_quality(struct pl_jsonout *o, const struct pl_trial_result *r)
 {
     pl_jsonout_lit(o, ",\"quality\":{");
@@ -342,6 +355,7 @@ enum pl_status pl_protocol_put_result(struct pl_protocol *p, uint64_t id,
     }
     put_rounds(o, r);
     put_spans(o, r);
+    put_device_ns(o, r);
     put_bytes(o, r);
     if (r->hashed) {
         pl_jsonout_lit(o, ",\"ids_hash\":");

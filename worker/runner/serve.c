@@ -51,6 +51,7 @@ static enum pl_status need_object(const json_t *request, const char *key, json_t
 
 static enum pl_status say_hello(struct server *s, struct pl_err *err)
 {
+    struct pl_device_info gpus[PL_HOST_GPUS];
     struct pl_host h;
     json_t *j;
     enum pl_status st;
@@ -63,6 +64,11 @@ static enum pl_status say_hello(struct server *s, struct pl_err *err)
                   "bytes", (json_int_t)h.memory_bytes);
     if (!j)
         return pl_fail(err, PL_ENOMEM, "hello: no memory");
+    for (size_t i = 0, n = pl_host_gpus(gpus); i < n; i++)
+        json_array_append_new(json_object_get(j, "devices"),
+                              json_pack("{s:s,s:s,s:s,s:I}", "kind", gpus[i].kind, "uuid",
+                                        gpus[i].uuid, "name", gpus[i].name, "bytes",
+                                        (json_int_t)gpus[i].bytes));
     st = pl_protocol_send_json(&s->protocol, j, err);
     json_decref(j);
     return st;
@@ -104,8 +110,31 @@ static enum pl_status do_ids(struct server *s, const json_t *q, json_t *answer, 
 
 /* ---- ceilings ---- */
 
+static enum pl_status gpu_ceilings(const json_t *device, json_t *answer, struct pl_err *err)
+{
+    const struct pl_backend *b = pl_backend_by_name("cuda");
+    const char *uuid = pl_json_get_str(device, "uuid", "");
+    struct pl_device_opts o = {.ordinal = pl_host_gpu_number(uuid)};
+    struct pl_device_ceilings c;
+    struct pl_device *d = NULL;
+    enum pl_status st = b && o.ordinal >= 0
+                            ? b->open(&o, &d, err)
+                            : pl_fail(err, PL_EUNSUPPORTED, "ceilings: no GPU %s here", uuid);
+
+    if (!st)
+        st = b->ceilings(d, &c, err);
+    if (d)
+        b->close(d);
+    if (!st && json_object_update_new(answer, json_pack("{s:f,s:f,s:s}", "read_bytes_per_s",
+                                                        c.read_bytes_per_s, "flop_per_s",
+                                                        c.flop_per_s, "kind", c.kind)))
+        st = pl_fail(err, PL_ENOMEM, "ceilings: no memory");
+    return st;
+}
+
 static enum pl_status do_ceilings(const json_t *q, json_t *answer, struct pl_fault *f)
 {
+    const json_t *device = json_object_get(q, "device");
     int64_t threads = 0;
     struct pl_limits l;
     enum pl_status st = pl_json_i64(q, "threads", 0, &threads, &f->err);
@@ -114,13 +143,17 @@ static enum pl_status do_ceilings(const json_t *q, json_t *answer, struct pl_fau
         st = pl_fail(&f->err, PL_ERANGE, "ceilings: %lld threads", (long long)threads);
     if (!st && threads == 0)
         threads = pl_usable_cpus();
+    json_object_set_new(answer, "type", json_string("ceilings"));
+    json_object_set_new(answer, "threads", json_integer((json_int_t)threads));
+    if (!st && strcmp(pl_json_get_str(device, "kind", "cpu"), "cpu") != 0) {
+        st = gpu_ceilings(device, answer, &f->err);
+        return st ? bad(f, st) : PL_OK;
+    }
     if (!st)
         st = pl_limits_measure_apart((int)threads, &l, &f->err);
     if (st)
         return bad(f, st);
-    json_object_set_new(answer, "type", json_string("ceilings"));
-    if (json_object_update_new(answer, json_pack("{s:I,s:f,s:f,s:o}", "threads",
-                                                 (json_int_t)threads, "read_bytes_per_s",
+    if (json_object_update_new(answer, json_pack("{s:f,s:f,s:o}", "read_bytes_per_s",
                                                  l.read_bytes_per_s, "flop_per_s", l.f32_flop_per_s,
                                                  "kind", json_sprintf("f32 %s", l.vectors))))
         return no_memory(f);
