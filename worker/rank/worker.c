@@ -181,6 +181,8 @@ static void release_run(struct pl_worker *w)
     pl_samples_free(w->samples);
     pl_text_cache_free(w->texts);
     pl_node_close(w->node);
+    pl_nvml_close(w->nvml);
+    w->nvml = NULL;
     for (uint32_t i = 0; i < w->n_inputs; i++)
         json_decref(w->inputs[i].ids);
     free(w->inputs);
@@ -300,6 +302,7 @@ static void join(struct pl_worker *w, const struct pl_msg_welcome *m)
         pl_worker_go_out(w, false, "%s", err.text);
         return;
     }
+    pl_block_open_nvml(w);
     if (!w->stopping)
         ask(w);
 }

@@ -44,6 +44,28 @@ static double core_mhz(const struct pl_worker *w)
     return khz / 1e3;
 }
 
+void pl_block_open_nvml(struct pl_worker *w)
+{
+    const struct pl_device *d = &w->deal.set[0];
+    struct pl_err err = {""};
+    const char *library = getenv("PACELINE_NVML"); /* for tests */
+    if (w->nvml || w->deal.n == 0 || strcmp(d->kind, "cuda") != 0)
+        return;
+    if (pl_nvml_open(library && *library ? library : NULL, d->uuid, &w->nvml, &err) != PL_OK)
+        pl_log(PL_LOG_WARN, "%s: clocks, temperature and energy of %s are not recorded", err.text,
+               d->name);
+}
+
+/* Clock, temperature and throttle bits of what trials run on: the GPU, else the first core. */
+static void edge(struct pl_worker *w, double *mhz, double *celsius, uint64_t *throttle)
+{
+    struct pl_nvml_reading r;
+    pl_nvml_read(w->nvml, &r);
+    *mhz = w->nvml ? r.mhz : core_mhz(w);
+    *celsius = r.celsius;
+    *throttle = r.throttle;
+}
+
 static enum pl_status make_order(struct pl_worker *w, struct block *b, struct pl_err *err)
 {
     const struct pl_msg_lease *m = b->msg;
@@ -110,8 +132,13 @@ void pl_block_begin(struct pl_worker *w, struct pl_msg_lease *m)
     }
     b->record.block = (uint32_t)m->block;
     b->record.start_unix_ns = pl_wall_ns();
-    b->record.mhz_start = core_mhz(w);
-    b->record.celsius_start = b->record.celsius_end = __builtin_nan("");
+    double mhz, celsius;
+    uint64_t throttle;
+    edge(w, &mhz, &celsius, &throttle);
+    b->record.mhz_start = mhz; /* packed: through locals */
+    b->record.celsius_start = celsius;
+    b->record.throttle_start = throttle;
+    b->record.celsius_end = __builtin_nan("");
 }
 
 void pl_block_end(struct pl_worker *w)
@@ -132,7 +159,12 @@ void pl_block_end(struct pl_worker *w)
         m.record.done = b->done;
         m.record.failed = b->failed;
         m.record.end_unix_ns = pl_wall_ns();
-        m.record.mhz_end = core_mhz(w);
+        double mhz, celsius;
+        uint64_t throttle;
+        edge(w, &mhz, &celsius, &throttle);
+        m.record.mhz_end = mhz;
+        m.record.celsius_end = celsius;
+        m.record.throttle_end = throttle;
         pl_worker_tell(w, &m, sizeof m);
     }
     w->n_cells = 0;

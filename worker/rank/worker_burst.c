@@ -25,6 +25,41 @@ static const char *powercap(void)
     return s && *s ? s : PL_RAPL_ROOT;
 }
 
+/* Of the GPU where one was dealt, and of the processors where their counters can be read. */
+static double joules(const struct burst *b)
+{
+    return b->gpu_joules + (b->processors ? pl_rapl_joules(&b->rapl) : 0);
+}
+
+/* First readings. PL_ENOENT: nothing here counts energy. */
+static enum pl_status open_counters(struct pl_worker *w, struct pl_err *err)
+{
+    struct burst *b = &w->burst;
+    struct pl_nvml_reading r;
+    const enum pl_status st = pl_rapl_open(powercap(), &b->rapl, err);
+    b->processors = st == PL_OK;
+    pl_nvml_read(w->nvml, &r);
+    b->gpu_readings = isnan(r.joules) ? 0 : 1;
+    b->gpu_from = r.joules;
+    b->gpu_joules = 0;
+    return b->gpu_readings ? PL_OK : st;
+}
+
+static enum pl_status read_counters(struct pl_worker *w, struct pl_err *err)
+{
+    struct burst *b = &w->burst;
+    struct pl_nvml_reading r;
+    if (b->gpu_readings) {
+        pl_nvml_read(w->nvml, &r);
+        if (!(r.joules >= b->gpu_from))
+            return pl_fail(err, PL_EIO, "%s: its energy counter cannot be read any more",
+                           w->deal.set[0].uuid);
+        b->gpu_joules = r.joules - b->gpu_from;
+        b->gpu_readings++;
+    }
+    return b->processors ? pl_rapl_read(&b->rapl, err) : PL_OK;
+}
+
 /* Tells rank 0 what came of it; why NULL: it was measured. */
 static void end(struct pl_worker *w, const char *why)
 {
@@ -36,13 +71,18 @@ static void end(struct pl_worker *w, const char *why)
                                 .context = b->context,
                                 .sequences = w->job->arms[b->arm].sequences,
                                 .trials = why ? 0 : b->trials,
-                                .readings = why ? 0 : b->rapl.readings,
+                                .readings =
+                                    why ? 0 : (b->processors ? b->rapl.readings : b->gpu_readings),
                                 .unix_ns = b->unix_ns,
                                 .tokens = why ? 0 : b->tokens,
                                 .synthetic = b->synthetic,
                                 .seconds = why ? NAN : (double)(b->until - b->began) / 1e9,
-                                .joules = why ? NAN : pl_rapl_joules(&b->rapl)};
-    snprintf(e->source, sizeof e->source, "%s", b->rapl.source);
+                                .joules = why ? NAN : joules(b)};
+    if (b->gpu_readings)
+        snprintf(e->source, sizeof e->source, "%.12s %.48s", w->deal.set[0].uuid,
+                 b->processors ? b->rapl.source : "");
+    else
+        snprintf(e->source, sizeof e->source, "%s", b->rapl.source);
     snprintf(e->absent, sizeof e->absent, "%s", why ? why : "");
     pl_worker_tell(w, &m, sizeof m);
     b->active = false;
@@ -57,7 +97,7 @@ void pl_burst_begin(struct pl_worker *w, uint32_t arm, uint32_t context)
         return;
     *b = (struct burst){.active = true, .arm = arm, .context = context, .unix_ns = pl_wall_ns()};
     /* what cannot be read is not worth a burst */
-    if (pl_rapl_open(powercap(), &b->rapl, &err) != PL_OK)
+    if (open_counters(w, &err) != PL_OK)
         end(w, err.text);
 }
 
@@ -91,7 +131,7 @@ bool pl_burst_advance(struct pl_worker *w)
     }
     if (b->began && now - b->read > READ_NS) {
         b->read = now;
-        if (pl_rapl_read(&b->rapl, &err) != PL_OK && !w->waiting) {
+        if (read_counters(w, &err) != PL_OK && !w->waiting) {
             end(w, err.text);
             return true;
         }
@@ -116,7 +156,7 @@ static void begin_measuring(struct pl_worker *w)
 {
     struct burst *b = &w->burst;
     struct pl_err err = {""};
-    if (pl_rapl_open(powercap(), &b->rapl, &err) != PL_OK)
+    if (open_counters(w, &err) != PL_OK)
         end(w, err.text);
     else
         b->began = b->read = pl_now_ns();
@@ -160,7 +200,7 @@ void pl_burst_event(struct pl_worker *w, enum pl_runner_event ev, const json_t *
     b->until = pl_now_ns();
     if (b->until - b->began < burst_ns())
         return;
-    const enum pl_status st = pl_rapl_read(&b->rapl, &err);
+    const enum pl_status st = read_counters(w, &err);
     b->until = pl_now_ns();
     end(w, st == PL_OK ? NULL : err.text);
 }

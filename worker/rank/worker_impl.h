@@ -9,6 +9,7 @@
 #include "worker/rank/job.h"
 #include "worker/rank/msg.h"
 #include "worker/rank/node.h"
+#include "worker/rank/nvml.h"
 #include "worker/rank/order.h"
 #include "worker/rank/rapl.h"
 #include "worker/rank/runner.h"
@@ -86,8 +87,9 @@ struct block {
 
 /* What measure.energy has this worker do. */
 struct burst {
-    bool active, synthetic;
-    uint32_t arm, context, warm;
+    bool active, synthetic, processors; /* processors: rapl is read, too */
+    uint32_t arm, context, warm, gpu_readings;
+    double gpu_from, gpu_joules; /* the GPU's counter at the start; since then */
     uint64_t trials, tokens;
     int64_t began, until, read, unix_ns; /* began 0: warming up */
     struct pl_rapl rapl;
@@ -108,6 +110,7 @@ struct pl_worker {
 
     uint32_t number;
     struct pl_device_deal deal;
+    struct pl_nvml *nvml; /* of the GPU that was dealt; NULL: none, or it cannot be asked */
     char cpus[PL_CORES_LIST];
     uint32_t *cpu_list;
     size_t n_cpus;
@@ -203,6 +206,8 @@ void pl_block_trial_event(struct pl_worker *w, enum pl_runner_event ev, const js
  * runner is not used again. */
 void pl_block_fail(struct pl_worker *w, enum pl_reason reason, const char *text, const char *tail,
                    bool drop);
+/* The GPU's library, where one was dealt; a warning when it cannot be asked. */
+void pl_block_open_nvml(struct pl_worker *w);
 void pl_block_sample(struct pl_worker *w); /* neighbours, at a poll */
 void pl_block_end(struct pl_worker *w);    /* says DONE, forgets it */
 void pl_block_release(struct block *b);

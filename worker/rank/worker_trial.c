@@ -113,6 +113,10 @@ static bool ask_ceilings(struct pl_worker *w, uint32_t arm, struct engine *e)
         return false;
     w->ceilings_asked = true;
     json_t *request = json_pack("{s:s,s:i}", "type", "ceilings", "threads", w->threads);
+    if (request && w->deal.n)
+        json_object_set_new(
+            request, "device",
+            json_pack("{s:s,s:s}", "kind", w->deal.set[0].kind, "uuid", w->deal.set[0].uuid));
     const bool sent =
         request && pl_runner_send(e->runner, request, CEILINGS_TIMEOUT_NS, &err) == PL_OK;
     json_decref(request);
