@@ -1,0 +1,499 @@
+#!/usr/bin/env python3
+"""The parts of bench/gpu.sh, which says how to call it. Standard Python; numpy where it is there."""
+import argparse
+import glob
+import json
+import os
+import random
+import re
+import shutil
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(TOP, "tests", "runner"))
+from lib import Runner, load  # noqa: E402
+
+LLAMA = dict(architectures=["LlamaForCausalLM"], model_type="llama", hidden_act="silu", rms_norm_eps=1e-5, rope_theta=10000.0, bos_token_id=1,
+             eos_token_id=2, tie_word_embeddings=False, torch_dtype="bfloat16", max_position_embeddings=40960, vocab_size=32000)
+SIZES = {False: dict(LLAMA, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32),
+         True: dict(LLAMA, hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4, vocab_size=1000)}
+MISTRAL = {False: dict(SIZES[False], intermediate_size=14336, num_key_value_heads=8), True: dict(SIZES[True], num_key_value_heads=2)}
+# FACTS of the SDTP paper: FLOPs without / with ten stages of keep 0.9 on that shape, stages after blocks 4, 7 … 31, and the ratio it printed
+IDEAL = {4096: (1.507, 1.52), 8192: (1.532, 1.58), 16384: (1.576, 1.67), 32768: (1.645, 1.79)}
+
+
+class Failed(Exception):
+    pass
+
+
+class Bench:
+    def __init__(self, a):
+        self.a, self.small, self.device = a, a.small, a.device
+        self.out = os.path.abspath(a.out)
+        os.makedirs(self.out, exist_ok=True)
+        self.tmp = tempfile.mkdtemp(prefix="paceline-gpu-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+        self.figures, self.notes, self.children, self.ends = [], [], [], time.monotonic() + 30
+        unpacked = os.path.join(TOP, ".gpu", "unpacked")
+        self.bin = os.path.join(unpacked, "bin") if os.path.isdir(os.path.join(unpacked, "bin")) else None
+        self.env, self.cublaslt = dict(os.environ), cublaslt()
+        if self.bin:
+            self.env["OPAL_PREFIX"] = os.path.join(unpacked, "openmpi")
+        libs = [os.path.join(unpacked, "lib") if self.bin else "", os.environ.get("LD_LIBRARY_PATH", ""), os.path.dirname(self.cublaslt)]
+        self.env["LD_LIBRARY_PATH"] = ":".join(p for p in libs if p)
+        self.runner = os.environ.get("PACELINE_RUNNER") or self.program("paceline-runner", "cli/runner")
+        os.environ.update(self.env)
+
+    def program(self, name, folder):
+        """A built program: packed, or in the build tree; None."""
+        for at in ([os.path.join(self.bin, name)] if self.bin else []) + [os.path.join(TOP, "build/release", folder, name)]:
+            if os.access(at, os.X_OK):
+                return at
+        return None
+
+    def left(self):
+        return max(1.0, self.ends - time.monotonic())
+
+    def figure(self, name, value, unit, aim=None, note=""):
+        """aim: (">=" or "<=", number)."""
+        aim = None if self.small else aim
+        ok = None if aim is None or value is None else value >= aim[1] if aim[0] == ">=" else value <= aim[1]
+        self.figures.append(dict(part=self.part, name=name, value=value, unit=unit, aim="" if aim is None else f"{aim[0]} {aim[1]:g}", met=ok, note=note))
+        print(f"  {name}: {value:.6g} {unit}" + ("" if ok is None else " (met)" if ok else f" (aim {aim[0]} {aim[1]:g})"), flush=True)
+
+    def sh(self, argv, limit=None, check=True):
+        limit = min(limit or self.left(), self.left())
+        try:
+            done = subprocess.run(argv, cwd=TOP, env=self.env, text=True, capture_output=True, timeout=limit, errors="replace")
+        except subprocess.TimeoutExpired as e:
+            raise Failed(f"{os.path.basename(argv[0])}: over its {limit:.0f} s") from e
+        if check and done.returncode:
+            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            raise Failed(f"{os.path.basename(argv[0])}: exit code {done.returncode}: {said[-1] if said else 'no word'}")
+        return done
+
+    def model(self, name, config):
+        path = os.path.join(self.tmp, name)
+        os.makedirs(path, exist_ok=True)
+        with open(os.path.join(path, "config.json"), "w") as f:
+            json.dump(config, f)
+        return path
+
+    def bench(self, path, *argv, weights=("--weights", "random:1", "--dtype", "bf16"), limit=None):
+        done = self.sh([self.runner, "bench", path, *weights, "--device", self.device, "--format", "json", *argv], limit)
+        return json.loads(done.stdout)
+
+    def serve(self, *argv):
+        return Child(self, *(argv or (self.runner, "serve")))
+
+    def stop_children(self):
+        """Those that a part which failed left behind."""
+        for r in self.children:
+            if r.p.poll() is None:
+                r.p.kill()
+                r.p.wait()
+        self.children = []
+
+
+class Child(Runner):
+    """A runner that is waited for as long as its part may run."""
+
+    def __init__(self, bench, *argv):
+        self.bench = bench
+        super().__init__(*argv)
+        bench.children.append(self)
+
+    def line(self, timeout=None):
+        return super().line(self.bench.left())
+
+
+def cublaslt():
+    """Where the wheels of torch keep it, for a machine without the toolkit's own."""
+    for pattern in ("/usr/local/cuda/lib64/libcublasLt.so.1[0-9]", "/opt/*/.venv/lib/python3*/site-packages/nvidia/*/lib/libcublasLt.so.1[0-9]",
+                    "/usr/lib/python3*/site-packages/nvidia/*/lib/libcublasLt.so.1[0-9]", os.path.join(sys.prefix, "lib/python3*/site-packages/nvidia/*/lib/libcublasLt.so.1[0-9]")):
+        for path in sorted(glob.glob(pattern)):
+            return path
+    return ""
+
+
+def key(i):
+    return {"kind": "synthetic", "index": i, "key": "%016x" % (0x5eed0000 + i)}
+
+
+def trial(r, arm, context, i, **more):
+    x = r.call("trial", arm=arm, context=context, sample=key(i), repeat=0, attempt=0, timed=True, **more)
+    if x["type"] != "result":
+        raise Failed(f"{arm} at {context}: {x.get('reason')}: {x.get('text')}")
+    return x
+
+
+def must_load(r, device, models, arms, **more):
+    x = r.call("load", **dict(load(models, arms, **more), device={"kind": "cuda" if device != "cpu" else "cpu"}))
+    if x["type"] != "loaded":
+        raise Failed(f"load: {x.get('text')}")
+    return x
+
+
+def medians(r, arms, contexts, repeats, what, **more):
+    """{(arm, context): median of what(result)}, arms interleaved in random order, one trial before to warm up."""
+    draw, out = random.Random(1), {}
+    for context in contexts:
+        got = {arm: [] for arm in arms}
+        for arm in arms:
+            trial(r, arm, context, 99, **more)
+        for i in range(repeats):
+            for arm in draw.sample(arms, len(arms)):
+                got[arm].append(what(trial(r, arm, context, i, **more)))
+        out.update({(arm, context): statistics.median(v) for arm, v in got.items()})
+    return out
+
+
+def ms(phase):
+    return lambda x: x["phases_ns"][phase] / 1e6
+
+
+def write_tensors(path, shapes, scale=0.02):
+    """A safetensors file of bf16 numbers drawn in ±scale; norms and scalars are 1."""
+    head, at = {}, 0
+    for name, shape in shapes.items():
+        n = 2
+        for s in shape:
+            n *= s
+        head[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + n]}
+        at += n
+    text = json.dumps(head).encode()
+    text += b" " * (-len(text) % 8)
+    draw = random.Random(3)
+    pool = b"".join(struct.pack("<f", draw.uniform(-scale, scale))[2:] for _ in range(1 << 16))
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        for name, shape in shapes.items():
+            n = head[name]["data_offsets"][1] - head[name]["data_offsets"][0]
+            one = len(shape) == 1 and not name.endswith("bias")
+            source = b"\x80\x3f" * (1 << 16) if one else pool
+            while n:
+                f.write(source[:n])
+                n -= min(n, len(source))
+    return path
+
+
+# ---- the parts, the most worth first: (name, its limit in seconds, what it does) ----
+
+def inventory(b):
+    b.info = {"host": os.uname().nodename, "kernel": os.uname().release, "cores": os.cpu_count(), "runner": b.runner, "cublaslt": b.cublaslt}
+    try:
+        fields = "name,uuid,driver_version,memory.total,clocks.sm,clocks.mem,temperature.gpu,clocks_throttle_reasons.active,power.draw"
+        b.info["gpus"] = b.sh(["nvidia-smi", f"--query-gpu={fields}", "--format=csv"], 20).stdout.strip().splitlines()
+    except (Failed, OSError) as e:
+        b.info["gpus"] = [f"nvidia-smi: {e}"]
+    b.info["build"] = json.loads(b.sh([b.runner, "inspect", "--build", "--json"], 30).stdout)
+    for line in b.info["gpus"]:
+        print("  " + line)
+
+
+def tests(b):
+    """Every test of the backend, on the GPU: the tests that the CPU backend passes, held against it and against the goldens."""
+    programs = sorted(glob.glob(os.path.join(b.bin, "test_gpu_*") if b.bin else os.path.join(TOP, "build/release/tests/cuda_emu/test_gpu_*")))
+    if not programs:
+        raise Failed("no test_gpu_* programs are built")
+    broken = []
+    for p in programs:
+        name = os.path.basename(p)
+        try:
+            done = b.sh([p], 60, check=False)
+        except Failed as e:
+            broken.append(str(e))
+            continue
+        passed = len(re.findall(r"\[\s+OK \]", done.stdout + done.stderr))
+        print(f"  {name}: {'skipped' if done.returncode == 77 else 'exit code %d' % done.returncode}, {passed} tests passed", flush=True)
+        with open(os.path.join(b.out, "tests.log"), "a") as f:
+            f.write(f"== {name}: {done.returncode}\n{done.stdout}{done.stderr}\n")
+        if done.returncode == 77:
+            b.notes.append(f"{name}: skipped: {done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ''}")
+        elif done.returncode:
+            broken.append(f"{name}: exit code {done.returncode}")
+        b.figure(f"{name} passed", passed, "tests")
+    if broken:
+        raise Failed("; ".join(broken))
+
+
+def seven(b):
+    """The 7B Llama shape in bf16: decode at depths, a batch of eight, prefill, verify."""
+    path = b.model("7b", SIZES[b.small])
+    depths, prompt, long = ("64,128", 64, 256) if b.small else ("512,1024,2048,4096", 4096, 16384)
+    j = b.bench(path, "-p", "", "-n", "64", "-d", depths, "-v", "22", "-r", "3", limit=90)
+    limits = j.get("device_limits") or j["limits"]
+    b.figure("read stream", limits["read_gb_per_s"], "GB/s")
+    if "gflop_per_s" in limits:
+        b.figure("bf16 product", limits["gflop_per_s"] / 1e3, "TFLOP/s", note=limits["kind"])
+    steps = {r["depth"]: r for r in j["rows"] if r["kind"] == "generation"}
+    for r in j["rows"]:
+        if r["kind"] == "generation":
+            b.figure(f"decode at {r['depth']}: of the read stream", r["limit_pct"], "%", (">=", 85), f"{r['ms']:.3f} ms, {r['gb_per_s']:.0f} GB/s")
+        else:
+            b.figure(f"verify 22 at {r['depth']} / decode", r["ms"] / steps[r["depth"]]["ms"], "×", ("<=", 1.15), f"{r['ms']:.3f} ms")
+    j = b.bench(path, "-p", f"{prompt},{long}", "-n", "", "-r", "3", limit=90)
+    for r in j["rows"]:
+        b.figure(f"prefill {r['tokens']}: of the product's rate", r["limit_pct"], "%", (">=", 80 if r["tokens"] == prompt else 70),
+                 f"{r['ms']:.1f} ms, {r['gflop_per_s'] / 1e3:.0f} TFLOP/s")
+    j = b.bench(path, "-p", "", "-n", "32", "-b", "8", "-d", depths.split(",")[0], "-r", "3", limit=60)
+    b.figure("decode of 8 together: of the read stream", j["rows"][0]["limit_pct"], "%", (">=", 80), f"{j['rows'][0]['ms']:.3f} ms a step")
+
+
+def quantised(b):
+    """Eight blocks of the 7B widths in Q4_K and Q8_0, block bits at random; shares of the read stream do not depend on the depth of the model."""
+    for kind in ("Q4_K", "Q8_0"):
+        path = os.path.join(b.tmp, f"{kind}.gguf")
+        b.sh([sys.executable, os.path.join(TOP, "bench", "gpu_gguf.py"), path, kind, "small" if b.small else "7b"], 60)
+        j = b.bench(path, "-p", "256" if b.small else "2048", "-n", "64", "-d", "64" if b.small else "512", "-r", "3", weights=(), limit=60)
+        for r in j["rows"]:
+            if r["kind"] == "generation":
+                b.figure(f"{kind} decode: of the read stream", r["limit_pct"], "%", (">=", 75), f"{r['ms']:.3f} ms")
+            else:
+                b.figure(f"{kind} prefill {r['tokens']}: of the product's rate", r["limit_pct"], "%", None, f"{r['ms']:.1f} ms")
+        os.unlink(path)
+
+
+def outside(b):
+    """Selection, gather, L4 with the head, the CLIP tower."""
+    ops = b.program("bench_ops", "tests/model")
+    if not ops:
+        raise Failed("bench_ops is not built")
+    c = SIZES[b.small]
+    h = c["hidden_size"]
+    model = b.model("head", dict(c, num_hidden_layers=1))
+    norm, linear = lambda n, w: {f"{n}.weight": [w], f"{n}.bias": [w]}, lambda n, o, i: {f"{n}.weight": [o, i], f"{n}.bias": [o]}
+    l4 = {**norm("layers.0.attn_norm", h), "layers.0.attn.in_proj_weight": [3 * h, h], "layers.0.attn.in_proj_bias": [3 * h],
+          **linear("layers.0.attn.out_proj", h, h), **norm("layers.0.ffn_norm", h), **linear("layers.0.ffn.0", 4 * h, h), **linear("layers.0.ffn.3", h, 4 * h),
+          **norm("output_proj.0", h), **linear("output_proj.1", h, h), "alpha": [1]}
+    tower = dict(model_type="clip_vision_model", hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, patch_size=14,
+                 image_size=224, hidden_act="quick_gelu")
+    if b.small:
+        tower.update(hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4, image_size=56)
+    text = dict(c, num_hidden_layers=1, vocab_size=c["vocab_size"] + 64)
+    eyes = b.model("eyes", dict(architectures=["VideoLlavaForConditionalGeneration"], model_type="video_llava", torch_dtype="bfloat16",
+                                text_config=text, vision_config=tower, video_token_index=32001 if not b.small else 1001, image_token_index=32000 if not b.small else 1000))
+    aims = {"select": ("<=", 0.06), "adapter": ("<=", 0.2), "tower": ("<=", 4.5)}
+    done = b.sh([ops, b.device, "--model", model, "--adapter", write_tensors(os.path.join(b.tmp, "l4.safetensors"), l4), "--vision", eyes], 60, check=False)
+    for line in done.stdout.splitlines():
+        o = json.loads(line)
+        b.figure(o["op"], o["ms"], "ms", aims.get(o["op"]), f"{o['shape']}; least {o['least_ms']:.4f} ms")
+    if done.returncode:
+        raise Failed((done.stderr.strip().splitlines() or ["ops"])[-1])
+
+
+def sdtp(b):
+    """keep 0.9 after ten blocks of the Mistral-7B shape, against the same prompts unpruned; and stages that drop one row each: their own cost."""
+    c = MISTRAL[b.small]
+    h, stages = c["hidden_size"], [1, 2] if b.small else list(range(4, 32, 3))
+    names = {}
+    for s in stages:
+        names.update({f"{s}.scorer.0.weight": [h // 4, h], f"{s}.scorer.0.bias": [h // 4], f"{s}.scorer.2.weight": [1, h // 4], f"{s}.scorer.2.bias": [1]})
+    weights = write_tensors(os.path.join(b.tmp, "sdtp.safetensors"), names)
+    prune = dict(method="sdtp", weights=weights, layers=stages, positions="original")
+    path = b.model("mistral", c)
+    arms = {"base": {"model": "m"}, "keep09": {"model": "m", "prune": dict(prune, keep=0.9)}, "all": {"model": "m", "prune": dict(prune, keep=0.99999)}}
+    contexts = [64, 128] if b.small else [4096, 8192, 16384, 32768]
+    r = b.serve()
+    must_load(r, b.device, {"m": {"path": path, "weights": "random:1", "dtype": "bf16", "device": b.device}}, arms, tokens=1, mode="prefill", max_context=contexts[-1])
+    for context in contexts:
+        got = medians(r, list(arms), [context], 3, ms("prefill"))
+        base, kept = got["base", context], got["keep09", context]
+        ideal, paper = IDEAL.get(context, (None, None))
+        b.figure(f"keep09 prefill {context}: speedup", base / kept, "×", (">=", 0.9 * ideal) if ideal else None,
+                 f"{base:.1f} → {kept:.1f} ms; FLOPs allow {ideal}, the paper printed {paper} (A800)" if ideal else f"{base:.1f} → {kept:.1f} ms")
+        if context == contexts[0]:
+            b.figure(f"stages alone at {context}", 100 * (got["all", context] / base - 1), "% of prefill", ("<=", 1.5), f"{len(stages)} stages that drop one row each")
+    r.end()
+
+
+def transformers(b):
+    """Ours against transformers on one random 7B shape, trials interleaved; eager with a dynamic cache, and the compiled step with a static one."""
+    c = SIZES[b.small]
+    path, context, tokens = b.model("peer", c), 64 if b.small else 2048, 16 if b.small else 64
+    entry = {"path": path, "weights": "random:1", "dtype": "bf16", "device": b.device}
+    hf = [os.environ.get("PACELINE_PEERS_PYTHON", "python3"), os.path.join(TOP, "tools/runners/hf_runner.py")]
+    runners = {"ours": b.serve()}
+    for name, more in (("eager", []), ("compiled", ["--compile", "decode"])):
+        try:
+            r = b.serve(*hf, *more)
+            must_load(r, b.device, {"m": entry}, {"a": {"model": "m"}}, tokens=tokens, max_context=context)
+            trial(r, "a", context, 99)
+            trial(r, "a", context, 98)
+            runners[name] = r
+        except (Failed, ValueError, TimeoutError, OSError) as e:
+            b.notes.append(f"transformers {name}: {e}")
+    must_load(runners["ours"], b.device, {"m": entry}, {"a": {"model": "m"}}, tokens=tokens, max_context=context)
+    trial(runners["ours"], "a", context, 99)
+    if len(runners) == 1:
+        raise Failed("transformers is not there or does not run: " + "; ".join(b.notes[-2:]))
+    got = {name: [] for name in runners}
+    for i in range(5):
+        for name in random.Random(i).sample(sorted(runners), len(runners)):
+            got[name].append(trial(runners[name], "a", context, i))
+    mid = {n: {p: statistics.median(x["phases_ns"][p] / 1e6 for x in v) for p in ("prefill", "decode")} for n, v in got.items()}
+    for r in runners.values():
+        r.end()
+    for name, least in (("eager", 3), ("compiled", 1.25)):
+        if name in mid:
+            b.figure(f"decode: {name} / ours", mid[name]["decode"] / mid["ours"]["decode"], "×", (">=", least),
+                     f"{mid[name]['decode'] / (tokens - 1):.3f} / {mid['ours']['decode'] / (tokens - 1):.3f} ms a token")
+    best = min(m["prefill"] for n, m in mid.items() if n != "ours")
+    b.figure(f"prefill {context}: best of transformers / ours", best / mid["ours"]["prefill"], "×", (">=", 1.2), f"{best:.1f} / {mid['ours']['prefill']:.1f} ms")
+
+
+def life(b):
+    """A thousand loads and unloads of a small model: the device's memory is as it was."""
+    r, peaks, cycles = b.serve(), [], 20 if b.small else 1000
+    entry = {"path": os.path.join(TOP, "examples/models/tiny-llama"), "device": b.device}
+    for i in range(cycles):
+        must_load(r, b.device, {"m": entry}, {"a": {"model": "m"}}, tokens=2, max_context=8)
+        peaks.append(trial(r, "a", 8, 0)["bytes"]["device_peak"])
+        r.call("unload", models=[])
+        if b.left() < 3:
+            b.notes.append(f"life: {i + 1} of {cycles} cycles in the time there was")
+            break
+    r.end()
+    b.figure("loads and unloads: memory grown from the 10th to the last", (peaks[-1] - peaks[9]) / 2**20, "MiB", ("<=", 2), f"{len(peaks)} cycles")
+
+
+def sweep(b):
+    """The demo's sweep on the GPU under mpirun, with the tables it leaves."""
+    paceline = b.program("paceline", "cli")
+    mpirun = os.path.join(TOP, ".gpu/unpacked/openmpi/bin/mpirun")
+    mpirun = mpirun if b.bin and os.access(mpirun, os.X_OK) else shutil.which("mpirun")
+    if not paceline or not mpirun:
+        raise Failed("Open MPI or paceline is not here: bench/gpu-pack.sh carries them")
+    out, more = os.path.join(b.tmp, "sweep.h5"), []
+    for m in ("f32", "bf16", "kvf16", "tiny"):
+        more += ["--set", f"models.{m}.device={b.device}"]
+    select = ["--samples", "4", "--contexts", "64,256"] if b.small else ["--samples", "20"]
+    b.sh([mpirun, "--allow-run-as-root", "--oversubscribe", "-n", "2", paceline, "run", "examples/sweeps/demo.yaml", "-o", out, *select, *more], 120)
+    shutil.copy(out, b.out)
+    done = b.sh([paceline, "verify", out], 30)
+    print("  " + done.stdout.strip().splitlines()[0])
+    b.sh([paceline, "report", out, "-o", os.path.join(b.tmp, "sweep")], 60, check=False)
+    shutil.copy(os.path.join(b.tmp, "sweep/report.html"), os.path.join(b.out, "sweep.html"))
+    with open(os.path.join(b.tmp, "sweep/tables/speedup.md")) as f:
+        b.notes.append("speedup of the demo's sweep\n\n" + f.read())
+
+
+def sanitizer(b):
+    """compute-sanitizer over the small cases: memory, races, barriers."""
+    tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    if not os.access(tool, os.X_OK):
+        raise Failed("compute-sanitizer is not here")
+    programs = sorted(glob.glob(os.path.join(b.bin, "test_gpu_*") if b.bin else os.path.join(TOP, "build/release/tests/cuda_emu/test_gpu_*")))
+    order = [p for n in ("ops", "families", "stage", "gguf", "goldens") for p in programs if p.endswith("test_gpu_" + n)]
+    broken = []
+    for kind in ("memcheck", "racecheck", "synccheck"):
+        for p in order:
+            if b.left() < 10:
+                b.notes.append(f"sanitizer: no time for {kind} of {os.path.basename(p)}")
+                continue
+            try:
+                done = b.sh([tool, "--tool", kind, "--error-exitcode", "9", p], 60, check=False)
+            except Failed as e:
+                b.notes.append(f"sanitizer {kind}: {e}")
+                continue
+            last = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR SUMMARY" in line or "hazards" in line]
+            print(f"  {kind} {os.path.basename(p)}: {last[-1].strip('= ') if last else 'exit code %d' % done.returncode}", flush=True)
+            with open(os.path.join(b.out, "sanitizer.log"), "a") as f:
+                f.write(f"== {kind} {os.path.basename(p)}: {done.returncode}\n{done.stdout[-20000:]}{done.stderr[-5000:]}\n")
+            if done.returncode:
+                broken.append(f"{kind} {os.path.basename(p)}: exit code {done.returncode}")
+    if broken:
+        raise Failed("; ".join(broken))
+
+
+PARTS = [("inventory", 40, inventory), ("tests", 90, tests), ("7b", 150, seven), ("sdtp", 90, sdtp), ("quantised", 60, quantised), ("outside", 45, outside),
+         ("transformers", 120, transformers), ("sweep", 60, sweep), ("life", 40, life), ("sanitizer", 90, sanitizer)]
+
+
+def gpu_there(b):
+    """Whether the runner sees the device that was asked for; else why not."""
+    if not b.runner:
+        return "paceline-runner is not built (build-gpu.log says why)"
+    if b.device == "cpu":
+        return None
+    try:
+        r = b.serve()
+        kinds = [d["kind"] for d in r.hello["devices"]]
+        r.end()
+    except (OSError, ValueError, TimeoutError) as e:
+        return f"paceline-runner does not start: {e}"
+    return None if "cuda" in kinds else "no GPU"
+
+
+def write_report(b, parts, began):
+    report = dict(info=getattr(b, "info", {}), device=b.device, small=b.small, seconds=round(time.monotonic() - began, 1), parts=parts, figures=b.figures, notes=b.notes)
+    with open(os.path.join(b.out, "report.json"), "w") as f:
+        json.dump(report, f, indent=1)
+    with open(os.path.join(b.out, "report.md"), "w") as f:
+        f.write(f"# bench/gpu.sh, {time.strftime('%Y-%m-%d %H:%M')} UTC\n\n")
+        if b.small or b.device == "cpu":
+            f.write(f"**Toy sizes on {b.device}: a trial of the script; no figure below says anything of a GPU.**\n\n")
+        for line in report["info"].get("gpus", []):
+            f.write(line + "\n")
+        f.write("\n| part | state | s |\n|---|---|---:|\n")
+        for p in parts:
+            f.write(f"| {p['part']} | {p['state']}{': ' + p['why'] if p['why'] else ''} | {p['seconds']:.1f} |\n")
+        f.write("\n| figure | value | aim | | |\n|---|---:|---|---|---|\n")
+        for g in b.figures:
+            f.write(f"| {g['name']} | {g['value']:.6g} {g['unit']} | {g['aim']} | {'' if g['met'] is None else 'met' if g['met'] else 'short'} | {g['note']} |\n")
+        for n in b.notes:
+            f.write(f"\n{n}\n")
+    return report
+
+
+def main():
+    p = argparse.ArgumentParser(prog="gpu.sh", description="Everything that wants a GPU (see the head of bench/gpu.sh).")
+    p.add_argument("--out", default=os.path.join(TOP, "build", "gpu-report"))
+    p.add_argument("--budget", type=float, default=480)
+    p.add_argument("--only", default="")
+    p.add_argument("--device", default="cuda")
+    p.add_argument("--small", action="store_true")
+    p.add_argument("--list", action="store_true")
+    a = p.parse_args()
+    if a.list:
+        print(" ".join(name for name, _, _ in PARTS))
+        return 0
+    only = [n for n in a.only.split(",") if n]
+    unknown = sorted(set(only) - {name for name, _, _ in PARTS})
+    if unknown:
+        p.error(f"--only {','.join(unknown)}: expected some of {' '.join(name for name, _, _ in PARTS)}")
+    b, began, parts = Bench(a), time.monotonic(), []
+    missing = gpu_there(b)
+    try:
+        for name, limit, run in PARTS:
+            if only and name not in only:
+                continue
+            b.part, start, state, why = name, time.monotonic(), "ran", ""
+            rest = began + a.budget - start
+            print(f"== {name}: " + ((run.__doc__ or "").split(". ")[0].split(":")[0].strip() or "what this machine is"), flush=True)
+            b.ends = start + min(limit, rest)
+            if missing and name != "inventory":
+                state, why = "left out", missing
+            elif rest < 3:
+                state, why = "left out", "the budget is spent"
+            else:
+                try:
+                    run(b)
+                except (Failed, OSError, ValueError, KeyError, IndexError, TypeError, TimeoutError, AssertionError) as e:
+                    state, why = "failed", f"{'' if isinstance(e, Failed) else type(e).__name__ + ': '}{e}"
+                b.stop_children()
+            print(f"  {state}{': ' + why if why else ''} ({time.monotonic() - start:.1f} s)", flush=True)
+            parts.append(dict(part=name, state=state, why=why, seconds=time.monotonic() - start))
+            write_report(b, parts, began)
+    finally:
+        shutil.rmtree(b.tmp, ignore_errors=True)
+    print(f"report: {b.out}/report.md, {b.out}/report.json")
+    return 6 if missing else 1 if any(x["state"] != "ran" for x in parts) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

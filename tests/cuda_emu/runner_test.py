@@ -1,0 +1,128 @@
+"""runner_test.py EMULATED RUNNER SOURCE: what paceline-runner does with a GPU, told by the emulated one: it is in hello, by UUID it is the one that is
+used, ceilings and memory are its own, phases have its clock; and bench/gpu.sh goes all its way, with toy sizes here and with no GPU there."""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+EMULATED, RUNNER, SOURCE = (os.path.abspath(p) for p in sys.argv[1:4])
+sys.path.insert(0, os.path.join(SOURCE, "tests", "runner"))
+from lib import Runner, check_times, load  # noqa: E402
+
+LLAMA = os.path.join(SOURCE, "examples/models/tiny-llama")
+
+
+def devices():
+    r = Runner(EMULATED, "serve")
+    cpu, gpu = r.hello["devices"]
+    assert cpu["kind"] == "cpu" and gpu["kind"] == "cuda" and gpu["uuid"].startswith("GPU-e0") and gpu["bytes"] == 96 << 20, r.hello
+    here = {"kind": "cuda", "uuid": gpu["uuid"]}
+    c = r.call("ceilings", threads=1, device=here)
+    assert c["type"] == "ceilings" and c["read_bytes_per_s"] > 0 and c["flop_per_s"] > 0 and "bf16" in c["kind"], c
+    assert r.call("ceilings", threads=1, device={"kind": "cuda", "uuid": "GPU-other"})["type"] == "error"
+    entry, sample = {"path": LLAMA, "device": "cuda", "dtype": "f32"}, {"kind": "synthetic", "index": 0, "key": "%016x" % 5}
+    ask = dict(model=entry, draft_model=None, arm={"model": "m"}, contexts=[24], tokens=4, data="synthetic")
+    gpu_room = r.call("describe", **ask)["workspace_bytes"]
+    cpu_room = r.call("describe", **{**ask, "model": {**entry, "device": "cpu"}})["workspace_bytes"]
+    assert gpu_room > 0 and gpu_room != cpu_room, "the workspace is the backend's own"
+    wrong = r.call("load", **{**load({"m": entry}, {"a": {"model": "m"}}), "device": {"kind": "cuda", "uuid": "GPU-other"}})
+    assert wrong["type"] == "error" and "GPU-other" in wrong["text"], wrong
+    results = {}
+    for device in ("cuda", "cpu"):
+        said = r.call("load", **{**load({"m": {**entry, "device": device}}, {"a": {"model": "m"}}, tokens=4), "device": here})
+        assert said["type"] == "loaded", said
+        x = results[device] = r.call("trial", arm="a", context=24, sample=sample, repeat=0, attempt=0, timed=True)
+        assert x["type"] == "result", x
+        check_times(x)
+    gpu, cpu = results["cuda"], results["cpu"]
+    assert gpu["tokens"] == cpu["tokens"] and gpu["ids_hash"] == cpu["ids_hash"]
+    assert set(gpu["device_ns"]) == {"prefill", "decode"} and "device_ns" not in cpu
+    for phase, ns in gpu["device_ns"].items():
+        assert 0 < ns < 1.05 * gpu["phases_ns"][phase] + 2e6, (gpu["device_ns"], gpu["phases_ns"])
+    b = gpu["bytes"]
+    assert b["weights"] + b["kv"] <= b["device_peak"] <= 96 << 20 and b["workspace"] > 0, b
+    assert cpu["bytes"]["device_peak"] != b["device_peak"]
+    assert r.end() == 0, r.stderr
+    print("devices: the emulated GPU is told, used and measured")
+
+
+ONE = {"a": {"model": "m"}}
+
+
+def faults(tmp):
+    """Memory that runs out and a GPU that is lost: an error that says so and ends the runner; in a sweep, a failure with that text, and a fresh runner."""
+    entry, sample = {"path": LLAMA, "device": "cuda", "dtype": "f32"}, {"kind": "synthetic", "index": 0, "key": "%016x" % 5}
+    for planted, reason, word in (("alloc:5", "oom", "out of memory"), ("sync:9", "runner", "illegal memory access")):
+        os.environ["PACELINE_CUDA_FAULT"] = planted
+        r = Runner(EMULATED, "serve")
+        x = r.call("load", **load({"m": entry}, ONE, tokens=4))
+        while x["type"] != "error":
+            x = r.call("trial", arm="a", context=24, sample=sample, repeat=0, attempt=0, timed=True)
+        assert x["reason"] == reason and word in x["text"] and x["fatal"], x
+        assert r.p.wait(20) != 0
+        r.end()
+    paceline = os.path.join(os.path.dirname(os.path.dirname(RUNNER)), "paceline")
+    if os.path.exists(paceline):
+        sweep = os.path.join(tmp, "lost.yaml")
+        with open(sweep, "w") as f:
+            f.write(f"data: {{kind: synthetic}}\nmodels: {{m: {{path: {LLAMA}, device: cuda, dtype: f32}}}}\narms: {{a: {{model: m}}}}\n"
+                    "grid: {contexts: [12], samples: 12}\ngenerate: {tokens: 4}\nmeasure: {warmup: 1}\n")
+        os.environ.update(PACELINE_CUDA_FAULT="sync:35", PACELINE_RUNNER=EMULATED)
+        done = subprocess.run([paceline, "run", sweep, "-o", tmp + "/lost.h5", "--retries", "2"], capture_output=True, text=True, timeout=150)
+        assert done.returncode == 0 and "12 trials done, 0 failed" in done.stderr, (done.returncode, done.stderr)
+        assert "illegal memory access" in done.stderr, done.stderr
+        del os.environ["PACELINE_RUNNER"]
+    del os.environ["PACELINE_CUDA_FAULT"]
+    print("faults: out of memory and a lost GPU are told, and the next runner starts clean")
+
+
+def loads():
+    """Many loads and unloads leave no device memory behind (bench/gpu.sh has a thousand of them on a GPU)."""
+    r, sample, peaks = Runner(EMULATED, "serve"), {"kind": "synthetic", "index": 0, "key": "%016x" % 5}, []
+    for i in range(12):
+        assert r.call("load", **load({"m": {"path": LLAMA, "device": "cuda"}}, ONE, tokens=2, max_context=8))["type"] == "loaded"
+        peaks.append(r.call("trial", arm="a", context=8, sample=sample, repeat=0, attempt=0, timed=True)["bytes"]["device_peak"])
+        assert r.call("unload", models=[])["type"] == "unloaded"
+    r.end()
+    assert max(peaks[1:]) - min(peaks[1:]) < 1 << 14, peaks  # what malloc adds varies
+
+
+def bench():
+    run = lambda *argv: subprocess.run([EMULATED, "bench", LLAMA, "--device", "cuda", "-p", "8", "-n", "2", "-v", "3", "-r", "1", *argv], capture_output=True, text=True, timeout=100, check=True).stdout
+    j = json.loads(run("--format", "json"))
+    assert j["device_limits"]["read_gb_per_s"] > 0 and all(r["limit_pct"] > 0 for r in j["rows"]), j
+    assert "measured here on the device" in run()
+
+
+def script(tmp):
+    """bench/gpu.sh: no GPU, then all that toy sizes can try on the CPU."""
+    run = lambda runner, *argv: subprocess.run([os.path.join(SOURCE, "bench/gpu.sh"), "--out", tmp, *argv], env={**os.environ, "PACELINE_RUNNER": runner},
+                                               capture_output=True, text=True, timeout=170)
+    if subprocess.run(["nvidia-smi"], capture_output=True).returncode == 0 if os.path.exists("/usr/bin/nvidia-smi") else False:
+        print("a GPU is here: gpu.sh without one is not tried")
+    else:
+        done = run(RUNNER)
+        report = json.load(open(tmp + "/report.json"))
+        assert done.returncode == 6, (done.returncode, done.stdout, done.stderr)
+        states = {p["part"]: (p["state"], p["why"]) for p in report["parts"]}
+        assert states.pop("inventory")[0] == "ran" and all(s == ("left out", "no GPU") for s in states.values()) and len(states) == 9, states
+        assert "no GPU" in open(tmp + "/report.md").read()
+    done = run(RUNNER, "--device", "cpu", "--small", "--only", "inventory,7b,sdtp,quantised,outside")
+    report = json.load(open(tmp + "/report.json"))
+    states = {p["part"]: (p["state"], p["why"]) for p in report["parts"]}
+    assert done.returncode == 0 and all(s == ("ran", "") for s in states.values()), (done.stdout, done.stderr)
+    figures = {(g["part"], g["name"]): g for g in report["figures"]}
+    assert len(figures) >= 16 and all(g["value"] is not None for g in figures.values()), figures
+    assert ("outside", "adapter") in figures and ("7b", "verify 22 at 64 / decode") in figures and "Toy sizes" in open(tmp + "/report.md").read()
+    done = run(RUNNER, "--device", "cpu", "--small", "--only", "nonsense")
+    assert done.returncode == 2 and "nonsense" in done.stderr
+    print(f"gpu.sh: {len(figures)} toy figures")
+
+
+with tempfile.TemporaryDirectory() as folder:
+    devices()
+    faults(folder)
+    loads()
+    bench()
+    script(folder)
