@@ -95,6 +95,7 @@ struct pl_session_memory {
 };
 
 struct pl_session;
+struct pl_picked; /* backend.h */
 
 /* PL_ERANGE: more tokens than the model has positions, a tap or hook layer outside the model;
  * PL_EUNSUPPORTED: kv dtype; PL_ENOMEM. */
