@@ -51,14 +51,14 @@ static const struct pl_col acceptance_cols[] = {
     {"drafted", PL_COL_INT, NULL, 0},
     {"accepted", PL_COL_INT, NULL, 0},
     {"acceptance_rate", PL_COL_SHARE, "accepted %", 0},
-    {"rate_low", PL_COL_SHARE, "95 % from", 0},
-    {"rate_high", PL_COL_SHARE, "to", 0},
     {"mean_length", PL_COL_RATIO, "mean length", 0},
     {"per_position", PL_COL_TEXT, "by position", PL_COL_WIDE},
     {"free_tokens", PL_COL_INT, "free tokens", 0},
     {"hidden_prefill_ms", PL_COL_TIME, "hidden ms", 0},
     {"verify_ratio", PL_COL_RATIO, "verify / step", 0},
     {"divergent", PL_COL_INT, NULL, 0},
+    {"rate_low", PL_COL_SHARE, "accepted % from", 0},
+    {"rate_high", PL_COL_SHARE, "to", 0},
     {"histogram", PL_COL_TEXT, NULL, PL_COL_WIDE},
     {"drafted_tps", PL_COL_TIME, "drafted/s", PL_COL_WIDE},
     {"accepted_tps", PL_COL_TIME, "accepted/s", PL_COL_WIDE},
@@ -82,9 +82,6 @@ static void acceptance_row(const struct pl_dataset *d, uint32_t arm, uint32_t co
     pl_table_int(t, (int64_t)c->drafted);
     pl_table_int(t, (int64_t)c->accepted);
     pl_table_real(t, over((double)c->accepted, (double)c->drafted));
-    pl_drafts_acceptance_ci(d, c, &low, &high);
-    pl_table_real(t, low);
-    pl_table_real(t, high);
     pl_table_real(t, 1 + over((double)c->accepted, rounds));
     shares(c->accepted_at, c->drafted_at, rounds, text, sizeof text);
     pl_table_text(t, text);
@@ -95,6 +92,9 @@ static void acceptance_row(const struct pl_dataset *d, uint32_t arm, uint32_t co
         pl_table_int(t, (int64_t)cell->differing);
     else
         pl_table_null(t, "n/a");
+    pl_drafts_acceptance_ci(d, c, &low, &high);
+    pl_table_real(t, low);
+    pl_table_real(t, high);
     histogram(c, text, sizeof text);
     pl_table_text(t, text);
     pl_table_real(t, over((double)c->drafted, seconds));
