@@ -74,7 +74,8 @@ def converted(path):
         words = tokenizers.Tokenizer(tokenizers.models.WordLevel({f"t{i}": i for i in range(config.vocab_size)}, unk_token="t2"))
         transformers.PreTrainedTokenizerFast(tokenizer_object=words, bos_token="t0", eos_token="t1", unk_token="t2",
                                              pad_token="t0").save_pretrained(path)
-        ctranslate2.converters.TransformersConverter(path).convert(out)
+        ctranslate2.converters.TransformersConverter(path).convert(out + ".part", force=True)
+        os.rename(out + ".part", out)
     return out
 
 

@@ -9,7 +9,7 @@ events=${1:-$work/events.npy}
 clip=${2:-$work/clip.mp4}
 runs=${3:-100}
 if [ "$events" = "$work/events.npy" ]; then
-  python3 - "$events" <<'PY'
+  "${PYTHON:-/usr/bin/python3}" - "$events" <<'PY'
 import sys
 import numpy as np
 g, n = np.random.default_rng(1), 132268

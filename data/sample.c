@@ -7,41 +7,20 @@
 #include "data/needle.h"
 #include "data/scenes.h"
 #include "data/text_file.h"
+#include "data/text_starts.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#define SLOT_BYTES_PER_TOKEN 6
-/* How far a start may move to find white space: longer "words" are not English, so the character is
- * taken as it is. */
-#define WORD_SCAN 256
 #define BASE_NAME_MAX 64 /* bytes of a file's name in a sample's id */
 #define SCENE_NAME_MAX 120
 #define QUESTION_NAME_MAX 160
 
-enum {
-    KEY_LONGBENCH = 0x6c6f6e67,
-    KEY_SLOTS = 0x736c6f74,
-    KEY_EXTRA = 0x78747261,
-    KEY_SYNTHETIC = 0x73796e74
-};
-
-struct start {
-    uint32_t file;
-    uint64_t offset;
-};
-
-struct samples_file {
-    char *path;
-    uint64_t size;
-    uint64_t slots; /* samples it gives before they overlap */
-};
+enum { KEY_LONGBENCH = 0x6c6f6e67, KEY_SYNTHETIC = 0x73796e74 };
 
 /* Of longbench: the file stays mapped. */
 struct bench {
@@ -62,9 +41,7 @@ struct pl_samples {
     bool overlap;
     uint64_t seed;
     uint32_t count;
-    struct samples_file *files;
-    size_t n_files;
-    struct start *starts; /* [count], text only */
+    struct pl_text_starts texts; /* of text and needle */
 };
 
 static void bench_free(struct bench *b)
@@ -83,10 +60,7 @@ void pl_samples_free(struct pl_samples *s)
 {
     if (!s)
         return;
-    for (size_t i = 0; i < s->n_files; i++)
-        free(s->files[i].path);
-    free(s->files);
-    free(s->starts);
+    pl_text_starts_release(&s->texts);
     pl_scenes_free(s->scenes);
     bench_free(s->bench);
     json_decref(s->max_window_ms);
@@ -104,209 +78,27 @@ bool pl_samples_overlap(const struct pl_samples *s)
     return s->overlap;
 }
 
-static enum pl_status add_file(struct pl_samples *s, const char *path, struct pl_err *err)
-{
-    struct samples_file *grown = realloc(s->files, (s->n_files + 1) * sizeof *grown);
-    char *copy = strdup(path);
-    if (grown)
-        s->files = grown;
-    if (!grown || !copy) {
-        free(copy);
-        return pl_fail(err, PL_ENOMEM, "%s: no memory for the list of files", path);
-    }
-    s->files[s->n_files++] = (struct samples_file){.path = copy};
-    return PL_OK;
-}
-
-static int visible(const struct dirent *d)
-{
-    return d->d_name[0] != '.';
-}
-
-static int by_name(const struct dirent **a, const struct dirent **b)
-{
-    return strcmp((*a)->d_name, (*b)->d_name); /* bytes, not the locale's order */
-}
-
-/* The regular files of a folder, by name; hidden ones and folders within are left out. */
-static enum pl_status list_folder(struct pl_samples *s, const char *path, struct pl_err *err)
-{
-    enum pl_status st = PL_OK;
-    struct dirent **names = NULL;
-    int n = scandir(path, &names, visible, by_name);
-    if (n < 0)
-        return pl_fail_errno(err, errno, "%s", path);
-    for (int i = 0; i < n && st == PL_OK; i++) {
-        char *full = NULL;
-        struct stat sb;
-        const char *sep = path[strlen(path) - 1] == '/' ? "" : "/";
-        if (asprintf(&full, "%s%s%s", path, sep, names[i]->d_name) < 0) {
-            st = pl_fail(err, PL_ENOMEM, "%s: no memory for the list of files", path);
-            break;
-        }
-        if (stat(full, &sb) == 0 && S_ISREG(sb.st_mode))
-            st = add_file(s, full, err);
-        free(full);
-    }
-    for (int i = 0; i < n; i++)
-        free(names[i]);
-    free(names);
-    if (st == PL_OK && s->n_files == 0)
-        return pl_fail(err, PL_ENOENT, "%s: the folder has no text files", path);
-    return st;
-}
-
-static enum pl_status list_files(struct pl_samples *s, const char *path, struct pl_err *err)
-{
-    struct stat sb;
-    if (stat(path, &sb) != 0)
-        return pl_fail_errno(err, errno, "%s", path);
-    if (S_ISDIR(sb.st_mode))
-        return list_folder(s, path, err);
-    if (!S_ISREG(sb.st_mode))
-        return pl_fail(err, PL_EFORMAT, "%s: neither a file nor a folder", path);
-    return add_file(s, path, err);
-}
-
-/* Checks every file and counts its slots. */
-static enum pl_status measure_files(struct pl_samples *s, const char *path, uint64_t context,
-                                    uint64_t *slots, struct pl_err *err)
-{
-    uint64_t slot = context * SLOT_BYTES_PER_TOKEN, total = 0, bytes = 0;
-    for (size_t i = 0; i < s->n_files; i++) {
-        struct samples_file *f = &s->files[i];
-        struct pl_text_file map;
-        enum pl_status st = pl_text_file_open(&map, f->path, err);
-        if (st != PL_OK)
-            return st;
-        f->size = map.len;
-        st = pl_text_file_check(&map, f->path, err);
-        pl_text_file_close(&map);
-        if (st != PL_OK)
-            return st;
-        f->slots = f->size / slot;
-        if (f->slots == 0 && f->size >= context)
-            f->slots = 1;
-        total += f->slots;
-        bytes += f->size;
-    }
-    if (total == 0)
-        return pl_fail(err, PL_ERANGE,
-                       "%s: %" PRIu64 " bytes of text, too short for a context of %" PRIu64
-                       " tokens, expected at least %" PRIu64 " bytes in one file",
-                       path, bytes, context, context);
-    if (total > UINT32_MAX)
-        total = UINT32_MAX;
-    *slots = total;
-    return PL_OK;
-}
-
-/* Where slot `k` of all files begins. */
-static struct start slot_start(const struct pl_samples *s, uint64_t k, uint64_t slot)
-{
-    uint32_t file = 0;
-    while (k >= s->files[file].slots)
-        k -= s->files[file++].slots;
-    return (struct start){file, k * slot};
-}
-
-/* A start anywhere that leaves a context's bytes: what samples beyond the last slot get. */
-static struct start extra_start(const struct pl_samples *s, uint32_t i, uint64_t context)
-{
-    struct pl_rng rng;
-    uint64_t room = 0, at;
-    uint32_t file = 0;
-    for (size_t f = 0; f < s->n_files; f++)
-        room += s->files[f].slots ? s->files[f].size - context + 1 : 0;
-    pl_rng_init(&rng, pl_keyv(s->seed, KEY_EXTRA, i));
-    at = pl_rng_below(&rng, room);
-    for (;; file++) {
-        uint64_t here = s->files[file].slots ? s->files[file].size - context + 1 : 0;
-        if (at < here)
-            return (struct start){file, at};
-        at -= here;
-    }
-}
-
-static bool blank(char c)
-{
-    return c == ' ' || c == '\n' || c == '\t' || c == '\r';
-}
-
-/* Moves a start forward to the first character after white space, at least to the start of a
- * character. */
-static uint64_t align_start(const char *t, uint64_t len, uint64_t at, uint64_t limit)
-{
-    uint64_t end, p;
-    if (at == 0)
-        return len >= 3 && memcmp(t, "\xEF\xBB\xBF", 3) == 0 && limit >= 3 ? 3 : 0;
-    while (at < len && ((unsigned char)t[at] & 0xC0) == 0x80)
-        at++;
-    end = at + WORD_SCAN < limit ? at + WORD_SCAN : limit;
-    p = at;
-    if (!blank(t[at - 1]))
-        while (p < end && !blank(t[p]))
-            p++;
-    while (p < end && blank(t[p]))
-        p++;
-    return p < end ? p : at;
-}
-
-static enum pl_status align_starts(struct pl_samples *s, uint64_t context, struct pl_err *err)
-{
-    for (uint32_t f = 0; f < s->n_files; f++) {
-        struct pl_text_file map;
-        enum pl_status st = pl_text_file_open(&map, s->files[f].path, err);
-        uint64_t limit;
-        if (st != PL_OK)
-            return st;
-        if (map.len != s->files[f].size) {
-            pl_text_file_close(&map);
-            return pl_fail(err, PL_EIO, "%s: changed while it was read", s->files[f].path);
-        }
-        limit = map.len >= context ? map.len - context : 0;
-        for (uint32_t i = 0; i < s->count; i++)
-            if (s->starts[i].file == f)
-                s->starts[i].offset = align_start(map.text, map.len, s->starts[i].offset, limit);
-        pl_text_file_close(&map);
-    }
-    return PL_OK;
-}
-
 static enum pl_status open_text(struct pl_samples *s, const json_t *data, uint64_t context,
                                 struct pl_err *err)
 {
     const char *path = NULL;
-    uint64_t slots = 0;
-    uint32_t *order = NULL;
     enum pl_status st = pl_json_str(data, "path", "", &path, err);
-    if (st == PL_OK && !path[0])
-        st = pl_fail(err, PL_EUSAGE, "data.path is missing, expected a text file or a folder");
-    if (st == PL_OK)
-        st = list_files(s, path, err);
-    if (st == PL_OK)
-        st = measure_files(s, path, context, &slots, err);
     if (st != PL_OK)
         return st;
-    if (s->count == 0)
-        s->count = (uint32_t)slots;
-    s->overlap = s->count > slots;
-    s->starts = calloc(s->count, sizeof *s->starts);
-    order = malloc(slots * sizeof *order);
-    if (!s->starts || !order) {
-        free(order);
-        return pl_fail(err, PL_ENOMEM, "no memory for %" PRIu32 " samples", s->count);
-    }
-    for (uint32_t i = 0; i < slots; i++)
-        order[i] = i;
-    struct pl_rng rng;
-    pl_rng_init(&rng, pl_keyv(s->seed, KEY_SLOTS));
-    pl_rng_shuffle(&rng, order, slots);
-    for (uint32_t i = 0; i < s->count; i++)
-        s->starts[i] = i < slots ? slot_start(s, order[i], context * SLOT_BYTES_PER_TOKEN)
-                                 : extra_start(s, i, context);
-    free(order);
-    return align_starts(s, context, err);
+    if (!path[0])
+        return pl_fail(err, PL_EUSAGE, "data.path is missing, expected a text file or a folder");
+    st = pl_text_starts_open(path, s->seed, context, s->count, &s->texts, err);
+    if (st != PL_OK)
+        return st;
+    s->count = s->texts.count;
+    s->overlap = s->texts.overlap;
+    return PL_OK;
+}
+
+/* The file that text sample `i` begins in. */
+static const char *text_path(const struct pl_samples *s, uint32_t i)
+{
+    return s->texts.files[s->texts.starts[i].file].path;
 }
 
 static enum pl_status open_scenes(struct pl_samples *s, const json_t *data, struct pl_err *err)
@@ -529,13 +321,14 @@ void pl_samples_id(const struct pl_samples *s, uint32_t i, char *out, size_t siz
         snprintf(out, size, "synthetic-%" PRIu32, i);
         return;
     }
-    path = s->bench ? s->bench->path : s->files[s->starts[i].file].path;
+    path = s->bench ? s->bench->path : text_path(s, i);
     slash = strrchr(path, '/');
     shorten(slash ? slash + 1 : path, BASE_NAME_MAX, name);
     if (s->bench)
         snprintf(out, size, "%s:%" PRIu32, name, bench_item(s, i)->line);
     else
-        snprintf(out, size, "%s@%" PRIu64 "%s", name, s->starts[i].offset, s->needles ? "?" : "");
+        snprintf(out, size, "%s@%" PRIu64 "%s", name, s->texts.starts[i].offset,
+                 s->needles ? "?" : "");
 }
 
 size_t pl_samples_id_size(const struct pl_samples *s)
@@ -597,8 +390,8 @@ static json_t *needle_request(const struct pl_samples *s, uint32_t i)
     json_t *o = pl_needle_make(s->seed, i, s->needles, answer);
     json_object_set_new(o, "kind", json_string("needle"));
     json_object_set_new(o, "index", json_integer(i));
-    json_object_set_new(o, "path", json_string(s->files[s->starts[i].file].path));
-    json_object_set_new(o, "offset", json_integer((json_int_t)s->starts[i].offset));
+    json_object_set_new(o, "path", json_string(text_path(s, i)));
+    json_object_set_new(o, "offset", json_integer((json_int_t)s->texts.starts[i].offset));
     return o;
 }
 
@@ -613,8 +406,7 @@ json_t *pl_samples_request(const struct pl_samples *s, uint32_t i)
         return needle_request(s, i);
     if (s->text)
         return json_pack("{s:s,s:I,s:s,s:I}", "kind", "text", "index", (json_int_t)i, "path",
-                         s->files[s->starts[i].file].path, "offset",
-                         (json_int_t)s->starts[i].offset);
+                         text_path(s, i), "offset", (json_int_t)s->texts.starts[i].offset);
     snprintf(key, sizeof key, "%016" PRIx64, pl_keyv(s->seed, KEY_SYNTHETIC, i));
     return json_pack("{s:s,s:I,s:s}", "kind", "synthetic", "index", (json_int_t)i, "key", key);
 }
