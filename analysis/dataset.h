@@ -27,6 +27,7 @@
     X(D_VISION, d_vision_ms, "d_vision")                                                           \
     X(D_PREFILL, d_prefill_ms, "d_prefill")                                                        \
     X(D_DECODE, d_decode_ms, "d_decode")                                                           \
+    X(D_WAIT, d_wait_ms, "d_wait")                                                                 \
     X(PREPROCESS, preprocess_ms, "preprocess")                                                     \
     X(TOWER, tower_ms, "tower")                                                                    \
     X(D_PREPROCESS, d_preprocess_ms, "d_preprocess")                                               \

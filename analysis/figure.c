@@ -48,7 +48,8 @@ const struct pl_legend *pl_figure_phase(enum pl_metric m)
         [PL_METRIC_WAIT] = {"wait", "#D0D0D0", 0},
         [PL_METRIC_D_VISION] = {"drafter's vision", "#E8C3D8", 0},
         [PL_METRIC_D_PREFILL] = {"drafter's prefill", "#8FBBDC", 0},
-        [PL_METRIC_D_DECODE] = {"drafter's decode", "#F5D48F", 0}};
+        [PL_METRIC_D_DECODE] = {"drafter's decode", "#F5D48F", 0},
+        [PL_METRIC_D_WAIT] = {"drafter waits", "#E8E8E8", 0}};
     return &phases[m];
 }
 

@@ -96,7 +96,7 @@ struct pl_legend {
 };
 /* The name and colour of a phase in every figure. Those of a lane, and kinds of a span, come first;
  * parts of a phase (tower, …) are drawn nowhere. */
-#define PL_FIGURE_PHASES (PL_METRIC_D_DECODE + 1)
+#define PL_FIGURE_PHASES (PL_METRIC_D_WAIT + 1)
 const struct pl_legend *pl_figure_phase(enum pl_metric m);
 #define PL_LEGEND_ROW_PX 20
 /* Rows that the entries take in a figure of that width, and drawing them from top_px down as labels

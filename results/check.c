@@ -65,9 +65,12 @@ static const char *check_times(const struct checker *k)
     }
     const double drafter =
         zero_if_nan(t->d_vision_ms) + zero_if_nan(t->d_prefill_ms) + zero_if_nan(t->d_decode_ms);
-    if (drafter > t->total_ms + slack(t->total_ms)) {
-        snprintf(k->buf, k->size, "the drafter's phases = %.6g ms, but total = %.6g ms", drafter,
-                 t->total_ms);
+    /* nor need it tell when its drafter waited */
+    const double d_lane = drafter + zero_if_nan(t->d_wait_ms);
+    if (d_lane > t->total_ms + slack(t->total_ms) ||
+        (!isnan(t->d_wait_ms) && d_lane < t->total_ms - slack(t->total_ms))) {
+        snprintf(k->buf, k->size, "the drafter's phases%s = %.6g ms, but total = %.6g ms",
+                 isnan(t->d_wait_ms) ? "" : " + wait", d_lane, t->total_ms);
         return k->buf;
     }
     const double parts = zero_if_nan(t->preprocess_ms) + zero_if_nan(t->tower_ms),

@@ -11,7 +11,7 @@
 #error "rows are the file's bytes: a big-endian host would have to swap them"
 #endif
 
-_Static_assert(sizeof(struct pl_trial) == 18 * 8 + 8 * 4 + 5 * 8 + 3 * 4 + 4 * 2 + 2 + 3 * 8,
+_Static_assert(sizeof(struct pl_trial) == 18 * 8 + 8 * 4 + 5 * 8 + 3 * 4 + 4 * 2 + 2 + 3 * 8 + 8,
                "pl_trial is packed");
 _Static_assert(sizeof(struct pl_round) == 12, "pl_round is packed");
 _Static_assert(sizeof(struct pl_commit) == 8, "a marker is one 8-byte write");

@@ -106,7 +106,8 @@ enum pl_reason pl_reason_parse(const char *name); /* PL_REASON_RUNNER for names 
     X(uint8_t, U8, swapped)                                                                        \
     X(int64_t, I64, start_unix_ns)                                                                 \
     X(uint64_t, U64, ids_hash)                                                                     \
-    X(uint64_t, U64, logits_hash)
+    X(uint64_t, U64, logits_hash)                                                                  \
+    X(double, F64, d_wait_ms)
 
 struct __attribute__((packed)) pl_trial {
 #define PL_X(type, tag, name) type name;

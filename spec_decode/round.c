@@ -33,6 +33,7 @@ struct pl_spec {
     atomic_bool stop;
     /* written by the drafter's lane, read after it was waited for */
     int64_t d_look, d_begin, d_ready, d_end;
+    int64_t d_mark; /* of the drafter's lane, like mark; of pl_now_ns */
 };
 
 static size_t most_drafted(const struct pl_spec_opts *o)
@@ -146,6 +147,17 @@ static int64_t lap(struct pl_spec *s, enum pl_spec_phase kind)
     return took;
 }
 
+/* What the drafter's lane did; until then it waited. Behind the text's end nothing counts. */
+static void drafter_lap(struct pl_spec *s, enum pl_spec_phase kind, int64_t begin, int64_t end,
+                        int64_t over)
+{
+    begin = begin < over ? begin : over;
+    end = end < over ? end : over;
+    s->r.phase_ns[PL_SPEC_D_WAIT] += begin - s->d_mark;
+    add_span(s, 1, kind, begin, end);
+    s->d_mark = end;
+}
+
 static size_t left(const struct pl_spec *s)
 {
     return s->q->tokens - s->r.n;
@@ -157,6 +169,12 @@ static bool ends(const struct pl_spec *s, int32_t id)
         if (s->q->eos[i] == id)
             return true;
     return false;
+}
+
+/* Whether the text's last token is an end. */
+static bool ended(const struct pl_spec *s)
+{
+    return ends(s, s->text[s->q->n_prompt + s->r.n - 1]);
 }
 
 /* Appends tokens that are known now, up to an end or the number asked for. True: the last one was
@@ -271,7 +289,9 @@ static enum pl_status begin_overlapped(struct pl_spec *s, struct pl_err *err)
 {
     struct pl_err other = {""};
     enum pl_status st, st2;
+    int64_t over;
 
+    s->draft.n = 0;
     atomic_store(&s->stop, false);
     st = s->o.lanes ? s->o.lanes(s->o.lanes_user, true, err) : PL_OK;
     if (st)
@@ -284,17 +304,21 @@ static enum pl_status begin_overlapped(struct pl_spec *s, struct pl_err *err)
         enum pl_status st3 = s->o.lanes(s->o.lanes_user, false, st ? &other : err);
         st = st ? st : st3;
     }
-    lap(s, PL_SPEC_WAIT);
-    if (s->q->look)
-        add_span(s, 1, PL_SPEC_D_VISION, s->d_look, s->d_begin);
-    add_span(s, 1, PL_SPEC_D_PREFILL, s->d_begin, s->d_ready);
-    add_span(s, 1, PL_SPEC_D_DECODE, s->d_ready, s->d_end);
     if (st)
         return st;
+    over = ended(s) ? s->mark : INT64_MAX;
+    if (!ended(s))
+        lap(s, PL_SPEC_WAIT);
+    if (s->q->look)
+        drafter_lap(s, PL_SPEC_D_VISION, s->d_look, s->d_begin, over);
+    drafter_lap(s, PL_SPEC_D_PREFILL, s->d_begin, s->d_ready, over);
+    drafter_lap(s, PL_SPEC_D_DECODE, s->d_ready, s->d_end, over);
     if (st2) {
         *err = other;
         return pl_err_prefix(err, st2, "the drafter's lane");
     }
+    if (ended(s))
+        return PL_OK;
     st = s->o.transport->move(&s->draft, &s->sent, err);
     if (!st && !s->o.translate.ahead)
         st = translate(s, err);
@@ -311,7 +335,7 @@ static enum pl_status begin_in_turn(struct pl_spec *s, struct pl_err *err)
     enum pl_status st = first_token(s, err);
 
     s->draft.n = 0;
-    if (st)
+    if (st || ended(s))
         return st;
     if (s->q->look)
         st = s->q->look(s->q->look_user, &p, err);
@@ -320,8 +344,8 @@ static enum pl_status begin_in_turn(struct pl_spec *s, struct pl_err *err)
         st = s->o.ops->begin(s->o.drafter, &p, err);
     if (s->o.ops->lane) {
         if (s->q->look)
-            add_span(s, 1, PL_SPEC_D_VISION, s->mark, looked);
-        add_span(s, 1, PL_SPEC_D_PREFILL, looked, pl_now_ns());
+            drafter_lap(s, PL_SPEC_D_VISION, s->mark, looked, INT64_MAX);
+        drafter_lap(s, PL_SPEC_D_PREFILL, looked, pl_now_ns(), INT64_MAX);
         lap(s, PL_SPEC_WAIT);
     }
     return st;
@@ -452,7 +476,7 @@ static enum pl_status next_draft(struct pl_spec *s, int64_t *draft_ns, struct pl
     if (st)
         return st;
     if (s->o.ops->lane)
-        add_span(s, 1, PL_SPEC_D_DECODE, began, pl_now_ns());
+        drafter_lap(s, PL_SPEC_D_DECODE, began, pl_now_ns(), INT64_MAX);
     lap(s, PL_SPEC_DRAFT);
     st = translate(s, err);
     *draft_ns = s->mark - began;
@@ -500,6 +524,7 @@ enum pl_status pl_spec_generate(struct pl_spec *s, const struct pl_spec_request 
     for (size_t i = 0; i < q->n_prompt; i++)
         s->text[i] = q->ids ? q->ids[i] : -1;
     pl_session_reset(s->o.verifier);
+    s->d_mark = q->start_ns;
     s->mark = pl_now_ns();
     s->r.ready_ns = s->mark - q->start_ns;
     if (q->tokens == 1) { /* nothing to draft for */
@@ -508,7 +533,7 @@ enum pl_status pl_spec_generate(struct pl_spec *s, const struct pl_spec_request 
     } else {
         st = s->o.overlap ? begin_overlapped(s, err) : begin_in_turn(s, err);
     }
-    done = !st && ends(s, s->text[q->n_prompt]);
+    done = !st && ended(s);
     if (!st && s->draft.n > left(s) - 1 && s->r.n == 1 && left(s))
         s->draft.n = left(s) - 1;
     s->r.free_tokens = (uint32_t)s->draft.n;
@@ -520,6 +545,8 @@ enum pl_status pl_spec_generate(struct pl_spec *s, const struct pl_spec_request 
         s->draft.n = 0;
         draft_ns = 0;
     }
+    if (s->d_mark > q->start_ns) /* the drafter's lane did something */
+        s->r.phase_ns[PL_SPEC_D_WAIT] += q->start_ns + s->r.last_ns - s->d_mark;
     if (!st)
         st = check_identity(s, err);
     if (!st)

@@ -40,6 +40,7 @@ enum pl_spec_phase {
     PL_SPEC_D_VISION,  /* what the drafter's prompt is made of */
     PL_SPEC_D_PREFILL, /* the drafter's own model */
     PL_SPEC_D_DECODE,
+    PL_SPEC_D_WAIT, /* between those, from the trial's start to the last token; has no spans */
     PL_SPEC_PHASES
 };
 

@@ -42,6 +42,9 @@ def check_file(path):
         assert (plain >= 0).all(), name
         lane = sum(np.nan_to_num(a[k + "_ms"]) for k in ("tokenize", "prefill", "draft", "adapter", "verify", "decode", "wait"))
         assert (abs(lane - a["total_ms"]) <= np.maximum(0.01 * a["total_ms"], 0.002)).all(), name
+        other = sum(np.nan_to_num(a[k + "_ms"]) for k in ("d_vision", "d_prefill", "d_decode", "d_wait"))
+        assert (np.isnan(a["d_wait_ms"]) == np.isnan(a["d_prefill_ms"])).all() and (np.isnan(a["d_wait_ms"]) != name.startswith("tiny")).all(), name
+        assert (np.isnan(a["d_wait_ms"]) | (abs(other - a["total_ms"]) <= np.maximum(0.01 * a["total_ms"], 0.002))).all(), name
         used = spans[arm]["end_ms"] > 0
         assert used.any() == (name != "baseline"), name
         assert (spans[arm]["start_ms"][used] <= spans[arm]["end_ms"][used]).all()
@@ -147,6 +150,7 @@ def pair(tmp):
         assert (tokens[arm] == tokens[names.index("vl_baseline")]).all(), name
         if name not in ("vl_baseline", "B1_decode"):
             assert (t[arm]["d_vision_ms"] > 0).all() and (t[arm]["d_prefill_ms"] > 0).all(), name
+            assert (abs(sum(t[arm][k] for k in ("d_vision_ms", "d_prefill_ms", "d_decode_ms", "d_wait_ms")) - t[arm]["total_ms"]) <= 0.01 * t[arm]["total_ms"]).all(), name
             assert (t[arm]["d_preprocess_ms"] > 0).all() and (t[arm]["d_tower_ms"] > 0).all(), name
     run("report", path, "-o", out)
     for r in rows(out, "acceptance"):

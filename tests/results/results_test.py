@@ -30,7 +30,7 @@ def check_crcs(path):
     with h5py.File(path, "r") as f:
         commit = f["commit"][...]
         assert commit.dtype.itemsize == 8 and commit.shape == (2, 2, 3, 2), commit.dtype
-        assert f["trials"].dtype.itemsize == 262, f["trials"].dtype.itemsize
+        assert f["trials"].dtype.itemsize == 270, f["trials"].dtype.itemsize
         assert f["tokens"].shape == (2, 2, 3, 2, 1, 8) and f["tokens"].dtype == np.dtype("<i4")
         assert f["kv_len"].shape == (2, 2, 3, 2, 2, 1, 4)
         assert f["rounds"].shape == (2, 2, 3, 2, 1, 4)

@@ -62,6 +62,8 @@ static void times_are_accounted_for(void **state)
     BREAK(PLAIN, "preprocess", row.trial->preprocess_ms = 1e9);
     BREAK(PLAIN, "tower", row.trial->d_tower_ms = 1e9);
     BREAK(PLAIN, "drafter", row.trial->d_decode_ms = 2 * row.trial->total_ms);
+    BREAK(PLAIN, "drafter's phases + wait", row.trial->d_wait_ms = 0.5 * row.trial->total_ms);
+    BREAK(PLAIN, "drafter's phases + wait", row.trial->d_wait_ms = 1.5 * row.trial->total_ms);
     BREAK(PLAIN, "ttft", row.trial->ttft_ms = row.trial->total_ms + 1);
     BREAK(PLAIN, "reason", row.trial->reason = PL_REASON_OOM);
     fixture_row(&shape, PLAIN, 0, &row);

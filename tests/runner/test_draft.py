@@ -132,12 +132,17 @@ def check(arm, x):
     plain = x["generated"][0] + c["cut"] - 1 - sum(v["accepted"] + 1 for v in rounds)
     assert plain >= 0 and c["cut"] == 0, (arm, plain)
     assert abs(sum(ns.get(k, 0) for k in LANE) - total) <= max(total / 100, 2000), (arm, ns, total)
+    if "d_prefill" in ns:  # the drafter's lane, too
+        assert abs(sum(ns.get(k, 0) for k in ("d_vision", "d_prefill", "d_decode", "d_wait")) - total) <= max(total / 100, 2000), (arm, ns, total)
+    assert ("d_wait" in ns) == ("d_prefill" in ns), (arm, ns)
     spans = x.get("spans", [])
     assert (arm == "base") == (spans == []), arm
     for lane, kind, start, end in spans:
         assert lane in (0, 1) and (kind >= 9) == (lane == 1) and 0 <= start <= end <= total + 1000, (arm, lane, kind, start, end)
     first = [s for s in spans if s[0] == 0]
-    assert all(a[3] == b[2] for a, b in zip(first, first[1:])), arm  # the verifier's lane has no gap
+    assert not first or first[0][1:3] == [0, 0], (arm, first[:2])  # tokenising
+    assert all(a[3] == b[2] for a, b in zip(first[1:], first[2:])), arm  # from the prefill on the verifier's lane has no gap
+    assert all(0 <= b[2] - a[3] <= max(total / 100, 2000) for a, b in zip(first[:1], first[1:])), (arm, first[:2])
 
 
 def adapters(r):

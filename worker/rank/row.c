@@ -260,9 +260,9 @@ static enum pl_status get_phases(const json_t *result, struct pl_trial *t, struc
 {
     static const struct phase phases[] = {
 #define PHASE(name) {#name, offsetof(struct pl_trial, name##_ms)}
-        PHASE(tokenize), PHASE(vision),   PHASE(encode),    PHASE(prefill),
-        PHASE(draft),    PHASE(adapter),  PHASE(verify),    PHASE(decode),
-        PHASE(wait),     PHASE(d_vision), PHASE(d_prefill), PHASE(d_decode),
+        PHASE(tokenize),  PHASE(vision),   PHASE(encode), PHASE(prefill), PHASE(draft),
+        PHASE(adapter),   PHASE(verify),   PHASE(decode), PHASE(wait),    PHASE(d_vision),
+        PHASE(d_prefill), PHASE(d_decode), PHASE(d_wait),
     };
     static const struct phase parts[] = {
         PHASE(preprocess),

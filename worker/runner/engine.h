@@ -57,6 +57,7 @@ enum pl_status pl_fault_set(struct pl_fault *f, enum pl_status st, enum pl_fault
     X(D_VISION, "d_vision")                                                                        \
     X(D_PREFILL, "d_prefill")                                                                      \
     X(D_DECODE, "d_decode")                                                                        \
+    X(D_WAIT, "d_wait")                                                                            \
     X(PREPROCESS, "preprocess")                                                                    \
     X(TOWER, "tower")                                                                              \
     X(D_PREPROCESS, "d_preprocess")                                                                \

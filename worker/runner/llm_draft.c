@@ -138,7 +138,7 @@ static const enum pl_phase phases[PL_SPEC_PHASES] = {
     [PL_SPEC_ADAPTER] = PL_PHASE_ADAPTER,   [PL_SPEC_VERIFY] = PL_PHASE_VERIFY,
     [PL_SPEC_DECODE] = PL_PHASE_DECODE,     [PL_SPEC_WAIT] = PL_PHASE_WAIT,
     [PL_SPEC_D_VISION] = PL_PHASE_D_VISION, [PL_SPEC_D_PREFILL] = PL_PHASE_D_PREFILL,
-    [PL_SPEC_D_DECODE] = PL_PHASE_D_DECODE};
+    [PL_SPEC_D_DECODE] = PL_PHASE_D_DECODE, [PL_SPEC_D_WAIT] = PL_PHASE_D_WAIT};
 
 static void add_session(const struct pl_session *v, struct pl_trial_result *out)
 {
@@ -149,6 +149,29 @@ static void add_session(const struct pl_session *v, struct pl_trial_result *out)
     pl_session_memory(v, &mem);
     out->kv_bytes += mem.kv_bytes_used;
     out->workspace_bytes += mem.workspace_bytes + mem.kv_bytes - mem.kv_bytes_used;
+}
+
+/* The lanes' spans behind those of what the verifier's lane did before them (phases of `out`), as
+ * many as there is room for. */
+static void fill_spans(struct llm_state *s, const struct pl_spec_result *r,
+                       struct pl_trial_result *out)
+{
+    static const enum pl_phase before[] = {PL_PHASE_TOKENIZE, PL_PHASE_VISION};
+    int64_t at = 0;
+    uint32_t n = 0;
+
+    for (size_t i = 0; i < sizeof(before) / sizeof(before[0]); i++) {
+        const int64_t took = out->phase_ns[before[i]];
+        if (took <= 0)
+            continue;
+        s->spans[n++] = (struct pl_trial_span){0, (uint8_t)before[i], at, at + took};
+        at += took;
+    }
+    for (size_t i = 0; i < r->n_spans && n < PL_SPEC_MAX_SPANS; i++)
+        s->spans[n++] = (struct pl_trial_span){r->spans[i].lane, (uint8_t)phases[r->spans[i].kind],
+                                               r->spans[i].start_ns, r->spans[i].end_ns};
+    out->spans = s->spans;
+    out->n_spans = n;
 }
 
 static void fill(struct llm_state *s, struct llm_arm *a, const struct pl_spec_result *r,
@@ -167,11 +190,7 @@ static void fill(struct llm_state *s, struct llm_arm *a, const struct pl_spec_re
                                                r->rounds[i].draft_us, r->rounds[i].verify_us};
     out->rounds = s->rounds;
     out->n_rounds = (uint32_t)r->n_rounds;
-    for (size_t i = 0; i < r->n_spans; i++)
-        s->spans[i] = (struct pl_trial_span){r->spans[i].lane, (uint8_t)phases[r->spans[i].kind],
-                                             r->spans[i].start_ns, r->spans[i].end_ns};
-    out->spans = s->spans;
-    out->n_spans = (uint32_t)r->n_spans;
+    fill_spans(s, r, out);
     out->drafted = r->drafted;
     out->accepted = r->accepted;
     out->free_tokens = r->free_tokens;
