@@ -225,7 +225,7 @@ def seven(b):
     """The 7B Llama shape in bf16: decode at depths, a batch of eight, prefill, verify."""
     path = b.model("7b", SIZES[b.small])
     depths, prompt, long = ("64,128", 64, 256) if b.small else ("512,1024,2048,4096", 4096, 16384)
-    j = b.bench(path, "-p", "", "-n", "64", "-d", depths, "-v", "22", "-r", "3", limit=90)
+    j = b.bench(path, "-p", "", "-n", "64", "-d", depths, "-k", "22", "-r", "3", limit=90)
     limits = j.get("device_limits") or j["limits"]
     b.figure("read stream", limits["read_gb_per_s"], "GB/s")
     if "gflop_per_s" in limits:

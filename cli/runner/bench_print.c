@@ -78,7 +78,7 @@ static double total_ns(const struct pl_bench_profile *p)
 
 static void print_md(const struct pl_bench_head *h, const struct pl_bench_row *rows, size_t n)
 {
-    char name[64], a[32], b[32], c[32], d[32], e[32];
+    char name[64], a[32], b[32], c[32], d[32], e[32], f[32], g[32];
 
     printf("%s: %s, %.2f M parameters, %s, KV %s, %s%s\n", h->path, h->info->arch.name,
            (double)h->info->params / 1e6, pl_dtype_traits(h->info->dtype)->name, h->kv,
@@ -93,17 +93,18 @@ static void print_md(const struct pl_bench_head *h, const struct pl_bench_row *r
                h->limits.int8_op_per_s / 1e9, h->limits.vectors);
     printf("loaded in %.2f s, resident then %.0f MB, at most %.0f MB\n\n", h->load_s,
            h->loaded_bytes / 1e6, h->peak_bytes / 1e6);
-    printf("| test | tokens/s | sd | ms | GB/s | %% of read | GOP/s | %% of %s |\n"
-           "|---|---:|---:|---:|---:|---:|---:|---:|\n",
+    printf("| test | tokens/s | sd | ms | GB/s | %% of read | GOP/s | %% of %s | "
+           "steps | sd |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
            on_device(h) ? h->device.kind
            : in_int8(h) ? "int8"
                         : "f32");
     for (size_t i = 0; i < n; i++) {
         test_name(&rows[i], name, sizeof(name));
-        printf("| %s | %.2f | %s | %.3f | %s | %s | %s | %s |\n", name, rows[i].mean,
+        printf("| %s | %.2f | %s | %.3f | %s | %s | %s | %s | %s | %s |\n", name, rows[i].mean,
                cell(rows[i].sd, a, sizeof(a)), rows[i].ms, cell(rows[i].gb_per_s, b, sizeof(b)),
                cell(read_pct(h, &rows[i]), c, sizeof(c)), cell(rows[i].gflop_per_s, d, sizeof(d)),
-               cell(arithmetic_pct(h, &rows[i]), e, sizeof(e)));
+               cell(arithmetic_pct(h, &rows[i]), e, sizeof(e)), cell(rows[i].steps, f, sizeof(f)),
+               cell(rows[i].steps_sd, g, sizeof(g)));
     }
     for (size_t i = 0; i < h->n_profiles; i++) {
         const struct pl_bench_profile *p = &h->profiles[i];
@@ -130,7 +131,7 @@ static void print_csv(const struct pl_bench_head *h, const struct pl_bench_row *
     printf("test,kind,tokens,depth,repeats,tokens_per_s,sd,gb_per_s,gflop_per_s,limit_pct,dtype,kv,"
            "threads,read_limit_gb_per_s,f32_limit_gflop_per_s,synthetic,"
            "int8_limit_gop_per_s,activations,read_pct,arithmetic_pct,load_s,loaded_bytes,peak_"
-           "bytes,sequences,ms\n");
+           "bytes,sequences,ms,steps,steps_sd\n");
     for (size_t i = 0; i < n; i++) {
         const struct pl_bench_row *r = &rows[i];
         test_name(r, name, sizeof(name));
@@ -151,8 +152,12 @@ static void print_csv(const struct pl_bench_head *h, const struct pl_bench_row *
         number(read_pct(h, r));
         putchar(',');
         number(arithmetic_pct(h, r));
-        printf(",%.17g,%.0f,%.0f,%lld,%.17g\n", h->load_s, h->loaded_bytes, h->peak_bytes,
+        printf(",%.17g,%.0f,%.0f,%lld,%.17g,", h->load_s, h->loaded_bytes, h->peak_bytes,
                (long long)r->sequences, r->ms);
+        number(r->steps);
+        putchar(',');
+        number(r->steps_sd);
+        putchar('\n');
     }
 }
 
@@ -190,14 +195,15 @@ static void print_json(const struct pl_bench_head *h, const struct pl_bench_row 
         const struct pl_bench_row *r = &rows[i];
         test_name(r, name, sizeof(name));
         json_array_append_new(
-            list, json_pack("{s:s,s:s,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:o}", "test",
-                            name, "kind", kind_name(r), "tokens", (json_int_t)r->tokens, "depth",
-                            (json_int_t)r->depth, "repeats", (json_int_t)r->repeats, "tokens_per_s",
-                            real(r->mean), "sd", real(r->sd), "gb_per_s", real(r->gb_per_s),
-                            "gflop_per_s", real(r->gflop_per_s), "limit_pct", real(limit_pct(h, r)),
-                            "read_pct", real(read_pct(h, r)), "arithmetic_pct",
-                            real(arithmetic_pct(h, r)), "sequences", (json_int_t)r->sequences, "ms",
-                            real(r->ms)));
+            list,
+            json_pack("{s:s,s:s,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:o,s:o,s:o}", "test",
+                      name, "kind", kind_name(r), "tokens", (json_int_t)r->tokens, "depth",
+                      (json_int_t)r->depth, "repeats", (json_int_t)r->repeats, "tokens_per_s",
+                      real(r->mean), "sd", real(r->sd), "gb_per_s", real(r->gb_per_s),
+                      "gflop_per_s", real(r->gflop_per_s), "limit_pct", real(limit_pct(h, r)),
+                      "read_pct", real(read_pct(h, r)), "arithmetic_pct",
+                      real(arithmetic_pct(h, r)), "sequences", (json_int_t)r->sequences, "ms",
+                      real(r->ms), "steps", real(r->steps), "steps_sd", real(r->steps_sd)));
     }
     j = json_pack("{s:s,s:s,s:I,s:s,s:s,s:s,s:i,s:b,s:s,s:{s:f,s:f,s:f,s:s},s:f,s:f,s:f,s:o}",
                   "model", h->path, "arch", h->info->arch.name, "params",

@@ -115,25 +115,31 @@ static enum pl_status run_batch(struct bench *b, int64_t n, double *seconds, dou
 
 #define VERIFIES 8
 
-/* Verifications of n rows, each forgotten again; the rows' best ids are looked for, too. */
+/* Verifications of n rows, each forgotten again, and in turn with them as many decode steps, timed
+ * apart; the rows' best ids are looked for, too. *ratio: a verification's time over a step's. */
 static enum pl_status run_verify(struct bench *b, int64_t n, double *seconds, double *kv_bytes,
-                                 struct pl_err *err)
+                                 double *ratio, struct pl_err *err)
 {
     const size_t vocab = (size_t)b->info->arch.vocab;
     enum pl_status st = fill_depth(b, b->depth ? b->depth : 1, err);
-    int64_t t0 = pl_now_ns();
+    int64_t ns[2] = {0}; /* of steps, of verifications */
 
     *kv_bytes = 0;
-    for (int i = 0; i < VERIFIES && !st; i++) {
-        st = pl_session_verify(b->s, b->ids, (size_t)n, b->logits, err);
-        for (int64_t r = 0; r < n && !st; r++)
-            if (pl_logits_argmax(b->logits + (size_t)r * vocab, vocab) < 0)
-                st = pl_fail(err, PL_EFORMAT, "the logits of row %lld are NaN", (long long)r);
-        *kv_bytes += (double)pl_session_kv_read(b->s);
+    for (int i = 0; i < 2 * VERIFIES && !st; i++) {
+        const size_t rows = i % 2 ? (size_t)n : 1;
+        int64_t t0 = pl_now_ns();
+        st = i % 2 ? pl_session_verify(b->s, b->ids, rows, b->logits, err)
+                   : pl_session_decode(b->s, b->ids[0], b->logits, err);
+        for (size_t r = 0; r < rows && !st; r++)
+            if (pl_logits_argmax(b->logits + r * vocab, vocab) < 0)
+                st = pl_fail(err, PL_EFORMAT, "the logits of row %zu are NaN", r);
+        *kv_bytes += i % 2 && !st ? (double)pl_session_kv_read(b->s) : 0;
         if (!st)
-            st = pl_session_rollback(b->s, (size_t)n, err);
+            st = pl_session_rollback(b->s, rows, err);
+        ns[i % 2] += pl_now_ns() - t0;
     }
-    *seconds = (double)(pl_now_ns() - t0) / 1e9;
+    *seconds = (double)ns[1] / 1e9;
+    *ratio = (double)ns[1] / (double)ns[0];
     return st;
 }
 
@@ -166,12 +172,13 @@ static double calls_of(enum pl_bench_kind kind, int64_t n)
 }
 
 static enum pl_status run_once(struct bench *b, enum pl_bench_kind kind, int64_t n,
-                               int64_t sequences, double *seconds, double *kv, struct pl_err *err)
+                               int64_t sequences, double *seconds, double *kv, double *ratio,
+                               struct pl_err *err)
 {
     if (kind == PL_BENCH_PROMPT)
         return run_prompt(b, n, seconds, err);
     if (kind == PL_BENCH_VERIFY)
-        return run_verify(b, n, seconds, kv, err);
+        return run_verify(b, n, seconds, kv, ratio, err);
     return sequences > 1 ? run_batch(b, n, seconds, kv, err) : run_steps(b, n, seconds, kv, err);
 }
 
@@ -179,16 +186,19 @@ static enum pl_status run_once(struct bench *b, enum pl_bench_kind kind, int64_t
 static enum pl_status run_test(struct bench *b, enum pl_bench_kind kind, int64_t n,
                                int64_t sequences, struct pl_bench_row *row, struct pl_err *err)
 {
-    double *rate = malloc((size_t)b->repeats * sizeof(*rate)), seconds = 0, kv = 0;
+    double *rate = malloc(2 * (size_t)b->repeats * sizeof(*rate)), seconds = 0, kv = 0, ratio = 0;
+    double *ratios = rate ? rate + b->repeats : NULL;
     const double past = kind == PL_BENCH_PROMPT || b->depth ? (double)b->depth : 1;
     double calls = calls_of(kind, n);
     double tokens = kind == PL_BENCH_VERIFY ? (double)n * VERIFIES : (double)(n * sequences);
     enum pl_status st = rate ? PL_OK : pl_fail(err, PL_ENOMEM, "no memory");
 
     for (int64_t r = -1; !st && r < b->repeats; r++) {
-        st = run_once(b, kind, n, sequences, &seconds, &kv, err);
-        if (!st && r >= 0)
+        st = run_once(b, kind, n, sequences, &seconds, &kv, &ratio, err);
+        if (!st && r >= 0) {
             rate[r] = tokens / seconds;
+            ratios[r] = ratio;
+        }
     }
     if (!st) {
         *row = (struct pl_bench_row){.kind = kind,
@@ -197,8 +207,12 @@ static enum pl_status run_test(struct bench *b, enum pl_bench_kind kind, int64_t
                                      .repeats = b->repeats,
                                      .sequences = sequences,
                                      .gb_per_s = NAN,
-                                     .gflop_per_s = NAN};
+                                     .gflop_per_s = NAN,
+                                     .steps = NAN,
+                                     .steps_sd = NAN};
         mean_sd(rate, b->repeats, &row->mean, &row->sd);
+        if (kind == PL_BENCH_VERIFY)
+            mean_sd(ratios, b->repeats, &row->steps, &row->steps_sd);
         double per_s = row->mean / (tokens / calls); /* prompts, steps or verifications */
         row->ms = 1e3 / per_s;
         if (kind == PL_BENCH_PROMPT)
@@ -218,7 +232,7 @@ static enum pl_status run_profile(struct bench *b, const struct pl_bench_row *ro
 {
     const struct pl_backend *k = pl_model_backend(b->m);
     struct pl_device *d = pl_model_device(b->m);
-    double seconds, kv;
+    double seconds, kv, ratio;
     const struct pl_op_time *ops;
     enum pl_status st;
 
@@ -226,7 +240,7 @@ static enum pl_status run_profile(struct bench *b, const struct pl_bench_row *ro
         return pl_fail(err, PL_EUNSUPPORTED, "--profile: %s keeps no times of operations", k->name);
     k->profile(d, true);
     b->depth = row->depth;
-    st = run_once(b, row->kind, row->tokens, row->sequences, &seconds, &kv, err);
+    st = run_once(b, row->kind, row->tokens, row->sequences, &seconds, &kv, &ratio, err);
     ops = k->profile_read(d, &out->n);
     out->n = out->n < PL_BENCH_OPS ? out->n : PL_BENCH_OPS;
     memcpy(out->ops, ops, out->n * sizeof(*ops));
@@ -281,7 +295,7 @@ static enum pl_status check_request(const struct request *q, const struct pl_arc
     if (q->n_depths && !a->causal)
         return pl_fail(err, PL_EUSAGE, "-d: %s is an encoder", a->name);
     if ((q->n_verifies || q->sequences > 1) && (!a->causal || a->encoder_layers))
-        return pl_fail(err, PL_EUSAGE, "-v, -b: %s is no decoder", a->name);
+        return pl_fail(err, PL_EUSAGE, "-k, -b: %s is no decoder", a->name);
     if (q->sequences > PL_STEP_ROWS)
         return pl_fail(err, PL_EUSAGE, "-b: at most %d sequences", PL_STEP_ROWS);
     return PL_OK;
@@ -423,7 +437,7 @@ static enum pl_status run(void *arg, const char *path, struct pl_err *err)
     if (!st)
         st = read_list("n", q->step_list, q->steps, &q->n_steps, err);
     if (!st)
-        st = read_list("v", q->verify_list, q->verifies, &q->n_verifies, err);
+        st = read_list("k", q->verify_list, q->verifies, &q->n_verifies, err);
     if (!st)
         st = read_list("d", q->depth_list, q->depths, &q->n_depths, err);
     if (!st)
@@ -447,7 +461,8 @@ int pl_rcmd_bench(int argc, char **argv)
          "prompt lengths (512; \"\": none)", 0, 0},
         {"tokens", 'n', PL_ROPT_STR, &q.step_list, "N,…", "tokens to generate (128; \"\": none)", 0,
          0},
-        {"verify", 'v', PL_ROPT_STR, &q.verify_list, "K,…", "rows to verify at once (none)", 0, 0},
+        {"verify", 'k', PL_ROPT_STR, &q.verify_list, "K,…",
+         "rows to verify at once, also in decode steps timed in turn (none)", 0, 0},
         {"depth", 'd', PL_ROPT_STR, &q.depth_list, "D,…",
          "tokens that stand in the cache before (none)", 0, 0},
         {"sequences", 'b', PL_ROPT_INT, &q.sequences, "N", "that generate together (1)", 1, 1024},
@@ -457,7 +472,7 @@ int pl_rcmd_bench(int argc, char **argv)
          "one more run of each test: the time by operation (md, json)", 0, 0},
         PL_MODEL_OPTS(&q.a)};
     const struct pl_rcommand c = {
-        .usage = "bench MODEL [-p 512,4096] [-n 128] [-v 22] [-d DEPTH,…] [-b N] [-r 5] "
+        .usage = "bench MODEL [-p 512,4096] [-n 128] [-k 4,8,22] [-d DEPTH,…] [-b N] [-r 5] "
                  "[--format md|csv|json] [--profile]",
         .about = "Prompt and generation speed (mean and standard deviation over the repeats), "
                  "beside what\nthis machine, or the GPU, can read and compute at most, measured in "

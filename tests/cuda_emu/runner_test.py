@@ -89,7 +89,7 @@ def loads():
 
 
 def bench():
-    run = lambda *argv: subprocess.run([EMULATED, "bench", LLAMA, "--device", "cuda", "-p", "8", "-n", "2", "-v", "3", "-r", "1", *argv], capture_output=True, text=True, timeout=100, check=True).stdout
+    run = lambda *argv: subprocess.run([EMULATED, "bench", LLAMA, "--device", "cuda", "-p", "8", "-n", "2", "-k", "3", "-r", "1", *argv], capture_output=True, text=True, timeout=100, check=True).stdout
     j = json.loads(run("--format", "json"))
     assert j["device_limits"]["read_gb_per_s"] > 0 and all(r["limit_pct"] > 0 for r in j["rows"]), j
     assert "measured here on the device" in run()

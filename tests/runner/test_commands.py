@@ -108,10 +108,15 @@ def bench():
     assert "| attention |" in run("bench", MODEL, "-p", "16", "-n", "", "-r", "1", "--profile")
     run("bench", MODEL, "--profile", "--format", "csv", code=2)
     csv = run("bench", MODEL, "-p", "", "-n", "4", "-r", "1", "--format", "csv").splitlines()
-    assert len(csv) == 2 and csv[0].count(",") == csv[1].count(",") == 24
-    j = json.loads(run("bench", MODEL, "-p", "8", "-n", "4", "-v", "5", "-b", "3", "-d", "4,40", "-r", "2", "--format", "json"))
+    assert len(csv) == 2 and csv[0].count(",") == csv[1].count(",") == 26
+    j = json.loads(run("bench", MODEL, "-p", "8", "-n", "4", "-k", "5", "-b", "3", "-d", "4,40", "-r", "2", "--format", "json"))
     assert [r["test"] for r in j["rows"]] == [t + d for d in ("@d4", "@d40") for t in ("pp8", "tg4x3", "vr5")], j["rows"]
     assert all(abs(r["tokens_per_s"] * r["ms"] / 1e3 / n - 1) < 1e-9 for r, n in zip(j["rows"], (8, 3, 5) * 2)), j["rows"]
+    for r in j["rows"]:
+        assert (r["steps"] is None) == (r["steps_sd"] is None) == (r["kind"] != "verify"), r
+    verifies = json.loads(run("bench", MODEL, "-p", "", "-n", "", "-k", "1,32", "-r", "3", "--format", "json"))["rows"]
+    assert [r["test"] for r in verifies] == ["vr1", "vr32"] and 0.2 < verifies[0]["steps"] < verifies[1]["steps"], verifies
+    assert "| vr4 |" in run("bench", MODEL, "-p", "", "-n", "", "-k", "4", "-r", "1")
     run("bench", MODEL, "-b", "1000", code=2)
     assert "| tg4 |" in run("bench", MODEL, "-p", "", "-n", "4", "-r", "2")
     run("bench", MODEL, "-p", "99999", code=2)

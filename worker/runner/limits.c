@@ -110,38 +110,42 @@ static double int8_portable(float *sink)
 }
 
 #if defined(__x86_64__)
-#define INT8_CHAINS 10
+/* Six chains, twice a turn: on Zen 3 103 · 10⁹ multiply-adds a second, one vpmaddubsw each cycle;
+ * eight or twelve chains 96 to 98, ten 82. */
 __attribute__((target("avx2"))) static double int8_avx2(float *sink)
 {
+    enum { INT8_CHAINS = 6 };
     __m256i a[INT8_CHAINS], w = _mm256_set1_epi8(3), one = _mm256_set1_epi16(1);
 
     for (int j = 0; j < INT8_CHAINS; j++)
         a[j] = _mm256_set1_epi32(j);
     for (int i = 0; i < FMA_ITERATIONS / 2; i++) {
-#pragma GCC unroll 10
-        for (int j = 0; j < INT8_CHAINS; j++) {
+#pragma GCC unroll 12
+        for (int j = 0; j < 2 * INT8_CHAINS; j++) {
+            __m256i *to = &a[j % INT8_CHAINS];
             __asm__ volatile("" : "+x"(w)); /* not the same product again */
-            a[j] = _mm256_add_epi32(a[j], _mm256_madd_epi16(_mm256_maddubs_epi16(w, w), one));
+            *to = _mm256_add_epi32(*to, _mm256_madd_epi16(_mm256_maddubs_epi16(w, w), one));
         }
     }
     for (int j = 0; j < INT8_CHAINS; j++)
         *sink += (float)_mm256_extract_epi32(a[j], 0);
-    return 2.0 * 32 * INT8_CHAINS * (FMA_ITERATIONS / 2);
+    return 2.0 * 32 * 2 * INT8_CHAINS * (FMA_ITERATIONS / 2);
 }
 
+#define VNNI_CHAINS 10
 __attribute__((target("avx512f,avx512bw,avx512vnni"))) static double int8_vnni(float *sink)
 {
-    __m512i a[INT8_CHAINS], w = _mm512_set1_epi8(3);
+    __m512i a[VNNI_CHAINS], w = _mm512_set1_epi8(3);
 
-    for (int j = 0; j < INT8_CHAINS; j++)
+    for (int j = 0; j < VNNI_CHAINS; j++)
         a[j] = _mm512_set1_epi32(j);
     for (int i = 0; i < FMA_ITERATIONS; i++)
 #pragma GCC unroll 10
-        for (int j = 0; j < INT8_CHAINS; j++)
+        for (int j = 0; j < VNNI_CHAINS; j++)
             a[j] = _mm512_dpbusd_epi32(a[j], w, w);
-    for (int j = 0; j < INT8_CHAINS; j++)
+    for (int j = 0; j < VNNI_CHAINS; j++)
         *sink += (float)_mm512_cvtsi512_si32(a[j]);
-    return 2.0 * 64 * INT8_CHAINS * FMA_ITERATIONS;
+    return 2.0 * 64 * VNNI_CHAINS * FMA_ITERATIONS;
 }
 #endif
 
