@@ -47,6 +47,31 @@ def devices():
     print("devices: the emulated GPU is told, used and measured")
 
 
+def counts():
+    """Operations and bytes of arms that prune: what the GPU counts is what the CPU counts, to the last one, and so are the rows it keeps."""
+    folder = os.path.join(SOURCE, "tests/pruning/goldens")
+    stages = {"random": {"layers": [0, 2]}, "lazyllm": {"layers": [1, 3]}, "sdtp": {"weights": os.path.join(folder, "scorers.safetensors")}}
+    arms = {"full": {"model": "m"}}
+    for method in ("random", "lazyllm", "sdtp", "h2o", "snapkv", "streamingllm", "tova"):
+        arms[method] = {"model": "m", "prune": {"method": method, "keep": 0.6, **stages.get(method, {}), **({"window": 8} if method == "snapkv" else {})}}
+    sample, said = {"kind": "synthetic", "index": 0, "key": "%016x" % 5}, {}
+    r = Runner(EMULATED, "serve")
+    here = {"kind": "cuda", "uuid": r.hello["devices"][1]["uuid"]}
+    for device in ("cuda", "cpu"):
+        x = r.call("load", **{**load({"m": {"path": folder, "device": device, "dtype": "f32"}}, arms, tokens=4), "device": here})
+        assert x["type"] == "loaded", x
+        for arm in arms:
+            said[device, arm] = r.call("trial", arm=arm, context=56, sample=sample, repeat=0, attempt=0, timed=True)
+            assert said[device, arm]["type"] == "result", said[device, arm]
+    r.end()
+    for arm in arms:
+        gpu, cpu = said["cuda", arm], said["cpu", arm]
+        assert gpu["kv_len"] == cpu["kv_len"] and gpu["tokens"] == cpu["tokens"], arm
+        assert gpu["work"] == cpu["work"] and all(v > 0 for v in gpu["work"].values()), (arm, gpu["work"], cpu["work"])
+        assert arm == "full" or gpu["work"]["decode_bytes"] < said["cpu", "full"]["work"]["decode_bytes"], arm
+    print(f"counts: {len(arms)} arms cost the same operations and bytes on both")
+
+
 ONE = {"a": {"model": "m"}}
 
 
@@ -122,6 +147,7 @@ def script(tmp):
 
 with tempfile.TemporaryDirectory() as folder:
     devices()
+    counts()
     faults(folder)
     loads()
     bench()
