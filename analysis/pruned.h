@@ -30,7 +30,8 @@ bool pl_pruned_get(const struct pl_dataset *d, const struct pl_speedups *s, size
 double pl_cell_layer_rows(const struct pl_dataset *d, const struct pl_cell *c, uint32_t layer);
 
 /* 95 % of a quality metric: mean ± t · SE over samples, whose repeats are averaged (they say the
- * same text again); of a share, within 0 and 1. NaN with fewer than two. */
+ * same text again), whatever the values are (0 or 1, word scores); but of perplexity within 0 and
+ * 1, and the exact binomial interval where all are 0 or all 1. NaN with fewer than two. */
 void pl_cell_quality_interval(const struct pl_dataset *d, const struct pl_cell *c, uint32_t metric,
                               double *low, double *high);
 

@@ -217,6 +217,16 @@ static const struct pl_col quality_cols[] = {
     {"synthetic", PL_COL_BOOL, NULL, 0},
 };
 
+/* n units that all say 0, or all 1, have no spread, and still might have said otherwise: the exact
+ * binomial interval, which holds for the mean of whatever lies within 0 and 1 as well. */
+static void unanimous(double value, size_t n, double *low, double *high)
+{
+    const double out = 1 - pow(0.025, 1 / (double)n);
+
+    *low = value > 0.5 ? 1 - out : 0;
+    *high = value > 0.5 ? 1 : out;
+}
+
 void pl_cell_quality_interval(const struct pl_dataset *d, const struct pl_cell *c, uint32_t metric,
                               double *low, double *high)
 {
@@ -239,7 +249,11 @@ void pl_cell_quality_interval(const struct pl_dataset *d, const struct pl_cell *
     const double half = pl_errors_half(&e);
     if (isnan(half))
         return;
-    /* the others are shares */
+    if (!geometric && (value <= 0 || value >= 1)) {
+        unanimous(value, e.units, low, high);
+        return;
+    }
+    /* the others lie within 0 and 1: shares, and means of word scores */
     *low = geometric ? exp(mean - half) : fmax(mean - half, 0);
     *high = geometric ? exp(mean + half) : fmin(mean + half, 1);
 }

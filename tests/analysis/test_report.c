@@ -3,6 +3,7 @@
 #include "analysis/pruned.h"
 #include "analysis/report.h"
 #include "base/buf.h"
+#include "base/rng.h"
 #include "cmocka_all.h"
 #include "fixture.h"
 #include "results/quality.h"
@@ -181,6 +182,43 @@ static void test_quality(void **state)
     pl_report_release(&r);
 }
 
+static int by_number(const void *x, const void *y)
+{
+    const double a = *(const double *)x, b = *(const double *)y;
+
+    return (a > b) - (a < b);
+}
+
+/* Means of word scores are no counts of yes and no: t over the samples' own spread, as a bootstrap
+ * over samples has it; and 11 samples that are all right leave room for wrong ones. */
+static void word_scores(const struct pl_dataset *d, const struct pl_cell *c)
+{
+    static const double f1[] = {0.4, 0.5, 0.5, 0.6, 0.45, 0.55, 0.5, 0.52, 0.48, 0.58, 0.42};
+    double *v = c->quality[PL_QUALITY_AGREEMENT], means[2000], low, high;
+    struct pl_rng rng;
+
+    assert_int_equal(c->n, 11);
+    memcpy(v, f1, sizeof f1);
+    pl_cell_quality_interval(d, c, PL_QUALITY_AGREEMENT, &low, &high);
+    assert_true(fabs((low + high) / 2 - 0.5) < 1e-12);
+    assert_true(fabs((high - low) / 2 - 0.0417388) < 1e-6); /* a share of 11: ± 0.34 */
+    pl_rng_init(&rng, 1);
+    for (size_t k = 0; k < 2000; k++) {
+        means[k] = 0;
+        for (size_t i = 0; i < 11; i++)
+            means[k] += f1[pl_rng_below(&rng, 11)] / 11;
+    }
+    qsort(means, 2000, sizeof means[0], by_number);
+    assert_true(fabs(means[50] - low) < 0.01 && fabs(means[1949] - high) < 0.01);
+    for (size_t i = 0; i < 11; i++)
+        v[i] = 1;
+    pl_cell_quality_interval(d, c, PL_QUALITY_AGREEMENT, &low, &high);
+    assert_true(fabs(low - pow(0.025, 1 / 11.0)) < 1e-12 && high == 1);
+    memset(v, 0, sizeof f1);
+    pl_cell_quality_interval(d, c, PL_QUALITY_AGREEMENT, &low, &high);
+    assert_true(low == 0 && fabs(high - (1 - pow(0.025, 1 / 11.0))) < 1e-12);
+}
+
 /* The last arm's upper half of layers is half as long: a quarter of the cache is gone. */
 static void test_pruned(void **state)
 {
@@ -240,6 +278,7 @@ static void test_pruned(void **state)
     c->quality[PL_QUALITY_AGREEMENT][0] = 0;
     pl_cell_quality_interval(r.data, c, PL_QUALITY_AGREEMENT, &low, &high);
     assert_true(low > 0.6 && low < 0.7 && high == 1);
+    word_scores(r.data, pl_dataset_cell(r.data, 1, 0));
     pl_report_release(&r);
 }
 
