@@ -84,7 +84,6 @@ static int overlap(void)
                                        .ops = &pl_draft_model,
                                        .drafter = drafter,
                                        .lane = lane,
-                                       .transport = &pl_transport_host,
                                        .gamma = GAMMA,
                                        .overlap = k == 1,
                                        .after = true,

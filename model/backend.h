@@ -225,6 +225,12 @@ struct pl_device_memory {
     int64_t total;
 };
 
+/* A device as its maker's libraries know it. */
+struct pl_device_native {
+    int ordinal;
+    void *stream; /* that its work goes through */
+};
+
 #define PL_DEVICE_MARKS 4
 
 struct pl_backend {
@@ -276,6 +282,19 @@ struct pl_backend {
                              struct pl_err *err);
     enum pl_status (*download)(const struct pl_tensor *t, size_t first, size_t n, float *dst,
                                struct pl_err *err);
+    /* n rows of x to rows of y, which is of the same width and other memory; y may be of another
+     * device that x's `reaches`. Behind the work of both devices so far; not waited for. */
+    enum pl_status (*copy)(struct pl_tensor *y, size_t y_first, const struct pl_tensor *x,
+                           size_t x_first, size_t n, struct pl_err *err);
+    /* --- for what stands between devices (spec_decode/transport.h); NULL: memory is the host's ---
+     */
+    /* Whether `copy` goes straight from one device to another. PL_EUNSUPPORTED says why not. */
+    enum pl_status (*reaches)(struct pl_device *from, struct pl_device *to, struct pl_err *err);
+    /* For a library beside this one: makes d the calling thread's current device. */
+    enum pl_status (*native)(struct pl_device *d, struct pl_device_native *out, struct pl_err *err);
+    float *(*address)(struct pl_tensor *t); /* of row 0, where the device has it */
+    /* Whether all work so far is done, without waiting for it. */
+    enum pl_status (*poll)(struct pl_device *d, bool *done, struct pl_err *err);
 
     /* y[n, out] = x[n, in] · wᵀ (+ bias[1, out]) */
     enum pl_status (*linear)(struct pl_tensor *y, const struct pl_tensor *x,

@@ -54,6 +54,18 @@ enum pl_status pl_check_rows(const struct pl_tensor *t, size_t first, size_t n, 
     return PL_OK;
 }
 
+enum pl_status pl_check_copy(const struct pl_tensor *y, size_t y_first, const struct pl_tensor *x,
+                             size_t x_first, size_t n, struct pl_err *err)
+{
+    enum pl_status st = pl_check_rows(x, x_first, n, err);
+
+    if (!st)
+        st = pl_check_rows(y, y_first, n, err);
+    if (!st && x->cols != y->cols)
+        st = misfit(err, "copy", "rows", y, x);
+    return st;
+}
+
 enum pl_status pl_check_rowwise(const char *op, const char *what, const struct pl_tensor *y,
                                 const struct pl_tensor *x, struct pl_err *err)
 {

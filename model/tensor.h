@@ -24,6 +24,10 @@ enum pl_status pl_tensor_view(const struct pl_tensor *t, size_t first, size_t n,
 /* That rows [first, first + n) can be copied. */
 PL_MUST_CHECK
 enum pl_status pl_check_rows(const struct pl_tensor *t, size_t first, size_t n, struct pl_err *err);
+/* That n rows of x can be copied to rows of y. */
+PL_MUST_CHECK
+enum pl_status pl_check_copy(const struct pl_tensor *y, size_t y_first, const struct pl_tensor *x,
+                             size_t x_first, size_t n, struct pl_err *err);
 /* That y takes a row for each of x's; op and what name them in the error. */
 PL_MUST_CHECK
 enum pl_status pl_check_rowwise(const char *op, const char *what, const struct pl_tensor *y,

@@ -272,7 +272,9 @@ static enum pl_status describe_arm(struct describer *d, uint32_t i, const char *
     struct child *c = child_for(d, place, name, &st, err);
     info->sim = json_is_string(engine) && strcmp(json_string_value(engine), "sim") == 0;
     info->synthetic = info->sim || json_is_string(json_object_get(model, "weights"));
-    info->devices = 1;
+    const char *transport = pl_json_get_str(json_object_get(arm, "draft"), "transport", "auto");
+    /* what joins two GPUs asks for a pair of them */
+    info->devices = strcmp(transport, "nccl") == 0 || strcmp(transport, "peer") == 0 ? 2 : 1;
     info->layers = 1;
     if (!c || c->broken)
         return st;

@@ -169,8 +169,10 @@ const struct pl_sweep_key pl_sweep_keys[] = {
     {DRAFT, "after_prefill", PL_KEY_CHOICE, 0, 0, "none|gamma", "null", "", PL_FOR_ALL,
      "none for an adapter without gamma, else gamma",
      "whether it goes on drafting, gamma tokens a round"},
-    {DRAFT, "transport", PL_KEY_CHOICE, 0, 0, "auto|host", "\"auto\"", "", PL_FOR_ALL, NULL,
-     "what carries drafts between the lanes' devices"},
+    {DRAFT, "transport", PL_KEY_CHOICE, 0, 0, "auto|nccl|peer|host", "\"auto\"", "", PL_FOR_ALL,
+     NULL,
+     "what carries the drafter's states to the adapter: NCCL or a copy between a pair of GPUs, the "
+     "host's memory; auto: what the devices at hand allow (see Transports)"},
     {DRAFT, "temperature", PL_KEY_FLOAT, 0, 100, NULL, "0", "", PL_FOR_ALL, NULL,
      "0: greedy, the verifier's own output; above: both sides sample, in the verifier's "
      "distribution"},

@@ -199,6 +199,7 @@ struct __attribute__((packed)) pl_log_load {
     double load_ms, stage_ms;
     uint64_t weights_bytes, resident_bytes;
     char models[128], runner[64]; /* names, comma-separated; runner and its version */
+    char transports[128]; /* "L4+VL peer, shared device; …": of arms whose states travel */
 };
 struct __attribute__((packed)) pl_log_block {
     uint8_t used;

@@ -161,7 +161,8 @@ static const struct field load_fields[] = {
     FIELD(pl_log_load, worker, U32),        FIELD(pl_log_load, unix_ns, I64),
     FIELD(pl_log_load, load_ms, F64),       FIELD(pl_log_load, stage_ms, F64),
     FIELD(pl_log_load, weights_bytes, U64), FIELD(pl_log_load, resident_bytes, U64),
-    FIELD(pl_log_load, models, STR),        FIELD(pl_log_load, runner, STR)};
+    FIELD(pl_log_load, models, STR),        FIELD(pl_log_load, runner, STR),
+    FIELD(pl_log_load, transports, STR)};
 
 static const struct field block_fields[] = {
     FIELD(pl_log_block, used, U8),         FIELD(pl_log_block, session, U16),

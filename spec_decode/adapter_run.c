@@ -67,27 +67,35 @@ static enum pl_status run_layer(struct pl_adapter *a, const struct layer *l, con
     return st;
 }
 
+/* A model's states: on the host, or rows of the adapter's device from `first` on. */
+struct states {
+    const float *host;
+    const struct pl_tensor *rows;
+    size_t first;
+};
+
 /* A model's states in the adapter's width into `to`; host: [n][D], where they are wanted there. */
 static enum pl_status enter(struct pl_adapter *a, struct pl_tensor *to, struct pl_tensor *raw,
-                            const float *states, const struct lin *in, size_t n, float *host,
+                            struct states from, const struct lin *in, size_t n, float *host,
                             struct pl_err *err)
 {
-    enum pl_status st;
+    struct pl_tensor *first = in->w ? raw : to;
+    enum pl_status st = from.rows ? a->be->copy(first, 0, from.rows, from.first, n, err)
+                                  : a->be->upload(first, 0, n, from.host, err);
 
-    if (!in->w) {
-        if (host)
-            memcpy(host, states, n * a->D * sizeof(*host));
-        return a->be->upload(to, 0, n, states, err);
-    }
-    st = a->be->upload(raw, 0, n, states, err);
-    if (!st)
+    if (!st && in->w)
         st = linear(a, to, raw, in, err);
-    return st || !host ? st : a->be->download(to, 0, n, host, err);
+    if (st || !host)
+        return st;
+    if (in->w || from.rows)
+        return a->be->download(to, 0, n, host, err);
+    memcpy(host, from.host, n * a->D * sizeof(*host));
+    return PL_OK;
 }
 
 /* x = fusion_norm(g·e + (1 − g)·v + W'[e; v]); the residual v goes to q's place on the host. */
-static enum pl_status fuse(struct pl_adapter *a, const struct rows *r, const float *e,
-                           const float *v, size_t n, struct pl_err *err)
+static enum pl_status fuse(struct pl_adapter *a, const struct rows *r, struct states e,
+                           struct states v, size_t n, struct pl_err *err)
 {
     size_t D = a->D;
     float *he = a->host_x, *hv = a->host_y, *both = a->host_g;
@@ -141,8 +149,8 @@ static enum pl_status run_attention(struct pl_adapter *a, const struct rows *r, 
     return st;
 }
 
-static enum pl_status run_rows(struct pl_adapter *a, const struct rows *r, const float *e,
-                               const float *v, size_t n, struct pl_err *err)
+static enum pl_status run_rows(struct pl_adapter *a, const struct rows *r, struct states e,
+                               struct states v, size_t n, struct pl_err *err)
 {
     enum pl_status st;
 
@@ -161,8 +169,8 @@ static enum pl_status run_rows(struct pl_adapter *a, const struct rows *r, const
     return st ? st : norm(a, r->x, r->x, &a->final_norm, err);
 }
 
-enum pl_status pl_adapter_run(struct pl_adapter *a, const float *e, const float *v, size_t n,
-                              float *out, struct pl_err *err)
+static enum pl_status run_states(struct pl_adapter *a, struct states e, struct states v, size_t n,
+                                 float *out, struct pl_err *err)
 {
     enum pl_status st;
 
@@ -173,6 +181,12 @@ enum pl_status pl_adapter_run(struct pl_adapter *a, const float *e, const float 
     if (!st && a->out.w)
         st = linear(a, r->z, r->x, &a->out, err);
     return st ? st : a->be->download(a->out.w ? r->z : r->x, 0, n, out, err);
+}
+
+enum pl_status pl_adapter_run(struct pl_adapter *a, const float *e, const float *v, size_t n,
+                              float *out, struct pl_err *err)
+{
+    return run_states(a, (struct states){.host = e}, (struct states){.host = v}, n, out, err);
 }
 
 enum pl_status pl_adapter_tokens(struct pl_adapter *a, const float *states, size_t n, int32_t *ids,
@@ -193,7 +207,7 @@ enum pl_status pl_adapter_tokens(struct pl_adapter *a, const float *states, size
 }
 
 /* chain[1 … n] from chain[0] = v0, each from those before it. */
-static enum pl_status run_chain(struct pl_adapter *a, const float *e, const float *v0, size_t n,
+static enum pl_status run_chain(struct pl_adapter *a, struct states e, const float *v0, size_t n,
                                 struct pl_err *err)
 {
     enum pl_status st = PL_OK;
@@ -201,7 +215,7 @@ static enum pl_status run_chain(struct pl_adapter *a, const float *e, const floa
     memcpy(a->chain, v0, a->Dv * sizeof(*v0));
     for (size_t i = 1; i <= n && !st; i++) {
         float *fresh = a->chain + a->Dv; /* rows 1 … i; only the last is new */
-        st = pl_adapter_run(a, e, a->chain, i, a->host_g, err);
+        st = run_states(a, e, (struct states){.host = a->chain}, i, a->host_g, err);
         if (!st)
             memcpy(fresh + (i - 1) * a->Dv, a->host_g + (i - 1) * a->Dv, a->Dv * sizeof(*fresh));
     }
@@ -212,6 +226,7 @@ enum pl_status pl_adapter_translate(void *adapter, struct pl_draft *draft, const
                                     struct pl_err *err)
 {
     struct pl_adapter *a = adapter;
+    const struct states e = {draft->states, draft->rows, draft->rows ? draft->first : 0};
     enum pl_status st;
 
     if (draft->n > a->rows)
@@ -219,10 +234,10 @@ enum pl_status pl_adapter_translate(void *adapter, struct pl_draft *draft, const
     if (!draft->n)
         return PL_OK;
     if (a->kind == L5F) {
-        st = run_chain(a, draft->states, v0, draft->n, err);
+        st = run_chain(a, e, v0, draft->n, err);
         return st ? st : pl_adapter_tokens(a, a->chain + a->Dv, draft->n, draft->ids, err);
     }
-    st = pl_adapter_run(a, draft->states, NULL, draft->n, a->chain, err);
+    st = run_states(a, e, (struct states){.host = NULL}, draft->n, a->chain, err);
     return st ? st : pl_adapter_tokens(a, a->chain, draft->n, draft->ids, err);
 }
 
@@ -247,7 +262,8 @@ static enum pl_status b1_draft(void *d, const struct pl_verified *text, size_t w
     if (!text->n_states)
         return PL_OK;
     want = want < a->rows ? want : a->rows;
-    st = run_chain(a, NULL, text->states + (text->n_states - 1) * a->Dv, want, err);
+    st = run_chain(a, (struct states){.host = NULL}, text->states + (text->n_states - 1) * a->Dv,
+                   want, err);
     if (!st)
         st = pl_adapter_tokens(a, a->chain + a->Dv, want, out->ids, err);
     if (!st)

@@ -26,6 +26,8 @@ void pl_draft_release(struct pl_draft *d)
     free(d->parents);
     free(d->q);
     free(d->states);
+    if (d->rows)
+        d->backend->tensor_free(d->rows);
     *d = (struct pl_draft){.ids = NULL};
 }
 

@@ -8,6 +8,7 @@
 #define PL_SPEC_DECODE_DRAFT_H
 
 #include "base/status.h"
+#include "model/backend.h"
 #include "model/session.h"
 #include "spec_decode/accept.h"
 
@@ -22,9 +23,12 @@ struct pl_draft {
     int32_t *ids;     /* [max] */
     int32_t *parents; /* [max]; used when tree */
     bool tree;
-    float *q;      /* [max][vocab], or NULL: drafters then propose without chance */
-    bool has_q;    /* q was filled */
-    float *states; /* [max][width] the drafter's hidden states that predict ids, or NULL */
+    float *q;               /* [max][vocab], or NULL: drafters then propose without chance */
+    bool has_q;             /* q was filled */
+    float *states;          /* [max][width] the drafter's hidden states that predict ids, or NULL */
+    struct pl_tensor *rows; /* the same on a device instead (transport.h), or NULL */
+    const struct pl_backend *backend; /* rows' */
+    size_t first;                     /* the row of ids[0] */
     size_t n, max, width, vocab;
 };
 PL_MUST_CHECK
@@ -82,6 +86,7 @@ struct pl_draft_model_opts {
     size_t n_eos;
     int tap;   /* ≥ 0: that tap's states travel with the draft: the one that chose each id, */
     bool lead; /* or the one before it */
+    bool on_device; /* drafts have `rows`, not `states` */
 };
 PL_MUST_CHECK
 enum pl_status pl_draft_model_new(const struct pl_draft_model_opts *o, void **out,

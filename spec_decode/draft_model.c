@@ -18,6 +18,8 @@ struct drafter {
     float *logits; /* [FEED][vocab]: those after the last row that was fed stand in row `at` */
     size_t at;
     float *row; /* [max_text + 1][hidden]: row t chose id t of the text; NULL without a tap */
+    struct pl_tensor *rows; /* the same on the session's device instead, or NULL */
+    const struct pl_backend *backend;
     bool lead;
     int32_t eos[PL_ACCEPT_MAX_MASKED];
     size_t n_eos;
@@ -32,6 +34,8 @@ static void model_free(void *state)
     free(d->fed);
     free(d->logits);
     free(d->row);
+    if (d->rows)
+        d->backend->tensor_free(d->rows);
     free((void *)d->rule.masked);
     free(d->rule.p);
     free(d);
@@ -67,11 +71,22 @@ enum pl_status pl_draft_model_new(const struct pl_draft_model_opts *o, void **ou
     d->logits = calloc(FEED * d->vocab, sizeof(*d->logits));
     if (o->temperature > 0)
         d->rule.p = calloc(2 * d->vocab, sizeof(*d->rule.p));
-    if (o->tap >= 0)
+    if (o->tap >= 0 && !o->on_device)
         d->row = calloc((o->max_text + 1) * d->hidden, sizeof(*d->row));
-    if (!d->fed || !d->logits || (o->temperature > 0 && !d->rule.p) || (o->tap >= 0 && !d->row)) {
+    if (!d->fed || !d->logits || (o->temperature > 0 && !d->rule.p) ||
+        (o->tap >= 0 && !o->on_device && !d->row)) {
         model_free(d);
         return pl_fail(err, PL_ENOMEM, "no memory for a drafter");
+    }
+    if (o->tap >= 0 && o->on_device) {
+        struct pl_model *m = pl_session_model(o->session);
+        d->backend = pl_model_backend(m);
+        enum pl_status st = d->backend->tensor_create(pl_model_device(m), o->max_text + 1,
+                                                      d->hidden, &d->rows, err);
+        if (st) {
+            model_free(d);
+            return st;
+        }
     }
     *out = d;
     return PL_OK;
@@ -83,6 +98,9 @@ static enum pl_status take_rows(struct drafter *d, size_t first, size_t n, size_
 {
     if (d->tap < 0)
         return PL_OK;
+    if (d->rows)
+        return d->backend->copy(d->rows, at, pl_session_hidden(d->s, (size_t)d->tap), first, n,
+                                err);
     return pl_session_hidden_copy(d->s, (size_t)d->tap, first, n, d->row + at * d->hidden, err);
 }
 
@@ -154,13 +172,14 @@ static enum pl_status propose(struct drafter *d, size_t t, struct pl_draft *out,
     }
     if (st)
         return st;
-    if (d->row && out->states) {
-        size_t from = d->lead && t ? t - 1 : t;
+    const size_t from = d->lead && t ? t - 1 : t;
+    if (d->row && out->states)
         memcpy(out->states + out->n * d->hidden, d->row + from * d->hidden,
                d->hidden * sizeof(*d->row));
-    }
+    if (d->rows && out->rows)
+        st = d->backend->copy(out->rows, out->n, d->rows, from, 1, err);
     out->n++;
-    return PL_OK;
+    return st;
 }
 
 static enum pl_status model_run_ahead(void *state, bool (*stop)(void *arg), void *arg, size_t most,

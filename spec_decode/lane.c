@@ -1,10 +1,7 @@
 #include "spec_decode/lane.h"
 
-#include "spec_decode/draft.h"
-
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum lane_state { IDLE, POSTED, DONE, STOP };
 
@@ -101,28 +98,4 @@ enum pl_status pl_lane_wait(struct pl_lane *l, struct pl_err *err)
         *err = l->err;
     pthread_mutex_unlock(&l->lock);
     return st;
-}
-
-static enum pl_status host_move(struct pl_draft *to, const struct pl_draft *from,
-                                struct pl_err *err)
-{
-    if (from->n > to->max || to->width != from->width)
-        return pl_fail(err, PL_ERANGE, "a draft of %zu tokens for room of %zu", from->n, to->max);
-    memcpy(to->ids, from->ids, from->n * sizeof(*to->ids));
-    memcpy(to->parents, from->parents, from->n * sizeof(*to->parents));
-    if (to->states && from->states)
-        memcpy(to->states, from->states, from->n * from->width * sizeof(*to->states));
-    if (to->q && from->has_q)
-        memcpy(to->q, from->q, from->n * from->vocab * sizeof(*to->q));
-    to->n = from->n;
-    to->tree = from->tree;
-    to->has_q = from->has_q;
-    return PL_OK;
-}
-
-const struct pl_transport pl_transport_host = {.name = "host", .move = host_move};
-
-const struct pl_transport *pl_transport_by_name(const char *name)
-{
-    return !name || !strcmp(name, "auto") || !strcmp(name, "host") ? &pl_transport_host : NULL;
 }

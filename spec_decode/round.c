@@ -51,6 +51,8 @@ static enum pl_status allocate(struct pl_spec *s, struct pl_err *err)
 
     if (!st)
         st = pl_draft_init(&s->draft, s->most, s->o.width, q, err);
+    if (!st)
+        st = pl_transport_prepare(s->o.transport, &s->sent, &s->draft, err);
     if (st)
         return st;
     s->text = calloc(s->o.max_prompt + tokens, sizeof(*s->text));
@@ -265,6 +267,7 @@ static void drop_first(struct pl_draft *d)
     if (!d->n)
         return;
     d->n--;
+    d->first++;
     memmove(d->ids, d->ids + 1, d->n * sizeof(*d->ids));
     if (d->states)
         memmove(d->states, d->states + d->width, d->n * d->width * sizeof(*d->states));
@@ -319,7 +322,7 @@ static enum pl_status begin_overlapped(struct pl_spec *s, struct pl_err *err)
     }
     if (ended(s))
         return PL_OK;
-    st = s->o.transport->move(&s->draft, &s->sent, err);
+    st = pl_transport_move(s->o.transport, &s->draft, &s->sent, err);
     if (!st && !s->o.translate.ahead)
         st = translate(s, err);
     drop_first(&s->draft);
@@ -472,7 +475,7 @@ static enum pl_status next_draft(struct pl_spec *s, int64_t *draft_ns, struct pl
         return PL_OK;
     st = s->o.ops->draft(s->o.drafter, &text, want, &s->sent, err);
     if (!st)
-        st = s->o.transport->move(&s->draft, &s->sent, err);
+        st = pl_transport_move(s->o.transport, &s->draft, &s->sent, err);
     if (st)
         return st;
     if (s->o.ops->lane)

@@ -23,6 +23,7 @@
 #include "spec_decode/accept.h"
 #include "spec_decode/draft.h"
 #include "spec_decode/lane.h"
+#include "spec_decode/transport.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -68,10 +69,11 @@ struct pl_spec_opts {
     const struct pl_drafter_ops *ops;
     void *drafter; /* borrowed */
     struct pl_spec_translate translate;
-    struct pl_lane *lane; /* for overlap; borrowed */
-    const struct pl_transport *transport;
-    size_t gamma; /* tokens of a round's chain, or a tree's depth */
-    size_t nodes; /* most of a tree; 0: chains */
+    struct pl_lane *lane;           /* for overlap; borrowed */
+    struct pl_transport *transport; /* of the states in a draft; borrowed. NULL: both lanes' memory
+                                       is the host's */
+    size_t gamma;                   /* tokens of a round's chain, or a tree's depth */
+    size_t nodes;                   /* most of a tree; 0: chains */
     bool overlap, after, adaptive;
     int tap;      /* the verifier's tap with final states, for drafters that want them; else −1 */
     size_t width; /* of the states in a draft; 0: none travel */

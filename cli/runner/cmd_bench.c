@@ -1,6 +1,7 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "cli/runner/bench_print.h"
+#include "cli/runner/bench_transport.h"
 #include "cli/runner/cmds.h"
 #include "cli/runner/model_args.h"
 #include "model/session.h"
@@ -277,7 +278,8 @@ struct request {
     size_t n_prompts, n_steps, n_verifies, n_depths; /* no depth: none stands before */
     int64_t sequences, repeats;
     enum pl_bench_format format;
-    bool profile;
+    bool profile, transport;
+    const char *to; /* the transport's other end */
 };
 
 static int64_t largest(const int64_t *v, size_t n, int64_t least)
@@ -444,6 +446,14 @@ static enum pl_status run(void *arg, const char *path, struct pl_err *err)
         st = read_format(q->format_name, &q->format, err);
     if (!st && q->profile && q->format == PL_BENCH_CSV)
         st = pl_fail(err, PL_EUSAGE, "--profile: md or json is expected beside it");
+    if (!st && q->transport == (path != NULL))
+        st = pl_fail(err, PL_EUSAGE,
+                     path ? "--transport measures devices: no MODEL is expected"
+                          : "a MODEL is expected, or --transport");
+    if (!st && q->to && !q->transport)
+        st = pl_fail(err, PL_EUSAGE, "--to: only with --transport");
+    if (!st && q->transport)
+        return pl_bench_transport(q->a.device, q->to, q->format, err);
     return st ? st : measure(q, path, err);
 }
 
@@ -470,16 +480,21 @@ int pl_rcmd_bench(int argc, char **argv)
         {"format", 0, PL_ROPT_STR, &q.format_name, "md|csv|json", "(md)", 0, 0},
         {"profile", 0, PL_ROPT_FLAG, &q.profile, NULL,
          "one more run of each test: the time by operation (md, json)", 0, 0},
+        {"transport", 0, PL_ROPT_FLAG, &q.transport, NULL,
+         "no MODEL: what carrying 8 KiB to 8 MiB between two devices takes", 0, 0},
+        {"to", 0, PL_ROPT_STR, &q.to, "cpu|cuda[:N]", "the second device, --device is the first", 0,
+         0},
         PL_MODEL_OPTS(&q.a)};
     const struct pl_rcommand c = {
         .usage = "bench MODEL [-p 512,4096] [-n 128] [-k 4,8,22] [-d DEPTH,…] [-b N] [-r 5] "
-                 "[--format md|csv|json] [--profile]",
+                 "[--format md|csv|json] [--profile]\n       paceline-runner bench --transport "
+                 "[--device D] [--to D]",
         .about = "Prompt and generation speed (mean and standard deviation over the repeats), "
                  "beside what\nthis machine, or the GPU, can read and compute at most, measured in "
                  "the same run.",
         .opts = opts,
         .n_opts = sizeof(opts) / sizeof(opts[0]),
-        .min_args = 1,
+        .min_args = 0,
         .max_args = 1};
 
     return pl_rcmd_run(&c, argc, argv, run, &q);

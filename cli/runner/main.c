@@ -72,7 +72,7 @@ int pl_rcmd_run(const struct pl_rcommand *c, int argc, char **argv,
                 enum pl_status (*run)(void *arg, const char *path, struct pl_err *err), void *arg)
 {
     struct pl_err err = {""};
-    const char *path;
+    const char *path = NULL;
     enum pl_status st;
     size_t n;
     int code = pl_ropts_parse(c, argc, argv, &path, &n);

@@ -207,6 +207,7 @@ const struct pl_backend pl_cpu_backend = {
     .cols = pl_tensor_cols,
     .upload = pl_cpu_upload,
     .download = pl_cpu_download,
+    .copy = pl_cpu_copy,
     .linear = pl_cpu_linear,
     .norm = pl_cpu_norm,
     .activate = pl_cpu_activate,

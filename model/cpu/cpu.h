@@ -244,6 +244,8 @@ enum pl_status pl_cpu_upload(struct pl_tensor *t, size_t first, size_t n, const 
                              struct pl_err *err);
 enum pl_status pl_cpu_download(const struct pl_tensor *t, size_t first, size_t n, float *dst,
                                struct pl_err *err);
+enum pl_status pl_cpu_copy(struct pl_tensor *y, size_t y_first, const struct pl_tensor *x,
+                           size_t x_first, size_t n, struct pl_err *err);
 enum pl_status pl_cpu_linear(struct pl_tensor *y, const struct pl_tensor *x,
                              const struct pl_tensor *w, const struct pl_tensor *bias,
                              struct pl_err *err);

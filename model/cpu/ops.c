@@ -89,6 +89,17 @@ enum pl_status pl_cpu_download(const struct pl_tensor *t, size_t first, size_t n
     return st;
 }
 
+enum pl_status pl_cpu_copy(struct pl_tensor *y, size_t y_first, const struct pl_tensor *x,
+                           size_t x_first, size_t n, struct pl_err *err)
+{
+    enum pl_status st = pl_check_copy(y, y_first, x, x_first, n, err);
+
+    if (!st && n)
+        memcpy(y->data + y_first * y->cols, x->data + x_first * x->cols,
+               n * x->cols * sizeof(float));
+    return st;
+}
+
 struct linear {
     struct pl_device *device;
     struct pl_gemm g;

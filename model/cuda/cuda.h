@@ -35,6 +35,7 @@ struct pl_device {
     size_t scratch_bytes;
     struct pl_device_work work;
     cudaEvent_t marks[PL_DEVICE_MARKS]; /* NULL: not set yet */
+    cudaEvent_t fence;                  /* of copies to or from another device; NULL: none yet */
 };
 
 enum pl_cuda_weight {
@@ -206,7 +207,7 @@ void pl_cuda_mark(struct pl_device *d, int i);
 int64_t pl_cuda_between(struct pl_device *d, int from, int to);
 void pl_cuda_marks_free(struct pl_device *d);
 
-/* tensor.c, network.c, cache.c, forward.c: entries of the vtable. */
+/* tensor.c, between.c, network.c, cache.c, forward.c: entries of the vtable. */
 enum pl_status pl_cuda_tensor_create(struct pl_device *d, size_t rows, size_t cols,
                                      struct pl_tensor **out, struct pl_err *err);
 enum pl_status pl_cuda_weight_create(struct pl_device *d, const struct pl_weight_source *src,
@@ -216,6 +217,13 @@ enum pl_status pl_cuda_upload(struct pl_tensor *t, size_t first, size_t n, const
                               struct pl_err *err);
 enum pl_status pl_cuda_download(const struct pl_tensor *t, size_t first, size_t n, float *dst,
                                 struct pl_err *err);
+enum pl_status pl_cuda_copy(struct pl_tensor *y, size_t y_first, const struct pl_tensor *x,
+                            size_t x_first, size_t n, struct pl_err *err);
+enum pl_status pl_cuda_reaches(struct pl_device *from, struct pl_device *to, struct pl_err *err);
+enum pl_status pl_cuda_native(struct pl_device *d, struct pl_device_native *out,
+                              struct pl_err *err);
+float *pl_cuda_address(struct pl_tensor *t);
+enum pl_status pl_cuda_poll(struct pl_device *d, bool *done, struct pl_err *err);
 enum pl_status pl_cuda_linear(struct pl_tensor *y, const struct pl_tensor *x,
                               const struct pl_tensor *w, const struct pl_tensor *bias,
                               struct pl_err *err);

@@ -79,6 +79,8 @@ static void device_close(struct pl_device *d)
     cudaSetDevice(d->ordinal);
     pl_cuda_gemm_free(d->gemm);
     pl_cuda_marks_free(d);
+    if (d->fence)
+        cudaEventDestroy(d->fence);
     cudaFree(d->scratch);
     if (d->stream)
         cudaStreamDestroy(d->stream);
@@ -179,6 +181,11 @@ const struct pl_backend pl_cuda_backend = {
     .cols = pl_tensor_cols,
     .upload = pl_cuda_upload,
     .download = pl_cuda_download,
+    .copy = pl_cuda_copy,
+    .reaches = pl_cuda_reaches,
+    .native = pl_cuda_native,
+    .address = pl_cuda_address,
+    .poll = pl_cuda_poll,
     .linear = pl_cuda_linear,
     .norm = pl_cuda_norm,
     .activate = pl_cuda_activate,

@@ -388,6 +388,32 @@ cudaError_t cudaStreamSynchronize(cudaStream_t)
     return cudaSuccess;
 }
 
+cudaError_t cudaStreamQuery(cudaStream_t)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t e, unsigned)
+{
+    return give(e ? cudaSuccess : cudaErrorInvalidValue);
+}
+
+/* There is one device here: nothing to be a peer of. */
+cudaError_t cudaMemcpyPeerAsync(void *, int, const void *, int, size_t, cudaStream_t)
+{
+    return give(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaDeviceCanAccessPeer(int *, int, int)
+{
+    return give(cudaErrorInvalidValue);
+}
+
+cudaError_t cudaDeviceEnablePeerAccess(int, unsigned)
+{
+    return give(cudaErrorInvalidValue);
+}
+
 /* There are no graphs here: who asks for one is told so and goes without. */
 cudaError_t cudaStreamBeginCapture(cudaStream_t, enum cudaStreamCaptureMode)
 {
@@ -427,6 +453,11 @@ cudaError_t cudaEventCreate(cudaEvent_t *e)
 {
     *e = (cudaEvent_t)calloc(1, sizeof(**e));
     return give(*e ? cudaSuccess : cudaErrorMemoryAllocation);
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
+{
+    return cudaEventCreate(e);
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t e)

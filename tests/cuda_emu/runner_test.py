@@ -113,6 +113,33 @@ def loads():
     assert max(peaks[1:]) - min(peaks[1:]) < 1 << 14, peaks  # what malloc adds varies
 
 
+def transports():
+    """Adapters fed by each transport that one GPU has, and NCCL's stand-in: the same tokens as the verifier alone, the same drafts, and what carried them is told."""
+    goldens = os.path.join(SOURCE, "tests/spec_decode/goldens")
+    models = {n: {"path": LLAMA, "dtype": "f32", "device": "cuda", "weights": f"random:{i}"} for i, n in enumerate(("v", "d"), 1)}
+    arms, counts = {"alone": {"model": "v"}}, {}
+    for kind in ("L1", "L4", "L5F"):
+        for way in ("host", "auto", "nccl"):
+            arms[kind + way] = {"model": "v", "draft": {"model": "d", "adapter": kind, "weights": os.path.join(goldens, kind + ".safetensors"), "gamma": 4,
+                                                        "overlap": "none", "transport": way}}
+    os.environ["PACELINE_NCCL"] = os.path.join(os.path.dirname(EMULATED), "libfake_nccl.so")
+    r, sample = Runner(EMULATED, "serve"), {"kind": "synthetic", "index": 0, "key": "%016x" % 5}
+    said = r.call("load", **load(models, arms, tokens=6, max_context=12))
+    assert said["type"] == "loaded", said
+    tokens = {}
+    for a in arms:
+        x = r.call("trial", arm=a, context=12, sample=sample, repeat=0, attempt=0, timed=True)
+        assert x["type"] == "result", (a, x)
+        tokens[a], counts[a] = x["tokens"], x["counts"]
+    assert r.end() == 0, r.stderr
+    assert all(t == tokens["alone"] for t in tokens.values()), tokens
+    for kind in ("L1", "L4", "L5F"):
+        assert counts[kind + "host"]["drafted"] > 0 and counts[kind + "host"] == counts[kind + "auto"] == counts[kind + "nccl"], counts
+        assert [said["arms"][kind + w] for w in ("host", "auto", "nccl")] == [{"transport": t, "shared_device": True} for t in ("host", "peer", "nccl")], said
+    del os.environ["PACELINE_NCCL"]
+    print("transports: states go from device to device, drafts are the same")
+
+
 def bench():
     run = lambda *argv: subprocess.run([EMULATED, "bench", LLAMA, "--device", "cuda", "-p", "8", "-n", "2", "-k", "3", "-r", "1", *argv], capture_output=True, text=True, timeout=100, check=True).stdout
     j = json.loads(run("--format", "json"))
@@ -150,5 +177,6 @@ with tempfile.TemporaryDirectory() as folder:
     counts()
     faults(folder)
     loads()
+    transports()
     bench()
     script(folder)

@@ -105,6 +105,15 @@ def bench():
     for p in j["profile"]:
         assert {"attention", "head", "norm"} <= {o["name"] for o in p["ops"]}
         assert all(o["ms"] > 0 for o in p["ops"]) and abs(sum(o["pct"] for o in p["ops"]) - 100) < 1e-6
+    j = json.loads(run("bench", "--transport", "--device", "cpu", "--format", "json"))
+    assert [(x["transport"], x["bytes"]) for x in j["rows"]] == [("host", 8192 << 2 * i) for i in range(6)], j
+    assert all(0 < x["least_us"] <= x["median_us"] and abs(x["gb_per_s"] * x["median_us"] * 1e3 / x["bytes"] - 1) < 1e-9 and x["runs"] >= 5 for x in j["rows"]), j
+    assert sorted(j["unsupported"]) == ["nccl", "peer"] and not any(x["shared_device"] for x in j["rows"])
+    assert len(run("bench", "--transport", "--device", "cpu", "--format", "csv").splitlines()) == 7
+    run("bench", MODEL, "--transport", code=2)
+    run("bench", code=2)
+    run("bench", MODEL, "--to", "cpu", code=2)
+    run("bench", "--transport", "--device", "cuda:x", code=2)
     assert "| attention |" in run("bench", MODEL, "-p", "16", "-n", "", "-r", "1", "--profile")
     run("bench", MODEL, "--profile", "--format", "csv", code=2)
     csv = run("bench", MODEL, "-p", "", "-n", "4", "-r", "1", "--format", "csv").splitlines()

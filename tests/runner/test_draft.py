@@ -63,7 +63,8 @@ def describes(r):
     refused(r, "expected chain or static", {"method": "medusa", "weights": TEXT, "tree": "dynamic"})
     refused(r, "method prompt_lookup drafts chains", {"method": "prompt_lookup", "tree": "static"})
     refused(r, "expected 2 to 16", {"method": "eagle", "weights": TEXT, "tree": "dynamic", "tree_top": 1})
-    refused(r, "expected auto or host", {"method": "prompt_lookup", "transport": "nccl"})
+    refused(r, "expected auto, nccl, peer or host", {"method": "prompt_lookup", "transport": "pigeon"})
+    refused(r, "nccl joins two GPUs and the verifier runs on device auto", {"model": "small", "adapter": "L1", "weights": TEXT, "transport": "nccl"}, SMALL)
 
 
 def trials(r):

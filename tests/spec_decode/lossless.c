@@ -170,7 +170,6 @@ static void make_arm(struct arm *a, const struct kind *k, size_t gamma, const st
                                    .ops = ops[k->drafter],
                                    .drafter = make_drafter(k, gamma, big, small, other, rule),
                                    .lane = lane,
-                                   .transport = &pl_transport_host,
                                    .gamma = gamma,
                                    .nodes = k->nodes,
                                    .overlap = k->overlap,

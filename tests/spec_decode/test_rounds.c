@@ -126,7 +126,6 @@ static struct pl_spec *spec_of(struct pl_session *v, struct puppet *p, size_t ga
                                    .ops = &puppet_ops,
                                    .drafter = p,
                                    .lane = lane,
-                                   .transport = &pl_transport_host,
                                    .gamma = gamma,
                                    .overlap = overlap,
                                    .after = true,

@@ -341,6 +341,25 @@ enum need pl_engines_need(struct pl_worker *w, uint32_t group, uint32_t residenc
 
 /* ---- what came of it ---- */
 
+/* What the runner says of how arms' states travel, as text. */
+static void note_transports(const json_t *answer, char *out, size_t size)
+{
+    const char *arm;
+    json_t *v;
+    size_t at = 0;
+    json_object_foreach (json_object_get(answer, "arms"), arm, v) {
+        const char *name = pl_json_get_str(v, "transport", NULL);
+        const int n =
+            name ? snprintf(out + at, size - at, "%s%s %s%s", at ? "; " : "", arm, name,
+                            json_is_true(json_object_get(v, "shared_device")) ? ", shared device"
+                                                                              : "")
+                 : 0;
+        at += n > 0 ? (size_t)n : 0;
+        if (at >= size)
+            return;
+    }
+}
+
 static void log_load(struct pl_worker *w, struct engine *e, bool ok, const json_t *answer)
 {
     struct pl_msg_load m = {.head = pl_msg_head(PL_MSG_LOAD), .seq = ++w->seq};
@@ -365,6 +384,7 @@ static void log_load(struct pl_worker *w, struct engine *e, bool ok, const json_
     }
     snprintf(m.record.runner, sizeof m.record.runner, "%.40s %.20s",
              pl_json_get_str(hello, "runner", "?"), pl_json_get_str(hello, "version", ""));
+    note_transports(answer, m.record.transports, sizeof m.record.transports);
     if (ok) /* rows name their load: no trial before its number is known */
         e->load_seq = m.seq;
     pl_worker_tell(w, &m, sizeof m);

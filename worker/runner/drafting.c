@@ -18,6 +18,7 @@ struct pl_drafting {
     bool states;                /* the verifier's states are wanted */
     bool ahead;                 /* the adapter goes on from the verifier's states */
     struct pl_lane *lane;
+    struct pl_transport *transport; /* of states; NULL: none travel */
     struct pl_spec *spec;
     size_t max_prompt, max_tokens;
     struct pl_pruner *pruner; /* of the verifier's prompt, or NULL */
@@ -33,9 +34,14 @@ enum pl_status pl_drafting_check(const struct pl_draft_opts *draft, const struct
     if (drafter && (!drafter->causal || drafter->encoder_layers))
         return pl_fail(err, PL_EUNSUPPORTED, "draft.model: %s is no decoder: it cannot draft",
                        drafter->name);
-    if (!pl_transport_by_name(draft->transport))
-        return pl_fail(err, PL_EUNSUPPORTED,
-                       "draft.transport: \"%s\" is not in this build, expected auto or host",
+    if (pl_transport_by_name(draft->transport) == PL_TRANSPORT_KINDS)
+        return pl_fail(err, PL_ESWEEP, "draft.transport: \"%s\", expected auto, nccl, peer or host",
+                       draft->transport);
+    if (strcmp(draft->transport, "auto") && strcmp(draft->transport, "host") &&
+        !(draft->adapter && pl_draft_needs_model(draft)))
+        return pl_fail(err, PL_ESWEEP,
+                       "draft.transport: %s carries a drafter's states to an adapter; this draft "
+                       "sends ids alone, expected auto or host",
                        draft->transport);
     if (draft->gamma + 1 > verifier->max_positions)
         return pl_fail(err, PL_ERANGE,
@@ -137,16 +143,18 @@ static enum pl_status make_model_drafter(struct pl_drafting *d, const struct pl_
 
     if (st)
         return st;
-    const struct pl_draft_model_opts mo = {.session = d->own,
-                                           .max_text = other ? so.max_tokens : o->max_tokens + most,
-                                           .temperature = o->draft->temperature,
-                                           .key = o->seed + 1,
-                                           .masked = other ? o->drafter_masked : o->masked,
-                                           .n_masked = other ? o->n_drafter_masked : o->n_masked,
-                                           .eos = o->drafter_eos,
-                                           .n_eos = o->n_drafter_eos,
-                                           .tap = o->draft->adapter ? 0 : -1,
-                                           .lead = d->ahead};
+    const struct pl_draft_model_opts mo = {
+        .session = d->own,
+        .max_text = other ? so.max_tokens : o->max_tokens + most,
+        .temperature = o->draft->temperature,
+        .key = o->seed + 1,
+        .masked = other ? o->drafter_masked : o->masked,
+        .n_masked = other ? o->n_drafter_masked : o->n_masked,
+        .eos = o->drafter_eos,
+        .n_eos = o->n_drafter_eos,
+        .tap = o->draft->adapter ? 0 : -1,
+        .lead = d->ahead,
+        .on_device = d->transport && pl_transport_kind(d->transport) != PL_TRANSPORT_HOST};
     d->ops = other ? &pl_draft_retokenize : &pl_draft_model;
     return other
                ? pl_draft_retokenize_new(&(struct pl_retokenize_opts){.verifier = o->tokenizers[0],
@@ -244,6 +252,20 @@ static size_t drafter_width(const struct pl_drafting_opts *o)
     return (size_t)pl_model_info(o->drafter)->arch.hidden;
 }
 
+/* What carries the drafter's states to the adapter. */
+static enum pl_status make_transport(struct pl_drafting *d, const struct pl_drafting_opts *o,
+                                     size_t most, struct pl_err *err)
+{
+    const struct pl_transport_opts to = {
+        .from = {pl_model_backend(o->drafter), pl_model_device(o->drafter)},
+        .to = {pl_model_backend(o->verifier), pl_model_device(o->verifier)},
+        .most = (most + 1) * drafter_width(o)};
+    enum pl_status st =
+        pl_transport_open(pl_transport_by_name(o->draft->transport), &to, &d->transport, err);
+
+    return st ? pl_err_prefix(err, st, "draft.transport: %s", o->draft->transport) : PL_OK;
+}
+
 /* While both prefills run each model has half of the cores, else all of them. */
 static enum pl_status deal_cores(void *user, bool both, struct pl_err *err)
 {
@@ -282,6 +304,8 @@ enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_dr
                     "draft.model is the verifier itself, expected another model, or overlap: none");
     if (!st)
         st = make_verifier(d, o, most, err);
+    if (!st && draft->adapter && o->drafter)
+        st = make_transport(d, o, most, err);
     if (!st)
         st = make_drafter(d, o, most, err);
     if (!st && draft->overlap)
@@ -292,7 +316,7 @@ enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_dr
             .ops = d->ops,
             .drafter = d->drafter,
             .lane = d->lane,
-            .transport = pl_transport_by_name(draft->transport),
+            .transport = d->transport,
             .gamma = (size_t)draft->gamma,
             .nodes = tree_nodes(draft),
             .overlap = draft->overlap,
@@ -333,6 +357,7 @@ void pl_drafting_free(struct pl_drafting *d)
     if (d->ops)
         d->ops->free(d->drafter);
     pl_adapter_free(d->adapter);
+    pl_transport_close(d->transport);
     pl_session_free(d->own);
     pl_session_free(d->verifier);
     pl_pruner_free(d->pruner);
@@ -354,6 +379,11 @@ bool pl_drafting_fits(const struct pl_drafting *d, size_t prompt, size_t tokens)
 const struct pl_session *pl_drafting_verifier(const struct pl_drafting *d)
 {
     return d->verifier;
+}
+
+const struct pl_transport *pl_drafting_transport(const struct pl_drafting *d)
+{
+    return d->transport;
 }
 
 size_t pl_drafting_own_prompt(const struct pl_drafting *d, size_t prompt)

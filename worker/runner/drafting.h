@@ -66,7 +66,8 @@ enum pl_status pl_drafting_generate(struct pl_drafting *d, const struct pl_spec_
 /* Whether it has room for a trial of that size. */
 bool pl_drafting_fits(const struct pl_drafting *d, size_t prompt, size_t tokens);
 const struct pl_session *pl_drafting_verifier(const struct pl_drafting *d);
-const struct pl_session *pl_drafting_drafter(const struct pl_drafting *d); /* NULL: none */
+const struct pl_session *pl_drafting_drafter(const struct pl_drafting *d);     /* NULL: none */
+const struct pl_transport *pl_drafting_transport(const struct pl_drafting *d); /* NULL: none */
 /* Rows of the drafter's prefill for a prompt of so many ids of the verifier's. */
 size_t pl_drafting_own_prompt(const struct pl_drafting *d, size_t prompt);
 

@@ -83,10 +83,12 @@ struct pl_load {
     bool prefill_only; /* measure.mode is prefill: one token, from the prefill */
     uint64_t seed;
     const char *device_kind, *device_uuid; /* NULL: not said */
+    const char *partner_uuid;              /* of a pair's second GPU; NULL: there is none */
     int threads;                           /* 0: not said */
     const int *cpus;
     size_t n_cpus;
     int64_t max_context; /* 0: not said */
+    json_t *said; /* filled: {arm: {"transport", "shared_device"}} of arms whose states travel */
 };
 
 struct pl_trial_request {

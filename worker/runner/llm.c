@@ -307,8 +307,26 @@ static struct llm_model *find_model(struct llm_state *s, const char *name)
     return NULL;
 }
 
+/* Whether arms of this load draft with a model and none verifies with it: of a pair of GPUs it has
+ * the second for itself. */
+static bool only_drafts(const struct pl_load *l, const char *name)
+{
+    bool drafts = false;
+    const char *arm;
+    json_t *v;
+
+    json_object_foreach ((json_t *)l->arms, arm, v) {
+        if (strcmp(pl_json_get_str(v, "model", ""), name) == 0)
+            return false;
+        drafts |= strcmp(pl_json_get_str(json_object_get(v, "draft"), "model", ""), name) == 0;
+    }
+    return drafts;
+}
+
 static enum pl_status fill_model(struct llm_model *m, const struct pl_load *l, struct pl_err *err)
 {
+    const char *uuid =
+        l->partner_uuid && only_drafts(l, m->name) ? l->partner_uuid : l->device_uuid;
     struct pl_model_opts opts;
     int32_t eos = -1;
     enum pl_status st = pl_entry_read(m->json, &m->entry, err);
@@ -317,11 +335,11 @@ static enum pl_status fill_model(struct llm_model *m, const struct pl_load *l, s
         return st;
     pl_entry_model_opts(&m->entry, l->threads, l->cpus, l->n_cpus, &opts);
     /* "cuda" is the one that was dealt to this worker; the first where none was. */
-    if (strcmp(m->entry.device, "cuda") == 0 && l->device_uuid && l->device_kind &&
+    if (strcmp(m->entry.device, "cuda") == 0 && uuid && l->device_kind &&
         strcmp(l->device_kind, "cpu") != 0)
-        opts.where.ordinal = pl_host_gpu_number(l->device_uuid);
+        opts.where.ordinal = pl_host_gpu_number(uuid);
     if (opts.where.ordinal < 0)
-        return pl_fail(err, PL_EUNSUPPORTED, "device cuda: GPU %s is not here", l->device_uuid);
+        return pl_fail(err, PL_EUNSUPPORTED, "device cuda: GPU %s is not here", uuid);
     st = pl_model_load(m->entry.path, &opts, &m->model, err);
     if (st)
         return st;
@@ -493,7 +511,8 @@ static enum pl_status ready_arm(struct llm_state *s, struct llm_arm *a, const st
         return llm_prune_room(&a->pruned, a->model, l->seed, 1, l->max_context, tokens, err);
     if (!a->draft || !l->max_context || l->prefill_only)
         return PL_OK;
-    return llm_draft_ready(s, a, l->max_context, l->tokens, err);
+    enum pl_status st = llm_draft_ready(s, a, l->max_context, l->tokens, err);
+    return st ? st : llm_draft_say(a, l->said, err);
 }
 
 static enum pl_status load_models(struct llm_state *s, const struct pl_load *l, json_t *models_out,

@@ -179,6 +179,9 @@ enum pl_status llm_draft_arm(struct llm_state *s, struct llm_arm *a, const json_
 PL_MUST_CHECK
 enum pl_status llm_draft_ready(const struct llm_state *s, struct llm_arm *a, int64_t context,
                                int64_t tokens, struct pl_err *err);
+/* Adds to `said` what carries the arm's states, where they travel. */
+PL_MUST_CHECK
+enum pl_status llm_draft_say(const struct llm_arm *a, json_t *said, struct pl_err *err);
 /* A question about a scene, before llm_draft_ready: how long the drafter's prompt is. */
 PL_MUST_CHECK
 enum pl_status llm_draft_scene(struct llm_arm *a, const json_t *sample, struct pl_err *err);

@@ -30,6 +30,24 @@ static enum pl_status check_pieces(const struct pl_draft_opts *o, const json_t *
     return st;
 }
 
+/* What joins two GPUs needs both models on one. */
+static enum pl_status check_transport(const struct pl_draft_opts *o, const json_t *q,
+                                      struct pl_err *err)
+{
+    const enum pl_transport_kind k = pl_transport_by_name(o->transport);
+
+    for (int i = 0; i < 2 && (k == PL_TRANSPORT_NCCL || k == PL_TRANSPORT_PEER); i++) {
+        const json_t *entry = json_object_get(q, i ? "draft_model" : "model");
+        const char *device = pl_json_get_str(entry, "device", "auto");
+        if (json_is_object(entry) && strncmp(device, "cuda", 4) != 0)
+            return pl_fail(err, PL_ESWEEP,
+                           "draft.transport: %s joins two GPUs and %s runs on device %s, expected "
+                           "cuda, or transport auto or host",
+                           o->transport, i ? "the drafter" : "the verifier", device);
+    }
+    return PL_OK;
+}
+
 enum pl_status llm_draft_describe(const json_t *q, const struct pl_arch *verifier, int64_t tokens,
                                   struct llm_draft_info *out, struct pl_err *err)
 {
@@ -45,6 +63,9 @@ enum pl_status llm_draft_describe(const json_t *q, const struct pl_arch *verifie
     if (!draft)
         return PL_OK;
     st = pl_draft_opts_read(draft, &o, err);
+    if (st)
+        return st;
+    st = check_transport(&o, q, err);
     if (st)
         return st;
     out->max_rounds = tokens > 1 ? tokens - 1 : 1;
@@ -131,6 +152,18 @@ enum pl_status llm_draft_ready(const struct llm_state *s, struct llm_arm *a, int
     pl_drafting_free(a->drafting);
     a->drafting = NULL;
     return pl_drafting_create(&o, &a->drafting, err);
+}
+
+enum pl_status llm_draft_say(const struct llm_arm *a, json_t *said, struct pl_err *err)
+{
+    const struct pl_transport *t = pl_drafting_transport(a->drafting);
+
+    if (t && json_object_set_new(said, a->name,
+                                 json_pack("{s:s,s:b}", "transport",
+                                           pl_transport_kind_name(pl_transport_kind(t)),
+                                           "shared_device", pl_transport_shared(t))))
+        return pl_fail(err, PL_ENOMEM, "engine: no memory");
+    return PL_OK;
 }
 
 static const enum pl_phase phases[PL_SPEC_PHASES] = {

@@ -208,6 +208,8 @@ static enum pl_status read_load(const json_t *q, struct pl_load *l, int *cpus, s
     l->threads = (int)threads;
     l->device_kind = pl_json_get_str(device, "kind", NULL);
     l->device_uuid = pl_json_get_str(device, "uuid", NULL);
+    l->partner_uuid =
+        pl_json_get_str(json_array_get(json_object_get(q, "devices"), 1), "uuid", NULL);
     return PL_OK;
 }
 
@@ -284,7 +286,7 @@ static enum pl_status load_part(struct server *s, int e, struct pl_load *l, cons
 static enum pl_status do_load(struct server *s, const json_t *q, json_t *answer, struct pl_fault *f)
 {
     int cpus[MAX_CPUS];
-    struct pl_load l;
+    struct pl_load l = {.said = NULL};
     json_t *models = NULL, *arms = NULL, *v, *out = json_object();
     const char *name;
     int64_t ns = 0;
@@ -294,6 +296,8 @@ static enum pl_status do_load(struct server *s, const json_t *q, json_t *answer,
         st = need_object(q, "arms", &arms, f);
     if (!st)
         st = read_load(q, &l, cpus, f);
+    if (!st && !(l.said = json_object()))
+        st = no_memory(f);
     if (!st) {
         json_object_foreach (arms, name, v) {
             if (!st && engine_of_arm(s, v, models) < 0)
@@ -309,7 +313,10 @@ static enum pl_status do_load(struct server *s, const json_t *q, json_t *answer,
         json_object_set_new(answer, "type", json_string("loaded"));
         json_object_set_new(answer, "load_ns", json_integer(ns));
         json_object_set(answer, "models", out);
+        if (json_object_size(l.said))
+            json_object_set(answer, "arms", l.said);
     }
+    json_decref(l.said);
     json_decref(out);
     return st;
 }

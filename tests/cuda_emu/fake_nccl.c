@@ -1,0 +1,115 @@
+/* A stand-in for libnccl.so.2 on memory that is all one: messages of a group are copied when it ends. What it is told to do wrong, it
+ * does from the next group on; it counts what became of its communicators. */
+#include <stddef.h>
+#include <string.h>
+
+struct unique_id {
+    char internal[128];
+};
+struct config {
+    size_t size;
+    unsigned magic, version;
+    int blocking, undefined;
+};
+
+/* For the test. fake_mode: 0 works, 1 an asynchronous error, 2 never ready, 3 a send is refused, 4 making communicators is refused. */
+extern int fake_mode, fake_made, fake_destroyed, fake_aborted, fake_messages;
+int fake_mode, fake_made, fake_destroyed, fake_aborted, fake_messages;
+
+static int comms[2], depth;
+static const void *sent;
+static void *wanted;
+static size_t n_sent, n_wanted;
+
+int ncclGetUniqueId(struct unique_id *id);
+int ncclCommInitRankConfig(void **comm, int ranks, struct unique_id id, int rank, struct config *c);
+int ncclGroupStart(void);
+int ncclGroupEnd(void);
+int ncclSend(const void *p, size_t n, int type, int peer, void *comm, void *stream);
+int ncclRecv(void *p, size_t n, int type, int peer, void *comm, void *stream);
+int ncclCommGetAsyncError(void *comm, int *state);
+int ncclCommFinalize(void *comm);
+int ncclCommDestroy(void *comm);
+int ncclCommAbort(void *comm);
+const char *ncclGetErrorString(int e);
+
+int ncclGetUniqueId(struct unique_id *id)
+{
+    memset(id, 7, sizeof(*id));
+    return 0;
+}
+
+int ncclCommInitRankConfig(void **comm, int ranks, struct unique_id id, int rank, struct config *c)
+{
+    if (ranks != 2 || rank < 0 || rank > 1 || id.internal[127] != 7 || c->magic != 0xcafebeef || c->blocking || c->size != sizeof(*c) || !depth)
+        return 4;
+    if (fake_mode == 4)
+        return 5;
+    *comm = &comms[rank];
+    fake_made++;
+    return 7;
+}
+
+int ncclGroupStart(void)
+{
+    depth++;
+    return 0;
+}
+
+int ncclGroupEnd(void)
+{
+    depth--;
+    if (sent && wanted && n_sent == n_wanted && !fake_mode) {
+        memcpy(wanted, sent, n_sent * sizeof(float));
+        fake_messages++;
+    }
+    sent = wanted = NULL;
+    return fake_mode == 2 ? 7 : 0;
+}
+
+int ncclSend(const void *p, size_t n, int type, int peer, void *comm, void *stream)
+{
+    (void)stream;
+    sent = p;
+    n_sent = n;
+    return fake_mode == 3 || type != 7 || peer != 1 || comm != &comms[0] || !depth ? 4 : 0;
+}
+
+int ncclRecv(void *p, size_t n, int type, int peer, void *comm, void *stream)
+{
+    (void)stream;
+    wanted = p;
+    n_wanted = n;
+    return type != 7 || peer != 0 || comm != &comms[1] || !depth ? 4 : 0;
+}
+
+int ncclCommGetAsyncError(void *comm, int *state)
+{
+    *state = fake_mode == 1 && comm == &comms[1] ? 6 : fake_mode == 2 ? 7 : 0;
+    return 0;
+}
+
+int ncclCommFinalize(void *comm)
+{
+    (void)comm;
+    return 7;
+}
+
+int ncclCommDestroy(void *comm)
+{
+    (void)comm;
+    fake_destroyed++;
+    return 0;
+}
+
+int ncclCommAbort(void *comm)
+{
+    (void)comm;
+    fake_aborted++;
+    return 0;
+}
+
+const char *ncclGetErrorString(int e)
+{
+    return e == 4 ? "invalid argument" : e == 5 ? "invalid usage" : e == 6 ? "remote process exited or there was a network error" : "?";
+}
