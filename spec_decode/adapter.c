@@ -35,13 +35,14 @@ static enum pl_status demand(const struct pl_adapter *a, const char *name, size_
 {
     const struct pl_tensor_view *t = pl_checkpoint_find(a->file, name);
     char shape[128];
+    uint64_t elements;
 
     if (!t)
         return pl_fail(err, PL_EFORMAT, "%s: %s misses, expected adapter %s", a->path, name,
                        names[a->kind]);
     pl_tensor_shape_text(t, shape, sizeof(shape));
-    if ((uint64_t)t->elements != (uint64_t)rows * cols ||
-        (t->dims && (uint64_t)t->shape[t->dims - 1] != cols))
+    if (__builtin_mul_overflow((uint64_t)rows, (uint64_t)cols, &elements) || !elements ||
+        (uint64_t)t->elements != elements || (t->dims && (uint64_t)t->shape[t->dims - 1] != cols))
         return pl_fail(err, PL_EFORMAT, "%s: %s is %s, expected [%zu, %zu]", a->path, name, shape,
                        rows, cols);
     if (t->dtype != PL_DT_F32 && t->dtype != PL_DT_F16 && t->dtype != PL_DT_BF16)
@@ -55,11 +56,14 @@ static enum pl_status vector(struct pl_adapter *a, const char *name, size_t rows
                              size_t skip, size_t whole, struct pl_tensor **out, struct pl_err *err)
 {
     const struct pl_tensor_view *t = NULL;
-    float *v = malloc(whole * sizeof(*v));
-    enum pl_status st = v ? demand(a, name, whole == rows * cols ? rows : 1,
-                                   whole == rows * cols ? cols : whole, &t, err)
-                          : pl_fail(err, PL_ENOMEM, "no memory for an adapter");
+    float *v = NULL;
+    enum pl_status st = demand(a, name, whole == rows * cols ? rows : 1,
+                               whole == rows * cols ? cols : whole, &t, err);
 
+    if (!st) { /* so many stand in the file */
+        v = malloc(whole * sizeof(*v));
+        st = v ? PL_OK : pl_fail(err, PL_ENOMEM, "no memory for an adapter");
+    }
     if (!st) {
         pl_dtype_to_f32(t->dtype, t->data, v, whole);
         st = a->be->tensor_create(a->device, rows, cols, out, err);
@@ -253,7 +257,7 @@ static enum pl_status open_ends(struct pl_adapter *a, struct pl_err *err)
     const struct pl_tensor_view *t = pl_checkpoint_find(a->file, tells[a->kind]);
     enum pl_status st = PL_OK;
 
-    if (!t || t->dims != 1)
+    if (!t || t->dims != 1 || t->shape[0] < 1)
         return pl_fail(err, PL_EFORMAT, "%s: %s misses, expected adapter %s", a->path,
                        tells[a->kind], names[a->kind]);
     a->D = (size_t)t->shape[0];

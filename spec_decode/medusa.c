@@ -177,6 +177,22 @@ static enum pl_status say(struct medusa *m, size_t k, struct pl_err *err)
     return PL_OK;
 }
 
+enum pl_status pl_draft_medusa_logits(void *d, const float *state, size_t k, float *logits,
+                                      struct pl_err *err)
+{
+    struct medusa *m = d;
+    enum pl_status st;
+
+    if (k >= m->n)
+        return pl_fail(err, PL_ERANGE, "Medusa head %zu: there are %zu", k, m->n);
+    st = m->be->upload(m->x, 0, 1, state, err);
+    if (!st)
+        st = say(m, k, err);
+    if (!st)
+        memcpy(logits, m->row, m->vocab * sizeof(*logits));
+    return st;
+}
+
 /* The nodes that stand less deep than `depth`: a parent that is there has its number in `at`. */
 static void fill_tree(const struct medusa *m, size_t depth, struct pl_draft *out)
 {

@@ -19,5 +19,10 @@ PL_MUST_CHECK
 enum pl_status pl_draft_medusa_open(const char *path, struct pl_model *verifier,
                                     const int32_t *masked, size_t n_masked, size_t top,
                                     size_t nodes, void **out, struct pl_err *err);
+/* Logits [vocab] of head k after the verifier's state [hidden]. PL_ERANGE: no such head. For tests.
+ */
+PL_MUST_CHECK
+enum pl_status pl_draft_medusa_logits(void *d, const float *state, size_t k, float *logits,
+                                      struct pl_err *err);
 
 #endif

@@ -97,11 +97,13 @@ class Attention(nn.Module):
         return h + self.alpha * (o - h)
 
 
+KINDS = dict(L1=lambda: Stack("layers", 1), L2=lambda: Stack("blocks", 3), L3=Wide, L4=Attention, L5=lambda: Attention(True),
+             B1=lambda: Attention(True), L5F=lambda: Attention(True, True))
+
+
 def main():
     OUT.mkdir(exist_ok=True)
-    kinds = dict(L1=lambda: Stack("layers", 1), L2=lambda: Stack("blocks", 3), L3=Wide, L4=Attention, L5=lambda: Attention(True),
-                 B1=lambda: Attention(True), L5F=lambda: Attention(True, True))
-    for k, (name, make) in enumerate(kinds.items()):
+    for k, (name, make) in enumerate(KINDS.items()):
         torch.manual_seed(100 + k)
         m = make()
         for p in m.parameters():  # norms and zeros are not left at what they begin with
@@ -121,4 +123,5 @@ def main():
             t.detach().numpy().astype("<f4").tofile(OUT / f"{name}.{what}.f32")
 
 
-main()
+if __name__ == "__main__":
+    main()
