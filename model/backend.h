@@ -38,7 +38,12 @@ struct pl_device_opts {
     const char *isa; /* NULL or "auto": the best there is; "portable", "avx2", "avx512" (with VNNI)
                         force a path */
     int ordinal;     /* device number, where there are several */
+    /* cuda: up to PL_EXACT_ROWS rows of a forward are summed in an order that does not depend on
+     * how many there are, so that a verification gives the bits of its decodes (but of a tree's
+     * rows). The CPU always does. */
+    bool deterministic;
 };
+#define PL_EXACT_ROWS 256
 
 /* Where a weight comes from: a view into a checkpoint, or (view NULL) numbers drawn from `key`. A
  * zeroed one is absent. */

@@ -19,6 +19,7 @@ enum pl_status pl_model_args_entry(const struct pl_model_args *a, const char *pa
     if (!j)
         return pl_fail(err, PL_EUSAGE, "an option is not UTF-8");
     json_object_set_new(j, "threads", json_integer(a->threads));
+    json_object_set_new(j, "deterministic", json_boolean(a->deterministic));
     st = pl_entry_read(j, entry, err);
     if (st)
         json_decref(j);

@@ -15,6 +15,7 @@
 struct pl_model_args {
     const char *device, *dtype, *weights, *kv, *activations;
     int64_t threads;
+    bool deterministic;
     const char *ids, *ids_file, *prompt;
     const char *decoder_ids_file, *type_ids_file, *mask_file, *pixels;
     const char *events, *video, *image;
@@ -42,6 +43,14 @@ void pl_model_input_release(struct pl_model_input *in);
          1,         4096},                                                                         \
         {"dtype", 0, PL_ROPT_STR, &(a)->dtype, "f32|bf16|f16", "weights in memory (as stored)",    \
          0,       0},                                                                              \
+        {"deterministic",                                                                          \
+         0,                                                                                        \
+         PL_ROPT_FLAG,                                                                             \
+         &(a)->deterministic,                                                                      \
+         NULL,                                                                                     \
+         "cuda: a verification gives the bits of its decodes",                                     \
+         0,                                                                                        \
+         0},                                                                                       \
         {"kv", 0, PL_ROPT_STR, &(a)->kv, "f32|bf16|f16", "KV cache (the dtype's)", 0, 0},          \
         {"activations",                                                                            \
          0,                                                                                        \

@@ -89,11 +89,13 @@ __global__ void __launch_bounds__(WARPS *WARP)
     if (v0 >= n_vectors)
         return;
     const int last = min(v0 + PL_CUDA_VECTORS, n_vectors) - 1;
+    if (row0 + last / group < a.first_row || row0 + v0 / group >= a.first_row + a.n_rows)
+        return;
     for (int i = 0; i < EACH; i++) {
-        int at = v0 + warp * EACH + i;
-        bool there = at <= last;
-        my.row[i] = (there ? at : last) / group;
-        my.head[i] = kv_head * group + (there ? at : last) % group;
+        int at = v0 + warp * EACH + i, row = row0 + at / group;
+        bool there = at <= last && row >= a.first_row && row < a.first_row + a.n_rows;
+        my.row[i] = min(at, last) / group;
+        my.head[i] = kv_head * group + min(at, last) % group;
         seen_of(st, kv, a.causal, my.row[i], &my.first[i], &my.end[i]);
         my.end[i] = there ? my.end[i] : 0;
         m[i] = -INFINITY;
@@ -106,7 +108,13 @@ __global__ void __launch_bounds__(WARPS *WARP)
         seen_of(st, kv, a.causal, row, &first, &none);
         begin = min(begin, first);
     }
-    if (a.splits > 1) {
+    if (a.chunk) { /* tiles begin at the same keys for whatever rows are at hand */
+        begin = begin / PL_CUDA_KEYS * PL_CUDA_KEYS;
+        if (a.splits > 1) {
+            begin = max(begin, split * a.chunk);
+            end = min(end, (split + 1) * a.chunk);
+        }
+    } else if (a.splits > 1) {
         int each =
             (end - begin + a.splits * PL_CUDA_KEYS - 1) / (a.splits * PL_CUDA_KEYS) * PL_CUDA_KEYS;
         begin += split * each;
@@ -162,8 +170,9 @@ __global__ void __launch_bounds__(WARPS *WARP)
         if (!my.end[i])
             continue;
         int64_t at = (int64_t)(row0 + my.row[i]) * a.heads + my.head[i];
-        if (a.splits > 1) {
-            float *to = a.partial + (at * a.splits + split) * (a.dim + 2);
+        if (a.splits > 1 || a.chunk) { /* one part or more: the last division is merge's */
+            float *to = a.partial +
+                        ((at - (int64_t)a.first_row * a.heads) * a.splits + split) * (a.dim + 2);
             for (int j = 0; j < WIDTH && lane + j * WARP < a.dim; j++)
                 to[2 + lane + j * WARP] = o[i][j];
             if (!lane) {
@@ -184,6 +193,7 @@ __global__ void __launch_bounds__(WARPS *WARP)
 template <typename T> __global__ void merge(const struct pl_cuda_attend a)
 {
     const float *from = a.partial + (int64_t)blockIdx.x * a.splits * (a.dim + 2);
+    const int64_t to = (int64_t)a.first_row * a.heads + blockIdx.x;
     float top = -INFINITY, sum = 0;
 
     for (int i = 0; i < a.splits; i++)
@@ -198,10 +208,10 @@ template <typename T> __global__ void merge(const struct pl_cuda_attend a)
             const float *p = from + i * (a.dim + 2);
             o += p[1] > 0 ? p[2 + d] * expf(p[0] - top) : 0;
         }
-        from_f32(sum > 0 ? o / sum : 0, (T *)a.out + (int64_t)blockIdx.x * a.dim + d);
+        from_f32(sum > 0 ? o / sum : 0, (T *)a.out + to * a.dim + d);
     }
     if (a.lse && !threadIdx.x)
-        a.lse[blockIdx.x] = top + logf(sum);
+        a.lse[to] = top + logf(sum);
 }
 
 static size_t attend_shared(int dim)
@@ -226,10 +236,10 @@ extern "C" void pl_k_attend(const struct pl_cuda_step *st, const struct pl_cuda_
                 PL_BIG_SHARED(attend<T>, shared);
             PL_LAUNCH(attend<T>, grid, WARPS * WARP, shared, s, *st, *a, blocks);
         });
-    if (a->splits > 1)
+    if (a->splits > 1 || a->chunk)
         by_dtype(a->to, [&](auto *t) {
             typedef typename std::remove_pointer<decltype(t)>::type T;
-            PL_LAUNCH(merge<T>, (unsigned)(st->rows * a->heads), 64, 0, s, *a);
+            PL_LAUNCH(merge<T>, (unsigned)(a->n_rows * a->heads), 64, 0, s, *a);
         });
 }
 

@@ -6,7 +6,8 @@
  * The residual stream and all sums are f32. Products of up to PL_CUDA_GEMV_ROWS rows read f32
  * activations and stream the weights as they are stored; larger ones go to cuBLASLt in `act`: f32,
  * f16 or bf16, what the weights are (blocks of GGUF: decoded to bf16 first). A device opened with
- * isa "portable" runs all of them in f32.
+ * isa "portable" runs all of them in f32. A deterministic one takes up to PL_EXACT_ROWS rows the
+ * first way, PL_CUDA_GEMV_ROWS at a time, and splits their keys at fixed places.
  */
 #ifndef PL_MODEL_CUDA_CUDA_H
 #define PL_MODEL_CUDA_CUDA_H
@@ -20,6 +21,7 @@
 #define PL_CUDA_DECODED (64u << 20) /* most bytes of decoded weights at a time */
 #define PL_CUDA_LOGIT_ROWS 64       /* rows of logits on the device at a time */
 #define PL_CUDA_PARTIALS 8192       /* vectors · splits of one attention */
+#define PL_CUDA_EXACT_KEYS 512      /* of a deterministic device's part of an attention */
 #define PL_CUDA_SPANS 256           /* sequences of one forward */
 #define PL_CUDA_GRAPHS 16
 
@@ -27,7 +29,10 @@ struct pl_cuda_gemm;
 
 struct pl_device {
     int ordinal, sms;
-    bool plain; /* all products in f32: what others are held against */
+    bool plain;         /* all products in f32: what others are held against */
+    bool exact;         /* sums of few rows do not depend on how many (pl_cuda_few) */
+    int32_t exact_keys; /* then: keys that one part of an attention takes, at least */
+    int64_t partials;   /* vectors · splits of one launch: PL_CUDA_PARTIALS, tests take less */
     char name[64];
     cudaStream_t stream;
     struct pl_cuda_gemm *gemm;
@@ -136,6 +141,13 @@ static inline size_t pl_cuda_step_head(size_t rows)
                        256);
 }
 
+/* Whether so many rows are multiplied in f32, row by row in the same order, and not by the library.
+ */
+static inline bool pl_cuda_few(const struct pl_device *d, int64_t rows)
+{
+    return rows <= (d->exact ? PL_EXACT_ROWS : PL_CUDA_GEMV_ROWS);
+}
+
 /* What GEMMs of a weight of dt run in. */
 static inline enum pl_dtype pl_cuda_act(const struct pl_device *d, enum pl_dtype dt)
 {
@@ -172,8 +184,8 @@ PL_MUST_CHECK
 enum pl_status pl_cuda_gemm_run(struct pl_cuda_gemm *g, const struct pl_cuda_gemm_call *c,
                                 cudaStream_t s, struct pl_err *err);
 
-/* y = x · wᵀ + bias (added to y where `add` says so). x: f32 rows, or of `act` when there are more
- * than PL_CUDA_GEMV_ROWS; decoded: room for weights of another type than act. */
+/* y = x · wᵀ + bias (added to y where `add` says so). x: f32 rows, or of `act` when they are not
+ * few; decoded: room for weights of another type than act. */
 PL_MUST_CHECK
 enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix *w, const void *x,
                                int64_t rows, enum pl_dtype act, void *decoded, float *y, bool add,

@@ -98,6 +98,9 @@ static enum pl_status device_open(const struct pl_device_opts *o, struct pl_devi
     if (!d)
         return pl_fail(err, PL_ENOMEM, "no memory for a device");
     d->ordinal = o ? o->ordinal : 0;
+    d->exact = o && o->deterministic;
+    d->exact_keys = PL_CUDA_EXACT_KEYS;
+    d->partials = PL_CUDA_PARTIALS;
     d->plain = o && o->isa && !strcmp(o->isa, "portable");
     if (o && o->isa && !d->plain && strcmp(o->isa, "auto"))
         st = pl_fail(err, PL_EUNSUPPORTED,
@@ -127,7 +130,8 @@ static enum pl_status device_open(const struct pl_device_opts *o, struct pl_devi
 
 static void device_describe(const struct pl_device *d, char *out, size_t size)
 {
-    snprintf(out, size, "%s%s", d->name, d->plain ? ", f32" : "");
+    snprintf(out, size, "%s%s%s", d->name, d->plain ? ", f32" : "",
+             d->exact ? ", deterministic" : "");
 }
 
 /* A GPU's multiprocessors are not shared out: lanes on one device run on its stream's turn. */

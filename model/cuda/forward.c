@@ -13,6 +13,7 @@ struct run {
     struct pl_cuda_step step;  /* with the device's addresses */
     struct pl_cuda_step cross; /* the same rows, with K and V of the source */
     int32_t rows, max_span, splits, cross_splits, longest;
+    int32_t chunk;       /* keys of a split at fixed places; 0: they are where it suits */
     bool gemm;           /* inputs of products are of `act`, not f32 */
     enum pl_dtype input; /* f32, or act */
     const float *mask;
@@ -130,9 +131,13 @@ enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix 
     enum pl_status st = PL_OK;
 
     count_product(d, w, rows);
-    if (rows <= PL_CUDA_GEMV_ROWS) {
-        struct pl_cuda_product p = {.w = w, .y = y, .add = add};
-        pl_k_gemv(&p, 1, x, (int)rows, d->stream);
+    if (pl_cuda_few(d, rows)) {
+        for (int64_t r = 0; r < rows; r += PL_CUDA_GEMV_ROWS) {
+            struct pl_cuda_product p = {.w = w, .y = y + r * w->out, .add = add};
+            pl_k_gemv(&p, 1, (const float *)x + r * w->in,
+                      (int)(rows - r < PL_CUDA_GEMV_ROWS ? rows - r : PL_CUDA_GEMV_ROWS),
+                      d->stream);
+        }
         return PL_OK;
     }
     if (w->dtype != act && !most)
@@ -159,7 +164,7 @@ enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix 
 static void products(struct run *r, const struct pl_cuda_product *p, int n, const void *x)
 {
     struct pl_device *d = r->n->device;
-    bool alike = !r->gemm;
+    bool alike = r->rows <= PL_CUDA_GEMV_ROWS;
 
     for (int i = 1; i < n; i++)
         alike = alike && p[i].w->dtype == p[0].w->dtype;
@@ -278,8 +283,24 @@ static struct pl_cuda_attend attend_of(const struct run *r, int32_t l, bool cros
         .mask = r->mask,
         .max_span = r->max_span,
         .splits = cross ? r->cross_splits : r->splits,
+        .chunk = r->chunk,
+        .n_rows = r->rows,
         .partial = w->partial,
     };
+}
+
+/* As many rows at a time as their parts have room for. */
+static void attend(struct run *r, const struct pl_cuda_step *step, const struct pl_cuda_attend *all)
+{
+    const int64_t room = r->n->device->partials / (all->splits * (int64_t)all->heads);
+    struct pl_cuda_attend a = *all;
+    const int32_t most =
+        (all->splits > 1 || all->chunk) && room < r->rows ? (int32_t)(room ? room : 1) : r->rows;
+
+    for (a.first_row = 0; a.first_row < r->rows; a.first_row += most) {
+        a.n_rows = r->rows - a.first_row < most ? r->rows - a.first_row : most;
+        pl_k_attend(step, &a, r->n->device->stream);
+    }
 }
 
 static void self_attention(struct run *r, int32_t l, const void *x)
@@ -295,7 +316,7 @@ static void self_attention(struct run *r, int32_t l, const void *x)
 
     products(r, qkv, 3, x);
     pl_k_rope_store(&r->step, &h, b->q, b->k, b->v, s);
-    pl_k_attend(&r->step, &a, s);
+    attend(r, &r->step, &a);
     if (a.lse) {
         struct pl_tensor *sums = &r->f->spans[0].cache->sums;
         pl_k_attend_sums(&r->step, &a, (int)r->f->sums_skip, r->longest, sums->data,
@@ -312,7 +333,7 @@ static void cross_attention(struct run *r, int32_t l)
 
     a.mask = r->f->spans[0].cache->source->masked ? r->f->spans[0].cache->source->mask : NULL;
     product(r, &w->w[PL_W_CROSS_Q], normed(r, w->v[PL_V_CROSS], NULL), b->q, false);
-    pl_k_attend(&r->cross, &a, r->n->device->stream);
+    attend(r, &r->cross, &a);
     product(r, &w->w[PL_W_CROSS_O], b->att, b->x, true);
 }
 
@@ -408,7 +429,7 @@ static void head(struct run *r, size_t first, size_t rows)
 
     if (r->st)
         return;
-    if (rows > PL_CUDA_GEMV_ROWS && net->act != PL_DT_F32) {
+    if (!pl_cuda_few(net->device, (int64_t)rows) && net->act != PL_DT_F32) {
         pl_k_cast((const float *)x, (int64_t)(rows * h), net->act, w->in, s);
         x = w->in;
     }
@@ -481,9 +502,9 @@ static void output(struct run *r)
 static bool fits_graph(const struct run *r)
 {
     const struct pl_forward *f = r->f;
-    bool ok = !r->gemm && f->ids && !f->embeds && !f->first_layer && !f->to_stage &&
-              f->end_layer == r->n->arch.layers && f->sums_layer < 0 && !f->silent &&
-              !r->n->no_graphs && !r->n->encoder && !f->spans[0].cache->relative;
+    bool ok = r->rows <= PL_CUDA_GEMV_ROWS && f->ids && !f->embeds && !f->first_layer &&
+              !f->to_stage && f->end_layer == r->n->arch.layers && f->sums_layer < 0 &&
+              !f->silent && !r->n->no_graphs && !r->n->encoder && !f->spans[0].cache->relative;
 
     ok = ok &&
          (f->want == PL_LOGITS_ALL || (f->want == PL_LOGITS_LAST && (size_t)r->rows == f->n_spans));
@@ -573,10 +594,44 @@ static void run_few(struct run *r)
     copy_logits(r, (size_t)r->rows, 0);
 }
 
+/* Keys of a part where sums must not depend on the rows at hand: the model's alone decide. */
+static int32_t exact_chunk(const struct run *r)
+{
+    const struct pl_arch *a = &r->n->arch;
+    const struct pl_device *d = r->n->device;
+    int64_t most = d->partials / a->heads;
+
+    if (!d->exact || r->gemm)
+        return 0;
+    most = most < PL_CUDA_MAX_SPLITS ? most : PL_CUDA_MAX_SPLITS;
+    most = (a->max_positions + most - 1) / (most ? most : 1);
+    most = most > d->exact_keys ? most : d->exact_keys;
+    return (int32_t)pl_round_up((size_t)most, PL_CUDA_KEYS);
+}
+
+/* Parts of that many keys up to the longest sequence's end; one where a window moves over them. */
+static int32_t exact_splits(const struct run *r)
+{
+    int64_t end = 0;
+
+    for (size_t s = 0; s < r->f->n_spans; s++) {
+        const struct pl_cache *c = r->f->spans[s].cache;
+        for (int32_t l = r->f->first_layer; l < r->f->end_layer; l++) {
+            int64_t len = (int64_t)(c->kv[l].len + r->f->spans[s].rows);
+            end = len > end ? len : end;
+            if (c->kv[l].window)
+                return 1;
+        }
+    }
+    return (int32_t)((end + r->chunk - 1) / r->chunk);
+}
+
 /* Parts that the keys are split in, so that all multiprocessors have work; 1 where rows suffice. */
 static int32_t choose_splits(const struct run *r, int32_t longest)
 {
     const struct pl_arch *a = &r->n->arch;
+    if (r->chunk)
+        return 1;
     int64_t vectors = (int64_t)r->rows * a->heads;
     int64_t wide = r->gemm ? PL_CUDA_MMA_VECTORS : PL_CUDA_VECTORS;
     int64_t blocks = (int64_t)r->f->n_spans * a->kv_heads *
@@ -585,7 +640,7 @@ static int32_t choose_splits(const struct run *r, int32_t longest)
 
     n = n < (longest + 127) / 128 ? n : (longest + 127) / 128;
     n = n < PL_CUDA_MAX_SPLITS ? n : PL_CUDA_MAX_SPLITS;
-    n = n < PL_CUDA_PARTIALS / vectors ? n : PL_CUDA_PARTIALS / vectors;
+    n = n < r->n->device->partials / vectors ? n : r->n->device->partials / vectors;
     return n > 1 ? (int32_t)n : 1;
 }
 
@@ -593,7 +648,7 @@ static void begin(struct run *r, struct pl_network *n, const struct pl_forward *
                   struct pl_err *err)
 {
     *r = (struct run){.n = n, .f = f, .rows = (int32_t)rows, .err = err};
-    r->gemm = rows > PL_CUDA_GEMV_ROWS;
+    r->gemm = !pl_cuda_few(n->device, (int64_t)rows);
     r->input = r->gemm ? n->act : PL_DT_F32;
     for (size_t s = 0; s < f->n_spans; s++)
         if ((int32_t)f->spans[s].rows > r->max_span)
@@ -680,7 +735,8 @@ enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f,
         return st;
     begin(&r, n, f, rows, err);
     r.longest = longest;
-    r.splits = choose_splits(&r, longest);
+    r.chunk = exact_chunk(&r);
+    r.splits = r.chunk ? exact_splits(&r) : choose_splits(&r, longest);
     r.cross_splits = n->encoder ? choose_splits(&r, (int32_t)f->spans[0].cache->cross[0].len) : 1;
     r.st = send_step(&r, NULL);
     if (!r.st && fits_graph(&r)) {

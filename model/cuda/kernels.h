@@ -125,7 +125,10 @@ struct pl_cuda_attend {
     const float *mask; /* [len] or NULL */
     int32_t max_span;  /* most rows of a span */
     int32_t splits;    /* ≥ 1; each row's partial results then lie in `partial` */
-    float *partial;    /* [rows · heads][splits][dim + 2] */
+    float *partial;    /* [n_rows · heads][splits][dim + 2] */
+    int32_t
+        chunk; /* > 0: part s takes keys s · chunk …, whatever the rows see; 0: an equal share */
+    int32_t first_row, n_rows; /* of the step: the others are left out */
 };
 void pl_k_attend(const struct pl_cuda_step *step, const struct pl_cuda_attend *a, cudaStream_t s);
 /* Whether tensor cores do this one (what is 16 bits wide on both sides, no tree), and how;

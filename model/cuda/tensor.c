@@ -104,7 +104,7 @@ static enum pl_status linear_slice(struct pl_tensor *y, const struct pl_tensor *
     const void *from = x->data + first * x->cols;
     enum pl_status st;
 
-    if (rows <= PL_CUDA_GEMV_ROWS)
+    if (pl_cuda_few(d, (int64_t)rows))
         return pl_cuda_product(d, w, from, (int64_t)rows, act, NULL, to, false, err);
     st = pl_cuda_scratch(d, input + PL_CUDA_DECODED, err);
     if (st)

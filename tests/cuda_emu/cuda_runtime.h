@@ -73,6 +73,10 @@ inline int min(int a, int b)
 {
     return a < b ? a : b;
 }
+inline int max(int a, int b)
+{
+    return a > b ? a : b;
+}
 inline float __expf(float x)
 {
     return expf(x);

@@ -106,6 +106,8 @@ enum pl_status pl_entry_read(const json_t *entry, struct pl_entry *out, struct p
         st = read_activations(entry, &e.activations, err);
     if (!st)
         st = read_weights(entry, &e, err);
+    if (!st && pl_json_bool(entry, "deterministic", false, &e.deterministic, err))
+        st = pl_fail(err, PL_ESWEEP, "deterministic: true or false is expected");
     if (!st)
         st = read_device(entry, &e, err);
     if (st)
@@ -130,6 +132,7 @@ void pl_entry_model_opts(const struct pl_entry *e, int threads, const int *cpus,
     out->device = e->device;
     out->dtype = e->dtype;
     out->activations = e->activations;
+    out->where.deterministic = e->deterministic;
     out->random = e->random;
     out->random_seed = e->seed;
     out->warn = warn;
