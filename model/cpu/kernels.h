@@ -1,6 +1,6 @@
 /*
- * The inner loops of the CPU backend: kernels.c and quant.c, compiled once for each instruction
- * set, chosen at run time.
+ * The inner loops of the CPU backend: kernels.c, quant.c and q8*.c, compiled once for each
+ * instruction set, chosen at run time.
  *
  * Order of operations, which is what makes results independent of rows and threads: an element of a
  * product is one chain acc = fma(x[k], w[k], acc) in rising k (lanes lie over outputs, so a
@@ -110,9 +110,12 @@ extern const struct pl_kernels pl_kernels_avx512; /* with VNNI */
 extern const struct pl_kernels PL_KERNELS;
 /* quant.c: gemm of block formats, less bias and add_to. */
 void PL_QUANT_GEMM(const struct pl_gemm *g);
-/* q8.c: the same with q8, and `quantize`. */
+/* q8.c: the same with q8; q8_quantize.c: `quantize`. */
 void PL_Q8_GEMM(const struct pl_gemm *g);
 void PL_Q8_QUANTIZE(const float *x, size_t n, struct pl_q8 *out, size_t stride);
+#ifdef PL_Q8_BYTES /* this path has one of its own for many rows of q8_0 (q8_bytes.c) */
+void PL_Q8_BYTES(const struct pl_gemm *g);
+#endif
 #endif
 
 #endif

@@ -1,276 +1,21 @@
 /*
  * Products of 8-bit activations with repacked block formats (layouts and order: q8.h), compiled
- * once for each instruction set, and the quantisation of activations.
+ * once for each instruction set.
  *
  * One row: a part's eight vectors at a time. More: vectors of all parts of a panel are unpacked
  * into registers and all rows of a tile pass them, so that four columns of a row are loaded once
  * for 16 outputs: with AVX2 the loads are what a product waits for first. Eight registers hold
  * half a unit then, and the sums of the first half wait in L1.
- *
- * With AVX2 products are pairs in 16 bits; as many are added there as cannot overflow (eight of 4
- * bits, four of 5; of 6 bits four, whose centred sum fits), then widened and scaled by one
- * multiplication. 8-bit weights fill 16 bits at once.
+ * With AVX2 many rows of q8_0 go another way (q8_bytes.c).
  */
 #include "model/cpu/q8.h"
-#include "model/cpu/vec.h"
+#include "model/cpu/q8_isa.h"
 
 #include <string.h>
 
 #define TILE 64 /* rows whose 256 columns (24 KB) stay in L1, their 2048 columns in L2 */
 
-#define VB (4 * WIDTH) /* bytes of a vector: 4 columns of WIDTH outputs */
-#define PARTS PER_PANEL
 #define QUADS (PARTS == 1 ? 8 : 4) /* vectors of a part that stay in registers for many rows */
-
-typedef uint8_t vb __attribute__((vector_size(VB), aligned(1), may_alias));
-typedef uint16_t vs __attribute__((vector_size(VB), aligned(1), may_alias));
-
-INLINE vb load_bytes(const uint8_t *p)
-{
-    return *(const vb *)p;
-}
-
-INLINE vb low_bits(vb v, int mask)
-{
-    return v & (uint8_t)mask;
-}
-
-/* Bytes shifted within 16 bits: callers mask what comes from the neighbour. left < 0: right. */
-INLINE vb shift(vb v, int left)
-{
-    return left >= 0 ? (vb)((vs)v << left) : (vb)((vs)v >> -left);
-}
-
-INLINE vf to_float(vi v)
-{
-    return __builtin_convertvector(v, vf);
-}
-
-/* WIDTH halves. */
-INLINE vf load_halves(const uint8_t *p)
-{
-#if defined(PL_ISA_AVX512)
-    return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
-#elif defined(PL_ISA_AVX2)
-    return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
-#else
-    vf v;
-    for (int i = 0; i < WIDTH; i++) {
-        uint16_t h;
-        memcpy(&h, p + 2 * i, 2);
-        v[i] = pl_f16_to_f32(h);
-    }
-    return v;
-#endif
-}
-
-/*
- * What differs between instruction sets. vacc: sums of products of one group; mac adds w (not
- * negative, or signed in mac8) times four columns of a row; widen scales it to 32 bits; LIMIT: how
- * many products of `bits` bits a vacc takes. vscale: a group's integer scale, as widen wants it.
- */
-#if defined(PL_ISA_AVX512)
-
-typedef vi vacc;
-typedef vi vscale;
-#define LIMIT(bits) ((void)(bits), 8)
-
-INLINE vi four(const void *a)
-{
-    int32_t v;
-
-    memcpy(&v, a, 4);
-    return (vi)_mm512_set1_epi32(v);
-}
-
-INLINE vacc mac(vacc acc, vb w, const int8_t *a)
-{
-    return (vacc)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, (__m512i)four(a));
-}
-
-/* acc − a pair of 16-bit sums times by */
-INLINE vi minus_pair(vi acc, const int16_t *pair, int16_t by)
-{
-    return (vi)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)four(pair), _mm512_set1_epi16(-by));
-}
-
-INLINE vacc centre(vacc acc, const int16_t *pair, int shift_right)
-{
-    vi p = (vi)_mm512_srai_epi16((__m512i)four(pair), (unsigned)shift_right);
-
-    return (vi)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)p, _mm512_set1_epi16(-1));
-}
-
-INLINE vi widen(vacc acc, vscale s)
-{
-    return acc * s;
-}
-
-INLINE vi widen_plain(vacc acc)
-{
-    return acc;
-}
-
-INLINE vscale load_scales(const uint8_t *p, bool is_signed)
-{
-    __m128i b = _mm_loadu_si128((const __m128i *)p);
-
-    return (vscale)(is_signed ? _mm512_cvtepi8_epi32(b) : _mm512_cvtepu8_epi32(b));
-}
-
-/* Σ of a pair's products with the scales of two groups, from vectors of 32 bits. */
-INLINE vi pair_product(vscale s0, vscale s1, const int16_t *pair)
-{
-    vi both = s0 | (vi)((vu)s1 << 16);
-
-    return (vi)_mm512_madd_epi16((__m512i)both, (__m512i)four(pair));
-}
-
-/* −128 … 127 as 0 … 255: 128 times the activations are taken off again. */
-#define OFFSET_OF_8 128
-
-INLINE vb first8(const uint8_t *w)
-{
-    return load_bytes(w) ^ 128;
-}
-
-INLINE vi mac8(vi acc, vb w, const uint8_t *from, const int8_t *a)
-{
-    (void)from;
-    return mac(acc, w, a);
-}
-
-#elif defined(PL_ISA_AVX2)
-
-typedef __m256i vacc;
-typedef __m256i vscale; /* each scale twice in 16 bits */
-#define LIMIT(bits) ((bits) <= 4 ? 8 : 4)
-
-INLINE __m256i four(const void *a)
-{
-    int32_t v;
-
-    memcpy(&v, a, 4);
-    return _mm256_set1_epi32(v);
-}
-
-INLINE vacc mac(vacc acc, vb w, const int8_t *a)
-{
-    return _mm256_add_epi16(acc, _mm256_maddubs_epi16((__m256i)w, four(a)));
-}
-
-INLINE vi minus_pair(vi acc, const int16_t *pair, int16_t by)
-{
-    return acc - (vi)_mm256_madd_epi16(four(pair), _mm256_set1_epi16(by));
-}
-
-INLINE vacc centre(vacc acc, const int16_t *pair, int shift_right)
-{
-    return _mm256_sub_epi16(acc, _mm256_srai_epi16(four(pair), shift_right));
-}
-
-INLINE vi widen(vacc acc, vscale s)
-{
-    return (vi)_mm256_madd_epi16(acc, s);
-}
-
-INLINE vi widen_plain(vacc acc)
-{
-    return (vi)_mm256_madd_epi16(acc, _mm256_set1_epi16(1));
-}
-
-INLINE vscale load_scales(const uint8_t *p, bool is_signed)
-{
-    const __m256i twice = _mm256_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13, 0, 1,
-                                           0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13);
-    __m128i b = _mm_loadl_epi64((const __m128i *)p);
-
-    return _mm256_shuffle_epi8(is_signed ? _mm256_cvtepi8_epi32(b) : _mm256_cvtepu8_epi32(b),
-                               twice);
-}
-
-INLINE vi pair_product(vscale s0, vscale s1, const int16_t *pair)
-{
-    return (vi)_mm256_madd_epi16(_mm256_blend_epi16(s0, s1, 0xaa), four(pair));
-}
-
-/* The sign goes to the activations. */
-#define OFFSET_OF_8 0
-
-INLINE vb first8(const uint8_t *w)
-{
-    return (vb)_mm256_abs_epi8((__m256i)load_bytes(w));
-}
-
-INLINE vi mac8(vi acc, vb w, const uint8_t *from, const int8_t *a)
-{
-    __m256i p = _mm256_sign_epi8(four(a), (__m256i)load_bytes(from));
-
-    return acc + (vi)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)w, p), _mm256_set1_epi16(1));
-}
-
-#else
-
-typedef vi vacc;
-typedef vi vscale;
-#define LIMIT(bits) ((void)(bits), 8)
-
-INLINE vacc mac(vacc acc, vb w, const int8_t *a)
-{
-    for (int i = 0; i < WIDTH; i++)
-        for (int c = 0; c < 4; c++)
-            acc[i] += w[4 * i + c] * a[c];
-    return acc;
-}
-
-INLINE vi minus_pair(vi acc, const int16_t *pair, int16_t by)
-{
-    return acc - (pair[0] + pair[1]) * by;
-}
-
-INLINE vacc centre(vacc acc, const int16_t *pair, int shift_right)
-{
-    return acc - ((pair[0] >> shift_right) + (pair[1] >> shift_right));
-}
-
-INLINE vi widen(vacc acc, vscale s)
-{
-    return acc * s;
-}
-
-INLINE vi widen_plain(vacc acc)
-{
-    return acc;
-}
-
-INLINE vscale load_scales(const uint8_t *p, bool is_signed)
-{
-    vscale v;
-
-    for (int i = 0; i < WIDTH; i++)
-        v[i] = is_signed ? (int8_t)p[i] : p[i];
-    return v;
-}
-
-INLINE vi pair_product(vscale s0, vscale s1, const int16_t *pair)
-{
-    return s0 * pair[0] + s1 * pair[1];
-}
-
-#define OFFSET_OF_8 128
-
-INLINE vb first8(const uint8_t *w)
-{
-    return load_bytes(w) ^ 128;
-}
-
-INLINE vi mac8(vi acc, vb w, const uint8_t *from, const int8_t *a)
-{
-    (void)from;
-    return mac(acc, w, a);
-}
-
-#endif
 
 /* Vector j of the eight in a unit's planes (q8_0: as mac8 takes it). f and j are constants where
  * this is inlined. */
@@ -546,6 +291,12 @@ PL_Q8_LIST(PL_X)
 
 void PL_Q8_GEMM(const struct pl_gemm *g)
 {
+#ifdef PL_Q8_BYTES
+    if (g->dtype == PL_DT_Q8_0 && g->rows > 1) {
+        PL_Q8_BYTES(g);
+        return;
+    }
+#endif
     switch (g->dtype) {
 #define PL_X(sym, ...)                                                                             \
     case sym:                                                                                      \
@@ -556,74 +307,4 @@ void PL_Q8_GEMM(const struct pl_gemm *g)
     default:
         break;
     }
-}
-
-/* The largest |x| of n (a multiple of 16) as its bits, so that Inf and NaN are above all. */
-INLINE uint32_t largest(const float *x, size_t n)
-{
-    uint32_t lane[WIDTH], most = 0;
-    vu m = {0};
-
-    for (size_t i = 0; i < n; i += WIDTH) {
-        vu v = (vu)load(x + i) & 0x7fffffff;
-        vu more = (vu)((vi)v > (vi)m);
-        m = (v & more) | (m & ~more);
-    }
-    memcpy(lane, &m, sizeof(m));
-    for (int i = 0; i < WIDTH; i++)
-        most = lane[i] > most ? lane[i] : most;
-    return most;
-}
-
-/* n columns (a multiple of 16) with one scale. A NaN or Inf makes the scale NaN, and so the
- * product.
- */
-INLINE float quantize_part(const float *x, size_t n, int8_t *q)
-{
-    uint32_t bits = largest(x, n);
-    float most, inverse;
-
-    memcpy(&most, &bits, sizeof(most));
-    if (bits >= 0x7f800000 || most < 1e-30f) {
-        memset(q, 0, n);
-        return bits >= 0x7f800000 ? __builtin_nanf("") : 0;
-    }
-    inverse = 127.0f / most;
-    for (size_t i = 0; i < n; i += 16) {
-        int32_t t[16];
-        for (size_t j = 0; j < 16; j += WIDTH) { /* to even: by the adder */
-            vi v = (vi)(load(x + i + j) * splat(inverse) + splat(12582912.0f)) - 0x4b400000;
-            memcpy(t + j, &v, sizeof(v));
-        }
-        for (size_t j = 0; j < 16; j++)
-            q[i + j] = (int8_t)t[j];
-    }
-    return most / 127.0f;
-}
-
-static void quantize_chunk(const float *x, size_t n, struct pl_q8 *out)
-{
-    for (size_t u = 0; u < PL_Q8_CHUNK / PL_Q8_UNIT; u++)
-        out->d[u] = u * PL_Q8_UNIT < n
-                        ? quantize_part(x + u * PL_Q8_UNIT, PL_Q8_UNIT, out->q + u * PL_Q8_UNIT)
-                        : 0;
-    if (n < PL_Q8_CHUNK)
-        memset(out->q + n, 0, PL_Q8_CHUNK - n);
-    for (size_t g = 0; g < PL_Q8_CHUNK / 16; g++) {
-        const int8_t *q = out->q + 16 * g;
-        int even = 0, odd = 0;
-        for (int i = 0; i < 16; i += 4) {
-            even += q[i] + q[i + 1];
-            odd += q[i + 2] + q[i + 3];
-        }
-        out->sum[g] = (int16_t)(even + odd);
-        out->pair[g][0] = (int16_t)(even * 32);
-        out->pair[g][1] = (int16_t)(odd * 32);
-    }
-}
-
-void PL_Q8_QUANTIZE(const float *x, size_t n, struct pl_q8 *out, size_t stride)
-{
-    for (size_t i = 0; i < n; i += PL_Q8_CHUNK, out += stride)
-        quantize_chunk(x + i, n - i < PL_Q8_CHUNK ? n - i : PL_Q8_CHUNK, out);
 }

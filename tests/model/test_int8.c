@@ -246,11 +246,11 @@ static void test_extremes(void **state)
         struct pl_device *d = open_device(isas[s], 1);
         uint8_t row[8 * 34];
         const uint8_t *rows[PL_PANEL];
-        float x[256], y[PL_PANEL];
+        float x[256], y[5][PL_PANEL];
         if (!d)
             continue;
         uint8_t *panel = malloc(pl_q8_panel_bytes(PL_DT_Q8_0, 256));
-        struct pl_q8 *q8 = aligned_alloc(64, sizeof(*q8));
+        struct pl_q8 *q8 = aligned_alloc(64, 5 * sizeof(*q8));
         for (int b = 0; b < 8; b++) {
             memcpy(row + 34 * b, (const uint8_t[]){0, 0x3c}, 2); /* 1.0 */
             memset(row + 34 * b + 2, 0x80, 32);
@@ -261,21 +261,23 @@ static void test_extremes(void **state)
         for (int sign = -1; sign <= 1; sign += 2) {
             for (int i = 0; i < 256; i++)
                 x[i] = (float)sign * 127;
-            d->kernels->quantize(x, 256, q8, 1);
+            for (size_t r = 0; r < 5; r++)
+                d->kernels->quantize(x, 256, q8 + r, 5);
             struct pl_gemm g = {.q8 = q8,
-                                .ldq8 = 1,
-                                .rows = 1,
+                                .ldq8 = 5,
                                 .k = 256,
                                 .w = panel,
                                 .dtype = PL_DT_Q8_0,
                                 .stride = pl_q8_panel_bytes(PL_DT_Q8_0, 256),
                                 .end = 1,
                                 .n = PL_PANEL,
-                                .y = y,
+                                .y = y[0],
                                 .ldy = PL_PANEL};
-            d->kernels->gemm(&g);
-            for (int i = 0; i < PL_PANEL; i++)
-                assert_true(y[i] == (float)(-128 * 127 * 256 * sign));
+            for (g.rows = 1; g.rows <= 5; g.rows += 4) {
+                d->kernels->gemm(&g);
+                for (size_t i = 0; i < g.rows * PL_PANEL; i++)
+                    assert_true(y[0][i] == (float)(-128 * 127 * 256 * sign));
+            }
         }
         free(panel);
         free(q8);
