@@ -243,10 +243,12 @@ enum pl_status pl_adapter_translate(void *adapter, struct pl_draft *draft, const
 
 /* ---- B1 ---- */
 
-static enum pl_status b1_begin(void *d, const struct pl_prompt *prompt, struct pl_err *err)
+static enum pl_status b1_begin(void *d, const struct pl_prompt *prompt, uint64_t key,
+                               struct pl_err *err)
 {
     (void)d;
     (void)prompt;
+    (void)key;
     (void)err;
     return PL_OK;
 }

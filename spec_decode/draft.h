@@ -53,8 +53,10 @@ struct pl_drafter_ops {
     bool states; /* wants pl_verified.states */
     bool prompt; /* … of the whole prompt, after the prefill */
     bool first;  /* its run-ahead begins with the token that the verifier's prefill gives, too */
-    /* A new text. prompt: the drafter's own prompt, NULL: the verifier's ids. */
-    enum pl_status (*begin)(void *d, const struct pl_prompt *prompt, struct pl_err *err);
+    /* A new text. prompt: the drafter's own, or the verifier's. key: of this text's draws; two
+     * texts whose draws were the same would not be drawn independently. */
+    enum pl_status (*begin)(void *d, const struct pl_prompt *prompt, uint64_t key,
+                            struct pl_err *err);
     /* Decodes until stop(arg) or `most` tokens, from its prefill on. */
     enum pl_status (*run_ahead)(void *d, bool (*stop)(void *arg), void *arg, size_t most,
                                 struct pl_draft *out, struct pl_err *err);

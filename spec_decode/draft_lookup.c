@@ -22,10 +22,12 @@ enum pl_status pl_draft_lookup_new(int min_ngram, int max_ngram, void **out, str
     return PL_OK;
 }
 
-static enum pl_status lookup_begin(void *d, const struct pl_prompt *prompt, struct pl_err *err)
+static enum pl_status lookup_begin(void *d, const struct pl_prompt *prompt, uint64_t key,
+                                   struct pl_err *err)
 {
     (void)d;
     (void)prompt;
+    (void)key;
     (void)err;
     return PL_OK;
 }

@@ -9,7 +9,8 @@
 
 struct drafter {
     struct pl_session *s;
-    struct pl_accept_rule rule; /* how it chooses */
+    struct pl_accept_rule rule; /* how it chooses; key: of the text at hand */
+    uint64_t seed;
     size_t vocab, hidden, max_text;
     size_t capacity, prompt; /* of the session; of them the prompt's rows */
     int tap;
@@ -60,13 +61,14 @@ enum pl_status pl_draft_model_new(const struct pl_draft_model_opts *o, void **ou
                           .vocab = (size_t)a->vocab,
                           .hidden = (size_t)a->hidden,
                           .max_text = o->max_text,
+                          .seed = o->key,
                           .capacity = pl_session_capacity(o->session),
                           .tap = o->tap,
                           .lead = o->lead};
     for (size_t i = 0; i < o->n_eos && i < PL_ACCEPT_MAX_MASKED; i++)
         d->eos[d->n_eos++] = o->eos[i];
     d->rule = (struct pl_accept_rule){
-        .temperature = o->temperature, .key = o->key, .masked = masked, .n_masked = o->n_masked};
+        .temperature = o->temperature, .masked = masked, .n_masked = o->n_masked};
     d->fed = calloc(o->max_text + 1, sizeof(*d->fed));
     d->logits = calloc(FEED * d->vocab, sizeof(*d->logits));
     if (o->temperature > 0)
@@ -104,13 +106,15 @@ static enum pl_status take_rows(struct drafter *d, size_t first, size_t n, size_
     return pl_session_hidden_copy(d->s, (size_t)d->tap, first, n, d->row + at * d->hidden, err);
 }
 
-static enum pl_status model_begin(void *state, const struct pl_prompt *prompt, struct pl_err *err)
+static enum pl_status model_begin(void *state, const struct pl_prompt *prompt, uint64_t key,
+                                  struct pl_err *err)
 {
     struct drafter *d = state;
     enum pl_status st;
 
     pl_session_reset(d->s);
     d->n_fed = d->at = 0;
+    d->rule.key = pl_keyv(d->seed, key);
     st = pl_session_prefill(d->s, prompt, d->logits, err);
     d->prompt = prompt->n;
     return st ? st : take_rows(d, pl_session_hidden_rows(d->s, 0) - 1, 1, 0, err);

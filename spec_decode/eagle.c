@@ -26,7 +26,8 @@ struct eagle {
     struct pl_tensor *first_x[FEED], *first_y[FEED]; /* the first i + 1 rows of x and y */
     size_t hidden, vocab, depth, top, nodes, capacity;
     struct pl_draft_shape shape; /* n 0: not the static tree */
-    struct pl_accept_rule rule;
+    struct pl_accept_rule rule;  /* key: of the text at hand */
+    uint64_t seed;
     int32_t masked[PL_ACCEPT_MAX_MASKED];
     struct pl_prompt prompt;     /* of the text at hand, where it is no ids */
     size_t fed;                  /* rows */
@@ -221,7 +222,8 @@ enum pl_status pl_draft_eagle_open(const struct pl_eagle_opts *o, void **out, st
     e->depth = o->depth;
     e->top = o->top < PL_TREE_MAX_TOP ? o->top : PL_TREE_MAX_TOP;
     e->nodes = o->top > 1 ? o->nodes : o->depth;
-    e->rule = (struct pl_accept_rule){.temperature = o->temperature, .key = o->key};
+    e->rule = (struct pl_accept_rule){.temperature = o->temperature};
+    e->seed = o->key;
     for (size_t i = 0; i < o->n_masked && i < PL_ACCEPT_MAX_MASKED; i++)
         e->masked[e->rule.n_masked++] = o->masked[i];
     e->rule.masked = e->masked;
@@ -249,13 +251,15 @@ enum pl_status pl_draft_eagle_open(const struct pl_eagle_opts *o, void **out, st
     return st;
 }
 
-static enum pl_status eagle_begin(void *d, const struct pl_prompt *prompt, struct pl_err *err)
+static enum pl_status eagle_begin(void *d, const struct pl_prompt *prompt, uint64_t key,
+                                  struct pl_err *err)
 {
     struct eagle *e = d;
 
     (void)err;
     pl_session_reset(e->s);
     e->prompt = *prompt;
+    e->rule.key = pl_keyv(e->seed, key);
     e->fed = 0;
     return PL_OK;
 }
@@ -325,7 +329,7 @@ enum pl_status pl_draft_eagle_logits(void *d, const int32_t *ids, const float *s
                                      float *logits, struct pl_err *err)
 {
     struct eagle *e = d;
-    enum pl_status st = eagle_begin(e, &(struct pl_prompt){.n = 0}, err);
+    enum pl_status st = eagle_begin(e, &(struct pl_prompt){.n = 0}, 0, err);
 
     if (!st)
         st = feed(e, ids, states, n, err);

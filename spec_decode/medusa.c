@@ -148,10 +148,12 @@ enum pl_status pl_draft_medusa_open(const char *path, struct pl_model *verifier,
     return st;
 }
 
-static enum pl_status medusa_begin(void *d, const struct pl_prompt *prompt, struct pl_err *err)
+static enum pl_status medusa_begin(void *d, const struct pl_prompt *prompt, uint64_t key,
+                                   struct pl_err *err)
 {
     (void)d;
     (void)prompt;
+    (void)key;
     (void)err;
     return PL_OK;
 }

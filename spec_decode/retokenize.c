@@ -75,7 +75,7 @@ enum pl_status pl_draft_retokenize_new(const struct pl_retokenize_opts *o, void 
 }
 
 /* The prompt of a text: what of it no later merge can reach is the drafter's prefill. */
-static enum pl_status begin_text(struct retokenize *r, const struct pl_prompt *prompt,
+static enum pl_status begin_text(struct retokenize *r, const struct pl_prompt *prompt, uint64_t key,
                                  struct pl_err *err)
 {
     size_t same, n, cut;
@@ -97,7 +97,7 @@ static enum pl_status begin_text(struct retokenize *r, const struct pl_prompt *p
     r->begin = r->text.text.len;
     r->from = r->begin > CONTEXT ? pl_retok_cut(r->v, r->text.text.data, r->begin - CONTEXT) : 0;
     r->rows = r->base;
-    return pl_draft_model.begin(r->model, &(struct pl_prompt){.ids = ids, .n = r->base}, err);
+    return pl_draft_model.begin(r->model, &(struct pl_prompt){.ids = ids, .n = r->base}, key, err);
 }
 
 size_t pl_draft_retokenize_prompt(const void *d)
@@ -105,7 +105,7 @@ size_t pl_draft_retokenize_prompt(const void *d)
     return ((const struct retokenize *)d)->rows;
 }
 
-static enum pl_status retokenize_begin(void *state, const struct pl_prompt *prompt,
+static enum pl_status retokenize_begin(void *state, const struct pl_prompt *prompt, uint64_t key,
                                        struct pl_err *err)
 {
     struct retokenize *r = state;
@@ -116,9 +116,9 @@ static enum pl_status retokenize_begin(void *state, const struct pl_prompt *prom
     r->rows = prompt->n;
     pl_retok_begin(r->v, prompt->embeds != NULL);
     if (!prompt->embeds)
-        return begin_text(r, prompt, err);
+        return begin_text(r, prompt, key, err);
     pl_retok_begin(r->d, true);
-    return pl_draft_model.begin(r->model, prompt, err);
+    return pl_draft_model.begin(r->model, prompt, key, err);
 }
 
 /* What of the drafter's ids was generated: behind its prefill. False: its prefill is not the text's

@@ -234,7 +234,7 @@ static enum pl_status beside(void *arg, struct pl_err *err)
         st = s->q->look(s->q->look_user, &p, err);
     s->d_begin = s->d_ready = s->d_end = pl_now_ns();
     if (!st)
-        st = s->o.ops->begin(s->o.drafter, &p, err);
+        st = s->o.ops->begin(s->o.drafter, &p, s->q->key, err);
     s->d_ready = s->d_end = pl_now_ns();
     if (!st)
         st = s->o.ops->run_ahead(s->o.drafter, must_stop, s, s->most, &s->sent, err);
@@ -344,7 +344,7 @@ static enum pl_status begin_in_turn(struct pl_spec *s, struct pl_err *err)
         st = s->q->look(s->q->look_user, &p, err);
     int64_t looked = pl_now_ns();
     if (!st)
-        st = s->o.ops->begin(s->o.drafter, &p, err);
+        st = s->o.ops->begin(s->o.drafter, &p, s->q->key, err);
     if (s->o.ops->lane) {
         if (s->q->look)
             drafter_lap(s, PL_SPEC_D_VISION, s->mark, looked, INT64_MAX);

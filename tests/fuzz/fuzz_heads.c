@@ -65,7 +65,7 @@ static void run_head(const struct pl_drafter_ops *ops, void *d, float *logits)
     enum pl_status st = pl_draft_init(&out, 64, 0, 0, &err);
 
     if (!st)
-        st = ops->begin(d, &prompt, &err);
+        st = ops->begin(d, &prompt, 0, &err);
     if (!st)
         st = ops->draft(d, &text, 4, &out, &err);
     if (!st && (out.n > out.max || (out.n && (out.ids[0] < 0 || out.ids[0] >= VOCAB))))

@@ -140,7 +140,7 @@ static void drafts(const struct golden *g, const char *word, const struct pl_dra
 
     ok(pl_draft_init(&out, MAX, 0, 0, &err));
     for (int again = 0; again < 2; again++) { /* a second text finds nothing of the first */
-        ok(ops->begin(d, &prompt, &err));
+        ok(ops->begin(d, &prompt, 0, &err));
         ok(ops->draft(d, &text, DEPTH, &out, &err));
         assert_int_equal(out.n, n);
         assert_int_equal(out.tree, strstr(word, "chain") == NULL);

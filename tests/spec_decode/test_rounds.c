@@ -66,8 +66,10 @@ struct puppet {
     atomic_bool spoke; /* run_ahead has said all of it, or failed */
 };
 
-static enum pl_status puppet_begin(void *d, const struct pl_prompt *p, struct pl_err *e)
+static enum pl_status puppet_begin(void *d, const struct pl_prompt *p, uint64_t key,
+                                   struct pl_err *e)
 {
+    (void)key;
     (void)d;
     (void)p;
     (void)e;
