@@ -168,16 +168,16 @@ def children(pid):
     return own + [c for p in own for c in children(p)]
 
 
-def killed(tmp):
-    """Both lanes die in the middle of a round: the trial is tried again on a fresh runner, and the run ends with every row there."""
-    path, sweep = os.path.join(tmp, "killed.h5"), os.path.join(tmp, "killed.yaml")
+def killed(tmp, how, retries):
+    """Both lanes die, or stop for ever, in the middle of a round: the trial is tried again on a fresh runner, or is a failed row; never a hang."""
+    path, sweep = os.path.join(tmp, f"killed{how}{retries}.h5"), os.path.join(tmp, "killed.yaml")
     models = os.path.join(SOURCE, "examples/models")
-    with open(sweep, "w") as f:
+    with open(sweep, "w") as f:  # every arm drafts, so every moment of a trial is one of a round or of both prefills
         f.write(f"data: {{kind: text, path: {SOURCE}/examples/data/heldout.txt}}\n"
                 f"models: {{big: {{path: {models}/small-llama, dtype: f32}}, tiny: {{path: {models}/tiny-llama, dtype: f32}}}}\n"
-                "arms: {base: {model: big}, d: {model: big, draft: {model: tiny, gamma: 4}}}\n"
-                "baseline: base\ngrid: {contexts: [64], samples: 4}\ngenerate: {tokens: 900}\nmeasure: {warmup: 0}\n")
-    p = subprocess.Popen([PACELINE, "run", sweep, "-o", path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                "arms: {beside: {model: big, draft: {model: tiny, gamma: 4}}, in turn: {model: big, draft: {model: tiny, gamma: 3, overlap: none}}}\n"
+                "baseline: beside\ngrid: {contexts: [64], samples: 3}\ngenerate: {tokens: 500}\nmeasure: {warmup: 0, timeout: 3}\n")
+    p = subprocess.Popen([PACELINE, "run", sweep, "-o", path, "--retries", str(retries)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     victim, done = None, 0
     for _ in range(3000):
         if p.poll() is not None:
@@ -190,16 +190,98 @@ def killed(tmp):
         below = [c for c in children(p.pid) if "paceline-runner" in open(f"/proc/{c}/cmdline").read() and "serve" in open(f"/proc/{c}/cmdline").read()]
         if done >= 1 and below:
             victim = below[-1]
-            os.kill(victim, signal.SIGKILL)
+            os.kill(victim, how)
             break
         time.sleep(0.01)
     err = p.communicate(timeout=200)[1]
     assert victim, ("the run ended before its runner was killed", err)
-    assert p.returncode == 0, (p.returncode, err)
+    assert p.returncode == (0 if retries else 3), (p.returncode, err)
+    assert not os.path.exists(f"/proc/{victim}"), "a stopped runner was left behind"
     f = h5py.File(path)
-    assert (f["commit"]["state"][:] == 1).all() and len(f["failures"]) > 0
-    names = list(f["axes/arm"].asstr())
-    assert (f["tokens"][names.index("d")] == f["tokens"][names.index("base")]).all()
+    failed = f["commit"]["state"][:] == 2
+    log = f["failures"][:]
+    reasons = list(f["axes/reason"].asstr())
+    assert failed.sum() == (0 if retries else 1) and (f["commit"]["state"][:] > 0).all(), f["commit"]["state"][:]
+    want = "crash" if how == signal.SIGKILL else "timeout"
+    assert [reasons[x["reason"]] for x in log[log["used"] == 1]] == [want], log[log["used"] == 1]
+    assert (f["trials"]["reason"][:][failed] == reasons.index(want)).all()
+    both = ~failed.any(axis=0)
+    assert (f["tokens"][0][both] == f["tokens"][1][both]).all() and (f["trials"]["generated"][:][~failed] == 500).all()
+    run("verify", path)
+
+
+def turned_vocabulary(tmp):
+    """The tiny EventGPT with another tokenizer: the same pieces under other ids."""
+    out, source = os.path.join(tmp, "egpt-turned"), os.path.join(SOURCE, "examples/models/tiny-eventgpt")
+    shutil.copytree(source, out)
+    first, n = 259, 634 - 259  # behind the byte pieces, before the added ones
+    new = {i: first + (i - first + 101) % n if first <= i < first + n else i for i in range(640)}
+    with open(os.path.join(out, "tokenizer.json"), encoding="utf-8") as f:
+        t = json.load(f)
+    t["model"]["vocab"] = {piece: new[i] for piece, i in t["model"]["vocab"].items()}
+    with open(os.path.join(out, "tokenizer.json"), "w", encoding="utf-8") as f:
+        json.dump(t, f)
+    with open(os.path.join(out, "model.safetensors"), "r+b") as f:
+        size = int.from_bytes(f.read(8), "little")
+        head = json.loads(f.read(size))
+        for name in ("model.embed_tokens.weight", "lm_head.weight"):
+            begin, end = head[name]["data_offsets"]
+            f.seek(8 + size + begin)
+            rows = np.frombuffer(f.read(end - begin), np.uint16).reshape(640, -1)
+            moved = np.empty_like(rows)
+            moved[[new[i] for i in range(640)]] = rows
+            f.seek(8 + size + begin)
+            f.write(moved.tobytes())
+    return out
+
+
+def other_events(tmp):
+    """The held-out scenes with each other's events."""
+    out, source = os.path.join(tmp, "shuffled"), os.path.join(SOURCE, "examples/data/pair")
+    os.makedirs(os.path.join(out, "event_npy/shapes"))
+    for name in os.listdir(source):
+        if name != "event_npy":
+            os.symlink(os.path.join(source, name), os.path.join(out, name))
+    files = sorted(os.listdir(os.path.join(source, "event_npy/shapes")))
+    for name, other in zip(files, files[1:] + files[:1]):
+        os.symlink(os.path.join(source, "event_npy/shapes", other), os.path.join(out, "event_npy/shapes", name))
+    return out
+
+
+def pair_text(tmp):
+    """The events' words draft for the clip as tokens, also from another tokenizer's; and what is drafted is about the scene: with another's events less of it is accepted."""
+    sweep, path, out = (os.path.join(SOURCE, "examples/sweeps/pair-text.yaml"), os.path.join(tmp, "text.h5"), os.path.join(tmp, "text"))
+    more = ("--set", "generate.tokens=32", "--samples", "24")  # six questions about each of four scenes
+    p = run("run", sweep, *more, "-o", path, ok=(0, 2, 4))
+    if p.returncode != 0 and "FFmpeg" in p.stderr:
+        return
+    assert p.returncode == 0, p.stderr
+    rates = {}
+
+    def accepted(path):
+        run("verify", path)
+        f = h5py.File(path)
+        names, t, tokens = list(f["axes/arm"].asstr()), f["trials"][:], f["tokens"][:]
+        assert (f["commit"]["state"][:] == 1).all()
+        for arm, name in enumerate(names):
+            assert (tokens[arm] == tokens[names.index("vl_baseline")]).all(), name
+        return {n: t[a]["accepted"].sum() / t[a]["drafted"].sum() for a, n in enumerate(names) if n != "vl_baseline"}
+
+    rates = accepted(path)
+    assert set(rates) == {"L4_decode", "text_decode", "text+VL", "retokenize_decode", "retokenize+VL"} and min(rates.values()) > 0.8, rates
+    turned = turned_vocabulary(tmp)
+    p = run("validate", sweep, "--arms", "vl_baseline,text_decode", "--set", "models.egpt.path=" + turned, ok=(2,))
+    assert "vocabulary is another one" in p.stderr, p.stderr
+    path = os.path.join(tmp, "turned.h5")
+    run("run", sweep, *more, "--arms", "vl_baseline,retokenize_decode,retokenize+VL", "--set", "models.egpt.path=" + turned, "-o", path)
+    other = accepted(path)
+    assert other["retokenize_decode"] == rates["retokenize_decode"] and other["retokenize+VL"] > 0.8, (rates, other)
+    path = os.path.join(tmp, "shuffled.h5")
+    run("run", sweep, *more, "--arms", "vl_baseline,L4_decode,text_decode", "--set", "data.dir=" + other_events(tmp), "-o", path)
+    shuffled = accepted(path)
+    print("accepted", rates, "of other scenes' events", shuffled)
+    for name in shuffled:
+        assert rates[name] >= 0.5 and shuffled[name] < rates[name] - 0.1, (rates, shuffled)
 
 
 def main():
@@ -240,8 +322,10 @@ def main():
         assert "gamma" in p.stderr and "1 to 255" in p.stderr, p.stderr
         p = run("validate", sweep, "--set", "models.tiny.path=" + os.path.join(SOURCE, "examples/models/small-gpt2"), ok=(2,))
         assert "vocabulary" in p.stderr, p.stderr
-        killed(tmp)
+        for how, retries in ((signal.SIGKILL, 1), (signal.SIGKILL, 0), (signal.SIGSTOP, 1)):
+            killed(tmp, how, retries)
         pair(tmp)
+        pair_text(tmp)
         # the simulated engine's drafting arms give the same tables, labelled
         sim = os.path.join(tmp, "sim.yaml")
         with open(sim, "w") as f:
