@@ -38,6 +38,51 @@ void pl_published_float(struct pl_out *o, double v)
         pl_out_text(o, ".0");
 }
 
+static void json_value(struct pl_out *o, json_t *v, int indent);
+
+/* The members of a list or map, a line each. */
+static void json_members(struct pl_out *o, json_t *v, int indent)
+{
+    const bool map = json_is_object(v);
+    const size_t n = map ? json_object_size(v) : json_array_size(v);
+    void *at = map ? json_object_iter(v) : NULL;
+
+    pl_out_text(o, map ? "{" : "[");
+    for (size_t i = 0; i < n; i++) {
+        pl_out_f(o, "%s\n%*s", i ? "," : "", indent + 2, "");
+        if (map) {
+            pl_out_esc(o, PL_ESC_JSON, json_object_iter_key(at));
+            pl_out_text(o, ": ");
+        }
+        json_value(o, map ? json_object_iter_value(at) : json_array_get(v, i), indent + 2);
+        at = map ? json_object_iter_next(v, at) : NULL;
+    }
+    if (n)
+        pl_out_f(o, "\n%*s", indent, "");
+    pl_out_text(o, map ? "}" : "]");
+}
+
+static void json_value(struct pl_out *o, json_t *v, int indent)
+{
+    if (json_is_object(v) || json_is_array(v))
+        json_members(o, v, indent);
+    else if (json_is_string(v))
+        pl_out_esc(o, PL_ESC_JSON, json_string_value(v));
+    else if (json_is_real(v))
+        pl_published_float(o, json_real_value(v));
+    else if (json_is_integer(v))
+        pl_out_f(o, "%" JSON_INTEGER_FORMAT, json_integer_value(v));
+    else
+        pl_out_text(o, json_is_true(v) ? "true" : json_is_false(v) ? "false" : "null");
+}
+
+void pl_published_json(struct pl_out *o, json_t *v)
+{
+    if (!v && o->st == PL_OK)
+        o->st = PL_ENOMEM;
+    json_value(o, v, 0);
+}
+
 void pl_published_csv_float(struct pl_out *o, double v)
 {
     if (isfinite(v))

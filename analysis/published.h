@@ -8,6 +8,7 @@
 
 #include "analysis/out.h"
 #include "analysis/report.h"
+#include "base/json.h"
 
 /* Where files go; the directory is made with the first of them. */
 struct pl_published {
@@ -42,11 +43,13 @@ enum pl_status pl_published_sdtp(const struct pl_report *r, struct pl_published 
 PL_MUST_CHECK
 enum pl_status pl_published_file(struct pl_published *p, const char *name, const struct pl_out *o,
                                  struct pl_err *err);
-/* A number as Python's json writes a float: 5.0, not 5; "null" unless it is finite. */
 /* The length that a published shape has for a cell: the context, or with [auto], where the file has
  * 0, the mean length of its prompts, rounded. */
 int64_t pl_published_length(const struct pl_dataset *d, uint32_t arm, uint32_t context);
+/* A number as Python's json writes a float: 5.0, not 5; "null" unless it is finite. */
 void pl_published_float(struct pl_out *o, double v);
+/* As Python's json.dump(v, indent=2) writes it; NULL: PL_ENOMEM, which writes will tell. */
+void pl_published_json(struct pl_out *o, json_t *v);
 /* The same for CSV: nothing unless it is finite. */
 void pl_published_csv_float(struct pl_out *o, double v);
 

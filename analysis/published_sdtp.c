@@ -87,6 +87,29 @@ static json_t *lengths(const struct pl_dataset *d, const struct pl_cell *c, doub
     return list;
 }
 
+/* The blocks after which tokens went, new: `layers`, or where a method of stages has its own, the
+ * blocks behind which the lengths fall (a stage after the last block leaves no mark there). NULL:
+ * no stages. */
+static json_t *stages_of(const struct pl_dataset *d, uint32_t arm)
+{
+    const json_t *prune = json_object_get(pl_reader_arm_json(d->reader, arm), "prune");
+    const char *method = pl_json_get_str(prune, "method", "");
+    json_t *layers = json_object_get(prune, "layers");
+
+    if (json_is_array(layers))
+        return json_incref(layers);
+    if (strcmp(method, "sdtp") != 0 && strcmp(method, "fastv") != 0)
+        return NULL;
+    layers = json_array();
+    for (uint32_t c = 0; c < d->shape.contexts && !json_array_size(layers); c++)
+        for (uint32_t l = 0; l + 1 < d->shape.layers; l++) {
+            const struct pl_cell *v = pl_dataset_cell(d, arm, c);
+            if (pl_cell_layer_rows(d, v, l + 1) < pl_cell_layer_rows(d, v, l))
+                json_array_append_new(layers, json_integer(l));
+        }
+    return layers;
+}
+
 /* keep of each stage as one ratio, and what they leave together. */
 static double first_keep(const json_t *prune)
 {
@@ -96,10 +119,9 @@ static double first_keep(const json_t *prune)
     return json_is_number(keep) ? json_number_value(keep) : NAN;
 }
 
-static json_t *metadata(const struct pl_dataset *d, uint32_t arm)
+static json_t *metadata(const struct pl_dataset *d, uint32_t arm, json_t *layers)
 {
     const json_t *a = pl_reader_arm_json(d->reader, arm), *prune = json_object_get(a, "prune");
-    const json_t *layers = json_object_get(prune, "layers");
     const double keep = first_keep(prune), total = pl_json_get_f64(prune, "total_keep", NAN);
     const size_t stages = json_array_size(layers);
     int64_t first = INT64_MAX;
@@ -139,10 +161,9 @@ static json_t *side(const struct pl_dataset *d, const struct pl_pruned *p, bool 
                      "kv_lens_after_prefill", lengths(d, c, last));
 }
 
-static json_t *one_length(const struct pl_dataset *d, const struct pl_pruned *p)
+static json_t *one_length(const struct pl_dataset *d, const struct pl_pruned *p, size_t stages)
 {
     const int64_t n = pl_published_length(d, p->baseline, p->context);
-    const json_t *prune = json_object_get(pl_reader_arm_json(d->reader, p->arm), "prune");
     double full = NAN, left = NAN;
     json_t *base = side(d, p, true, &full), *arm = side(d, p, false, &left);
 
@@ -151,9 +172,7 @@ static json_t *one_length(const struct pl_dataset *d, const struct pl_pruned *p)
         json_object_set_new(arm, "tokens_pruned", json_integer(n - llround(left)));
         json_object_set_new(arm, "pruning_ratio", json_real(1 - left / (double)n));
     }
-    json_object_set_new(
-        arm, "pruning_steps",
-        json_integer((json_int_t)json_array_size(json_object_get(prune, "layers"))));
+    json_object_set_new(arm, "pruning_steps", json_integer((json_int_t)stages));
     return json_pack("{s:o,s:o,s:{s:o,s:o,s:o},s:o,s:o}", "baseline", base, "sdtp", arm, "speedup",
                      "prefill", number(p->prefill.speedup), "decode", number(p->decode.speedup),
                      "total", number(p->e2e.speedup), "kv_reduction", number(p->reduction),
@@ -163,7 +182,7 @@ static json_t *one_length(const struct pl_dataset *d, const struct pl_pruned *p)
 static json_t *configuration(const struct pl_report *r, uint32_t arm)
 {
     const struct pl_dataset *d = r->data;
-    json_t *results = json_object(), *tested = json_array();
+    json_t *results = json_object(), *tested = json_array(), *stages = stages_of(d, arm);
     double speedups = 0, memory = 0;
     size_t n = 0;
     struct pl_pruned p;
@@ -174,16 +193,18 @@ static json_t *configuration(const struct pl_report *r, uint32_t arm)
             continue;
         const int64_t length = pl_published_length(d, p.baseline, p.context);
         snprintf(key, sizeof key, "%" PRId64, length);
-        json_object_set_new(results, key, one_length(d, &p));
+        json_object_set_new(results, key, one_length(d, &p, json_array_size(stages)));
         json_array_append_new(tested, json_integer(length));
         speedups += p.e2e.speedup;
         memory += 1 - p.arm_bytes / p.base_bytes;
         n++;
     }
-    return json_pack("{s:o,s:o,s:{s:o,s:o,s:o}}", "metadata", metadata(d, arm), "results", results,
-                     "summary", "tested_lengths", tested, "avg_speedup",
-                     number(n ? speedups / (double)n : NAN), "avg_memory_reduction",
-                     number(n ? memory / (double)n : NAN));
+    json_t *all = json_pack("{s:o,s:o,s:{s:o,s:o,s:o}}", "metadata", metadata(d, arm, stages),
+                            "results", results, "summary", "tested_lengths", tested, "avg_speedup",
+                            number(n ? speedups / (double)n : NAN), "avg_memory_reduction",
+                            number(n ? memory / (double)n : NAN));
+    json_decref(stages);
+    return all;
 }
 
 /* The first arm that prunes under the published name; where there are more, each under its own,
@@ -199,27 +220,23 @@ enum pl_status pl_published_sdtp(const struct pl_report *r, struct pl_published 
         arms += pl_arm_prunes(d, a) && d->baseline[a] != a;
     for (uint32_t a = 0; a < d->shape.arms && st == PL_OK; a++) {
         json_t *o;
-        char *text = NULL, *name = NULL;
+        char *name = NULL;
         struct pl_out out;
         if (!pl_arm_prunes(d, a) || d->baseline[a] == a)
             continue;
         o = configuration(r, a);
         if (o && d->synthetic)
             json_object_set_new(o, "synthetic", json_true());
-        text = o ? json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(16)) : NULL;
-        json_decref(o);
         pl_out_init(&out, FILE_CAP);
-        if (!text || asprintf(&name, "sdtp_results_%s.json", d->arms[a]) < 0)
+        pl_published_json(&out, o);
+        json_decref(o);
+        if (asprintf(&name, "sdtp_results_%s.json", d->arms[a]) < 0)
             st = pl_fail(err, PL_ENOMEM, "sdtp_results.json");
-        else
-            pl_out_text(&out, text);
-        pl_out_text(&out, "\n");
         if (st == PL_OK && seen++ == 0)
             st = pl_published_file(p, "sdtp_results.json", &out, err);
         if (st == PL_OK && arms > 1)
             st = pl_published_file(p, name, &out, err);
         pl_out_release(&out);
-        free(text);
         free(name);
     }
     return st;

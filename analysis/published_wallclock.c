@@ -272,7 +272,6 @@ static enum pl_status write_files(const struct wallclock *w, struct pl_published
     json_t *config = config_json(w->d), *stages = stages_json(w), *sd = json_object(), *all;
     char when[32], synthetic[160];
     struct pl_out o;
-    char *text;
     enum pl_status st = PL_OK;
     stamp(w->d, "%Y%m%d_%H%M%S", when, sizeof when);
     for (uint32_t a = 0; a < w->d->shape.arms; a++)
@@ -284,15 +283,9 @@ static enum pl_status write_files(const struct wallclock *w, struct pl_published
     pl_dataset_synthetic_text(w->d, synthetic, sizeof synthetic);
     if (*synthetic && all)
         json_object_set_new(all, "synthetic", json_string(synthetic));
-    text = all ? json_dumps(all, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) : NULL;
     pl_out_init(&o, FILE_CAP);
-    if (text) {
-        pl_out_text(&o, text);
-        pl_out_text(&o, "\n");
-        st = pl_published_file(p, "e2e_wallclock.json", &o, err);
-    } else {
-        st = pl_fail(err, PL_ENOMEM, "no memory for e2e_wallclock.json");
-    }
+    pl_published_json(&o, all);
+    st = pl_published_file(p, "e2e_wallclock.json", &o, err);
     pl_out_release(&o);
     pl_out_init(&o, FILE_CAP);
     if (st == PL_OK) {
@@ -300,7 +293,6 @@ static enum pl_status write_files(const struct wallclock *w, struct pl_published
         st = pl_published_file(p, "e2e_wallclock.md", &o, err);
     }
     pl_out_release(&o);
-    free(text);
     json_decref(all);
     json_decref(config);
     json_decref(stages);
