@@ -18,7 +18,8 @@ ARCHS = {"gpt2": "decoder", "t5": "encdec", "bert": "encoder"}
 SMALL = "examples/models/small-llama"
 BROUGHT = {"smollm2": ["--set", f"models.f32.path={SMALL}", "--set", "models.f16.path=examples/models/tiny-llama", "--contexts", "128,512"],
            "retrieval": ["--set", f"models.m.path={SMALL}", "--set", "arms.random{keep:nodot}.prune={method: random, layers: [1]}",
-                         "--set", "arms.attention{keep:nodot}.prune={method: lazyllm, layers: [1]}"],
+                         "--set", "arms.attention{keep:nodot}.prune={method: lazyllm, layers: [1]}",
+                         "--set", f"arms.scorers{{keep:nodot}}.prune={{method: sdtp, layers: [1], weights: {SMALL}-sdtp.safetensors}}"],
            "peers": ["--arms", "ours,ours-q8", "--set", "baseline=ours", "--set", "arms.ours-q8.baseline=ours"]}  # models that are brought, not kept; engines that are installed elsewhere
 
 
@@ -61,8 +62,8 @@ def retrieval(paceline):
             rows = [r for r in json.load(f)["rows"] if r["metric"] == "accuracy"]
         with open(os.path.join(out, "tables", "table2.json"), encoding="utf-8") as f:
             table2 = json.load(f)["rows"]
-    assert len(rows) == 9 and all(r["n"] == 2 and r["value"] in (0, 0.5, 1) and r["ci_low"] <= r["value"] <= r["ci_high"] for r in rows), rows
-    assert len(table2) == 9 and all(r["quality_metric"] == "accuracy" and r["quality"] is not None for r in table2), table2
+    assert len(rows) == 11 and all(r["n"] == 2 and r["value"] in (0, 0.5, 1) and r["ci_low"] <= r["value"] <= r["ci_high"] for r in rows), rows
+    assert len(table2) == 11 and all(r["quality_metric"] == "accuracy" and r["quality"] is not None for r in table2), table2
     kept = {r["arm"]: r["kv_kept"] for r in rows}
     assert kept["baseline"] == 1 and abs(kept["snapkv05"] - 0.5) < 0.01 and kept["random05"] < 1, kept
 
