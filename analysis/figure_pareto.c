@@ -31,6 +31,7 @@ struct pareto {
     size_t n;
     double base; /* the baseline's; NaN: not measured */
     uint32_t metric, context;
+    bool paired; /* whiskers are of differences from the baseline */
 };
 
 static size_t method_of(struct pareto *p, const char *name)
@@ -44,6 +45,26 @@ static size_t method_of(struct pareto *p, const char *name)
     return p->n_methods++;
 }
 
+/* 95 % of what the arm loses to its baseline, about its own point: texts differ much more among
+ * themselves than arms do. Where there are no pairs, its own interval. */
+static void whiskers(const struct pl_dataset *d, uint32_t arm, struct pareto *p, struct point *v)
+{
+    const bool geometric =
+        pl_quality_geometric(pl_quality_parse(pl_reader_metric(d->reader, p->metric)));
+    struct pl_beside b;
+
+    if (pl_quality_beside(d, arm, p->context, p->metric, &b)) {
+        v->low = geometric ? v->value * b.low / b.value : v->value + b.low - b.value;
+        v->high = geometric ? v->value * b.high / b.value : v->value + b.high - b.value;
+        p->paired = true;
+    } else {
+        pl_cell_quality_interval(d, pl_dataset_cell(d, arm, p->context), p->metric, &v->low,
+                                 &v->high);
+    }
+    if (isnan(v->low))
+        v->low = v->high = v->value;
+}
+
 static void gather(const struct pl_dataset *d, struct pareto *p)
 {
     for (uint32_t a = 0; a < d->shape.arms && p->n < POINTS_MAX; a++) {
@@ -54,9 +75,7 @@ static void gather(const struct pl_dataset *d, struct pareto *p)
             continue;
         v.method = method_of(p, pl_json_get_str(prune, "method", "?"));
         v.kept = 100 * c->kv[0].lengths / c->kv[0].full;
-        pl_cell_quality_interval(d, c, p->metric, &v.low, &v.high);
-        if (isnan(v.low))
-            v.low = v.high = v.value;
+        whiskers(d, a, p, &v);
         if (v.method == METHODS_MAX)
             continue;
         p->points[p->n++] = v;
@@ -149,7 +168,9 @@ void pl_figure_pareto(const struct pl_dataset *d, struct pl_figure *f)
              1 - (double)RIGHT_PX / WIDTH_PX, metric,
              pl_quality_more_is_better(pl_quality_parse(metric)) ? "more" : "less");
     pl_context_text(pl_reader_context(d->reader, p->context), context);
-    snprintf(title, sizeof title, "Quality against KV kept, %s; dotted: the baseline", context);
+    snprintf(title, sizeof title,
+             "Quality against KV kept, %s; dotted: the baseline; whiskers: 95 %% of %s", context,
+             p->paired ? "what is lost to it" : "the mean");
     pl_figure_title(d, title, f->height, &f->body);
     pl_figure_legend(legend, p->n_methods, 7, 42, WIDTH_PX, f->height, &f->body);
     draw(p, &f->body);

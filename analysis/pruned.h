@@ -35,6 +35,15 @@ double pl_cell_layer_rows(const struct pl_dataset *d, const struct pl_cell *c, u
 void pl_cell_quality_interval(const struct pl_dataset *d, const struct pl_cell *c, uint32_t metric,
                               double *low, double *high);
 
+/* A quality beside the baseline's on the same trials: of perplexity the ratio, else the difference;
+ * 95 % over samples, in which what makes one text harder than another cancels. */
+struct pl_beside {
+    double value, low, high; /* NaN: not known */
+};
+/* false (and NaN): the arm is a baseline, or no trial of both was scored. */
+bool pl_quality_beside(const struct pl_dataset *d, uint32_t arm, uint32_t context, uint32_t metric,
+                       struct pl_beside *out);
+
 /* The published columns, and what stands behind them. Empty unless an arm prunes. */
 void pl_table_table2(const struct pl_dataset *d, const struct pl_speedups *s, struct pl_table *t);
 /* Every quality metric of every arm, with its interval over samples. */

@@ -213,6 +213,9 @@ static const struct pl_col quality_cols[] = {
     {"value", PL_COL_RATIO, NULL, 0},
     {"ci_low", PL_COL_RATIO, "95 % from", 0},
     {"ci_high", PL_COL_RATIO, "to", 0},
+    {"beside", PL_COL_RATIO, "beside baseline", 0},
+    {"beside_low", PL_COL_RATIO, "95 % from", 0},
+    {"beside_high", PL_COL_RATIO, "to", 0},
     {"kv_kept", PL_COL_SHARE, "KV kept", 0},
     {"synthetic", PL_COL_BOOL, NULL, 0},
 };
@@ -258,6 +261,62 @@ void pl_cell_quality_interval(const struct pl_dataset *d, const struct pl_cell *
     *high = geometric ? exp(mean + half) : fmin(mean + half, 1);
 }
 
+/* Sums the differences of both cells' trials of the same sample and repeat, and, with e, what each
+ * adds to the error of their mean; returns how many there are. */
+static size_t paired(const struct pl_cell *arm, const struct pl_cell *base, uint32_t metric,
+                     bool geometric, double *sum, struct pl_errors *e, double mean,
+                     const struct pl_dataset *d)
+{
+    size_t n = 0;
+
+    for (size_t i = 0, k = 0; i < arm->n; i++) { /* rows stand in the order of their slots */
+        while (k < base->n && base->slot[k] < arm->slot[i])
+            k++;
+        if (k == base->n)
+            break;
+        const double x = arm->quality[metric][i], y = base->quality[metric][k];
+        if (base->slot[k] != arm->slot[i] || isnan(x) || isnan(y))
+            continue;
+        const double v = geometric ? log(x) - log(y) : x - y;
+        *sum += v;
+        n++;
+        if (e)
+            pl_errors_add(e, pl_dataset_unit(d, arm->slot[i] / d->shape.repeats, 1), v - mean);
+    }
+    return n;
+}
+
+bool pl_quality_beside(const struct pl_dataset *d, uint32_t arm, uint32_t context, uint32_t metric,
+                       struct pl_beside *out)
+{
+    const struct pl_cell *c = pl_dataset_cell(d, arm, context);
+    const struct pl_cell *base = pl_dataset_cell(d, d->baseline[arm], context);
+    const bool geometric =
+        pl_quality_geometric(pl_quality_parse(pl_reader_metric(d->reader, metric)));
+    struct pl_errors e = {0};
+    double sum = 0, rest = 0, low = NAN, high = NAN;
+
+    *out = (struct pl_beside){NAN, NAN, NAN};
+    if (d->baseline[arm] == arm || !c->quality[metric] || !base->quality[metric])
+        return false;
+    const size_t n = paired(c, base, metric, geometric, &sum, NULL, 0, d);
+    if (!n)
+        return false;
+    const double mean = sum / (double)n;
+    (void)paired(c, base, metric, geometric, &rest, &e, mean, d);
+    const double half = pl_errors_half(&e) / (double)n;
+    if (half > 0 || geometric) {
+        low = mean - half;
+        high = mean + half;
+    } else if (half <= 0 && mean == 0) { /* no trial of so many differed: as `unanimous` */
+        unanimous(0, e.units, &low, &high);
+        low = -high;
+    }
+    *out = geometric ? (struct pl_beside){exp(mean), exp(low), exp(high)}
+                     : (struct pl_beside){mean, low, high};
+    return true;
+}
+
 void pl_table_quality(const struct pl_dataset *d, struct pl_table *t)
 {
     pl_table_init(t, pl_table_id_name(PL_TABLE_QUALITY), "Quality of the answers", quality_cols,
@@ -272,7 +331,9 @@ void pl_table_quality(const struct pl_dataset *d, struct pl_table *t)
                 const double value = pl_cell_quality(d, v, m, &n);
                 if (!n)
                     continue;
+                struct pl_beside beside;
                 pl_cell_quality_interval(d, v, m, &low, &high);
+                (void)pl_quality_beside(d, a, c, m, &beside);
                 pl_table_row(t);
                 pl_table_text(t, d->arms[a]);
                 pl_table_context(t, pl_reader_context(d->reader, c));
@@ -283,10 +344,17 @@ void pl_table_quality(const struct pl_dataset *d, struct pl_table *t)
                 pl_table_real(t, value);
                 pl_table_real(t, low);
                 pl_table_real(t, high);
+                pl_table_real(t, beside.value);
+                pl_table_real(t, beside.low);
+                pl_table_real(t, beside.high);
                 pl_table_real(t, v->kv[0].full > 0 ? v->kv[0].lengths / v->kv[0].full : NAN);
                 pl_table_bool(t, v->synthetic > 0);
             }
-    if (!t->n_rows)
+    if (t->n_rows)
+        pl_table_note(t,
+                      "beside baseline: on the same trials, the ratio of perplexities, of others "
+                      "the difference");
+    else
         pl_table_note(t, "no quality was measured");
     pl_tables_label(d, t);
 }

@@ -189,6 +189,26 @@ static int by_number(const void *x, const void *y)
     return (a > b) - (a < b);
 }
 
+/* Of samples that differ fourfold among themselves and are all 1.5 or 1.6 times as hard to the arm
+ * as to its baseline, the ratio is known to 3 %. */
+static void beside(const struct pl_dataset *d)
+{
+    const struct pl_cell *arm = pl_dataset_cell(d, 2, 0), *base = pl_dataset_cell(d, 0, 0);
+    struct pl_beside b;
+
+    for (size_t i = 0; i < arm->n; i++)
+        arm->quality[PL_QUALITY_PERPLEXITY][i] =
+            base->quality[PL_QUALITY_PERPLEXITY][i] * (i % 2 ? 1.5 : 1.6);
+    assert_true(pl_quality_beside(d, 2, 0, PL_QUALITY_PERPLEXITY, &b));
+    const double mean = (5 * log(1.5) + 6 * log(1.6)) / 11, apart = log(1.6 / 1.5);
+    const double sd = apart * sqrt(5.0 * 6 / 11 / 10);
+    assert_true(fabs(b.value - exp(mean)) < 1e-12);
+    assert_true(fabs(b.low - exp(mean - 2.228138852 * sd / sqrt(11))) < 1e-9);
+    assert_true(fabs(b.high - exp(mean + 2.228138852 * sd / sqrt(11))) < 1e-9);
+    assert_false(pl_quality_beside(d, 0, 0, PL_QUALITY_PERPLEXITY, &b) || !isnan(b.value));
+    assert_false(pl_quality_beside(d, 2, 0, PL_QUALITY_AGREEMENT, &b)); /* the baseline has none */
+}
+
 /* Means of word scores are no counts of yes and no: t over the samples' own spread, as a bootstrap
  * over samples has it; and 11 samples that are all right leave room for wrong ones. */
 static void word_scores(const struct pl_dataset *d, const struct pl_cell *c)
@@ -278,6 +298,7 @@ static void test_pruned(void **state)
     c->quality[PL_QUALITY_AGREEMENT][0] = 0;
     pl_cell_quality_interval(r.data, c, PL_QUALITY_AGREEMENT, &low, &high);
     assert_true(low > 0.6 && low < 0.7 && high == 1);
+    beside(r.data);
     word_scores(r.data, pl_dataset_cell(r.data, 1, 0));
     pl_report_release(&r);
 }
