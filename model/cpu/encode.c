@@ -48,8 +48,8 @@ static void keys_and_values(const struct job *j, int32_t l, const struct pl_acts
     struct pl_workspace *b = &j->n->work;
     size_t begin, end;
 
-    pl_step_linear(j, &w->k, x, j->rows, b->k, NULL, m, members);
-    pl_step_linear(j, &w->v, x, j->rows, b->v, NULL, m, members);
+    pl_step_linear(j, &w->k, x, j->rows, b->k, NULL, m);
+    pl_step_linear(j, &w->v, x, j->rows, b->v, NULL, m);
     pl_step_meet(j, m);
     pl_pool_share((size_t)j->n->arch.kv_heads, m, members, &begin, &end);
     for (size_t h = begin; h < end; h++)
@@ -62,7 +62,7 @@ static void queries_and_rest(const struct job *j, int32_t l, const struct pl_act
 {
     size_t begin, end;
 
-    pl_step_linear(j, &j->n->layers[l].q, x, j->rows, j->n->work.q, NULL, m, members);
+    pl_step_linear(j, &j->n->layers[l].q, x, j->rows, j->n->work.q, NULL, m);
     pl_step_meet(j, m);
     if (j->n->layers[l].q_norm || j->n->arch.pos == PL_POS_ROPE) {
         pl_pool_share((size_t)j->n->arch.heads, m, members, &begin, &end);
@@ -159,8 +159,8 @@ static void cross_member(void *arg, int m, int members)
             const struct pl_panels *const users[] = {&n->layers[l].cross_k, &n->layers[l].cross_v};
             struct pl_acts x =
                 pl_step_acts(&j, source->stage.data + at * hidden, j.rows, users, 2, m, members);
-            pl_step_linear(&j, &n->layers[l].cross_k, &x, j.rows, b->k, NULL, m, members);
-            pl_step_linear(&j, &n->layers[l].cross_v, &x, j.rows, b->v, NULL, m, members);
+            pl_step_linear(&j, &n->layers[l].cross_k, &x, j.rows, b->k, NULL, m);
+            pl_step_linear(&j, &n->layers[l].cross_v, &x, j.rows, b->v, NULL, m);
             pl_step_meet(&j, m);
             for (size_t h = begin; h < end; h++)
                 for (size_t r = 0; r < j.rows; r++)

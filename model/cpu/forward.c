@@ -13,9 +13,9 @@ static void step_qkv(const struct job *j, const struct pl_cpu_layer *w, const st
     size_t per_q = per_kv * (size_t)(a->heads / a->kv_heads);
 
     if (!j->by_head) {
-        pl_step_linear(j, &w->q, x, j->rows, b->q, NULL, m, members);
-        pl_step_linear(j, &w->k, x, j->rows, b->k, NULL, m, members);
-        pl_step_linear(j, &w->v, x, j->rows, b->v, NULL, m, members);
+        pl_step_linear(j, &w->q, x, j->rows, b->q, NULL, m);
+        pl_step_linear(j, &w->k, x, j->rows, b->k, NULL, m);
+        pl_step_linear(j, &w->v, x, j->rows, b->v, NULL, m);
         pl_step_meet(j, m);
         return;
     }
@@ -96,23 +96,24 @@ static void run_layer(const struct job *j, int32_t l, int m, int members)
     pl_step_rest(j, l, m, members);
 }
 
-/* Logits of `rows` rows, this member's share of the vocabulary. */
+/* Logits of `rows` rows, the part of the vocabulary that member m comes to. */
 static void step_head(const struct job *j, const float *x, size_t rows, float *logits, int m,
                       int members)
 {
-    size_t vocab = (size_t)j->n->arch.vocab, begin, end;
-    float scale = j->n->arch.logit_scale;
+    const size_t vocab = (size_t)j->n->arch.vocab, panels = (vocab + PL_PANEL - 1) / PL_PANEL;
+    const float scale = j->n->arch.logit_scale;
+    struct pl_pool *pool = j->n->device->pool;
     struct pl_acts a = pl_step_acts_of(j, x, rows, &j->n->head_panels, m, members);
+    size_t first, end;
 
-    pl_step_linear(j, &j->n->head_panels, &a, rows, logits, NULL, m, members);
-    if (scale == 1)
-        return;
-    pl_pool_share((vocab + PL_PANEL - 1) / PL_PANEL, m, members, &begin, &end);
-    begin *= PL_PANEL;
-    end = end * PL_PANEL < vocab ? end * PL_PANEL : vocab;
-    for (size_t r = 0; r < rows; r++)
-        for (size_t i = begin; i < end; i++)
-            logits[r * vocab + i] *= scale;
+    pl_pool_loop(pool, m);
+    while (pl_pool_take(pool, m, panels, 8, &first, &end)) {
+        pl_step_linear_panels(j, &j->n->head_panels, &a, rows, logits, NULL, first, end, m);
+        end = end * PL_PANEL < vocab ? end * PL_PANEL : vocab;
+        for (size_t r = 0; scale != 1 && r < rows; r++)
+            for (size_t i = first * PL_PANEL; i < end; i++)
+                logits[r * vocab + i] *= scale;
+    }
 }
 
 static void step_output(const struct job *j, int m, int members)

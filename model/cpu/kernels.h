@@ -18,8 +18,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PL_PANEL 16      /* outputs of a weight that lie side by side */
-#define PL_GEMM_ROWS 120 /* rows whose 256 columns stay in L2 while panels pass */
+#define PL_PANEL 16 /* outputs of a weight that lie side by side */
+#define PL_GEMM_ROWS                                                                               \
+    132 /* rows whose 256 columns stay in L2 while panels pass; half a chunk in one go */
 /* Floats a thread lends to gemm: 256 columns of a panel and of those rows. */
 #define PL_GEMM_SCRATCH (256 * (PL_PANEL + PL_GEMM_ROWS))
 #define PL_ATTN_CHUNK 64 /* keys whose softmax is merged at once */

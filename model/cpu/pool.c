@@ -27,12 +27,14 @@ struct member {
     struct pl_pool *pool;
     pthread_t thread;
     int index;
+    uint32_t loop; /* of pl_pool_loop, counted */
 };
 
 struct pl_pool {
     struct gate job;  /* a function was posted */
     struct gate meet; /* all members reached the barrier */
     _Alignas(64) atomic_int arrived;
+    _Alignas(64) atomic_ullong taken; /* the latest loop, and below it 32 bits of what is taken */
     void (*fn)(void *, int, int);
     void *arg;
     bool stop;
@@ -102,6 +104,33 @@ void pl_pool_barrier(struct pl_pool *p)
     } else {
         gate_wait(&p->meet, seen, p->spins);
     }
+}
+
+void pl_pool_loop(struct pl_pool *p, int m)
+{
+    p->members[m].loop++;
+}
+
+/* A member that is behind finds a later loop's number: all of its own was taken before that began.
+ */
+bool pl_pool_take(struct pl_pool *p, int m, size_t n, size_t least, size_t *begin, size_t *end)
+{
+    const uint32_t loop = p->members[m].loop;
+    unsigned long long seen = atomic_load_explicit(&p->taken, memory_order_relaxed), next;
+
+    do {
+        const uint32_t latest = (uint32_t)(seen >> 32);
+        if ((int32_t)(latest - loop) > 0)
+            return false;
+        *begin = latest == loop ? (size_t)(seen & UINT32_MAX) : 0;
+        if (*begin >= n)
+            return false;
+        size_t share = (n - *begin) / (2 * (size_t)p->n);
+        share = p->n == 1 ? n : share < least ? least : share;
+        *end = n - *begin < share ? n : *begin + share;
+        next = (unsigned long long)loop << 32 | *end;
+    } while (!atomic_compare_exchange_weak(&p->taken, &seen, next));
+    return true;
 }
 
 static void *work(void *arg)

@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define PL_POOL_MAX 1024
@@ -27,6 +28,14 @@ size_t pl_pool_cpus(const struct pl_pool *p, const int **cpus);
 void pl_pool_run(struct pl_pool *p, void (*fn)(void *arg, int member, int members), void *arg);
 /* Within fn: waits for all members; what was written before is seen by all after. */
 void pl_pool_barrier(struct pl_pool *p);
+
+/* Within fn: member m begins a loop over things that are dealt out as members come for them, so
+ * that one whose core does other work as well holds nobody up. All members begin the same loops in
+ * the same order; no barrier. */
+void pl_pool_loop(struct pl_pool *p, int m);
+/* The next things [*begin, *end) of the n of m's loop: half of an equal share of those that are
+ * left, at least `least`; false: all are taken. */
+bool pl_pool_take(struct pl_pool *p, int m, size_t n, size_t least, size_t *begin, size_t *end);
 
 /* Member m's part [*begin, *end) of n things, in order, sizes differing by at most one. */
 static inline void pl_pool_share(size_t n, int m, int members, size_t *begin, size_t *end)

@@ -3,6 +3,9 @@
 #include <math.h>
 #include <string.h>
 
+/* More rows than these rather meet at barriers than wait for the one with the slowest heads. */
+#define BY_HEAD_ROWS 64
+
 /* Small blocks where there are few query vectors, so that every member gets some. The bits do not
  * depend on it. */
 static size_t attention_block(const struct pl_arch *a, size_t rows, int members)
@@ -26,7 +29,8 @@ void pl_job_shape(struct job *j, int members)
 
     j->attn_block = attention_block(a, j->rows, members);
     j->own_norm = j->rows * (size_t)a->hidden <= PL_CPU_OWN;
-    j->by_head = a->causal && a->kv_heads % members == 0 && a->head_dim % PL_PANEL == 0;
+    j->by_head = j->rows <= BY_HEAD_ROWS && a->causal && a->kv_heads % members == 0 &&
+                 a->head_dim % PL_PANEL == 0;
 }
 
 static int64_t position(const struct job *j, int32_t layer, size_t row)
@@ -80,7 +84,7 @@ static void image_rows(const struct job *j, int m, int members)
     }
     pl_step_meet(j, m);
     a = pl_step_acts_of(j, w->patch, j->rows, &j->n->patch, m, members);
-    pl_step_linear(j, &j->n->patch, &a, j->rows, w->x, NULL, m, members);
+    pl_step_linear(j, &j->n->patch, &a, j->rows, w->x, NULL, m);
     pl_step_meet(j, m);
     if (begin < end && begin == 0 && j->row0 == 0)
         memcpy(w->x, j->n->cls, h * sizeof(float));
@@ -254,14 +258,22 @@ void pl_step_linear_panels(const struct job *j, const struct pl_panels *p, const
     pl_cpu_mark(j->n->device, m, p->op);
 }
 
-/* The same for this member's share of all panels. */
-void pl_step_linear(const struct job *j, const struct pl_panels *p, const struct pl_acts *x,
-                    size_t rows, float *y, float *add_to, int m, int members)
+/* Fewer panels than this at a time are not worth what a product does once (packing rows). */
+static size_t least_panels(size_t rows)
 {
+    return rows > 8 ? 8 : 4;
+}
+
+void pl_step_linear(const struct job *j, const struct pl_panels *p, const struct pl_acts *x,
+                    size_t rows, float *y, float *add_to, int m)
+{
+    struct pl_pool *pool = j->n->device->pool;
+    const size_t panels = (p->out + PL_PANEL - 1) / PL_PANEL;
     size_t first, end;
 
-    pl_pool_share((p->out + PL_PANEL - 1) / PL_PANEL, m, members, &first, &end);
-    pl_step_linear_panels(j, p, x, rows, y, add_to, first, end, m);
+    pl_pool_loop(pool, m);
+    while (pl_pool_take(pool, m, panels, least_panels(rows), &first, &end))
+        pl_step_linear_panels(j, p, x, rows, y, add_to, first, end, m);
 }
 
 static void rotate(float *x, const float *cos, const float *sin, size_t half)
@@ -388,27 +400,49 @@ static void attend_block(const struct job *j, const struct view *v, size_t kv_he
     pl_cpu_count(j->n->device, 4 * dim * seen_keys, read);
 }
 
+/* Query rows of span s. */
+static size_t view_rows(const struct job *j, size_t s)
+{
+    return j->n->arch.causal || j->f->n_spans > 1 ? j->f->spans[s].rows : j->rows;
+}
+
+/* Blocks of query vectors of all spans and KV heads. */
+static size_t attention_items(const struct job *j, size_t group)
+{
+    size_t n = 0;
+
+    for (size_t s = 0; s < j->f->n_spans; s++)
+        n += (view_rows(j, s) * group + j->attn_block - 1) / j->attn_block;
+    return n * (size_t)j->n->arch.kv_heads;
+}
+
 void pl_step_attention(const struct job *j, int32_t layer, bool cross, int m, int members)
 {
     const struct pl_arch *a = &j->n->arch;
     size_t group = (size_t)(a->heads / a->kv_heads), kv_heads = (size_t)a->kv_heads;
     size_t first = 0, end = kv_heads, item = 0, row0 = 0;
+    size_t items = attention_items(j, group), taken = 0, taken_end = 0;
 
     if (j->by_head)
         pl_pool_share(kv_heads, m, members, &first, &end);
+    else
+        pl_pool_loop(j->n->device->pool, m);
     for (size_t s = 0; s < j->f->n_spans; s++) {
         const struct pl_span *span = &j->f->spans[s];
         struct pl_cache *c = span->cache;
         struct view v = {.c = c,
                          .kv = cross ? &c->cross[layer] : &c->kv[layer],
                          .row0 = row0,
-                         .rows = a->causal || j->f->n_spans > 1 ? span->rows : j->rows,
+                         .rows = view_rows(j, s),
                          .cross = cross};
         size_t vectors = v.rows * group;
         for (size_t h = first; h < end; h++) {
             for (size_t at = 0; at < vectors; at += j->attn_block, item++) {
                 size_t n = vectors - at < j->attn_block ? vectors - at : j->attn_block;
-                if (j->by_head || item % (size_t)members == (size_t)m)
+                if (!j->by_head && item >= taken_end &&
+                    !pl_pool_take(j->n->device->pool, m, items, 1, &taken, &taken_end))
+                    taken = taken_end = items;
+                if (j->by_head || item >= taken)
                     attend_block(j, &v, h, at, n, m);
             }
         }
@@ -417,22 +451,38 @@ void pl_step_attention(const struct job *j, int32_t layer, bool cross, int m, in
     pl_cpu_mark(j->n->device, m, PL_CPU_ATTENTION);
 }
 
-/* act(gate) · up on the columns that this member has just computed. */
-static void step_activate(const struct job *j, int m, int members)
+/* act(gate) · up on the columns of some panels. */
+static void activate(const struct job *j, size_t first, size_t last, int m)
 {
     const struct pl_arch *a = &j->n->arch;
     const struct pl_workspace *w = &j->n->work;
-    size_t ffn = (size_t)a->ffn, begin, end;
+    size_t ffn = (size_t)a->ffn, begin = first * PL_PANEL, end = last * PL_PANEL;
 
-    pl_pool_share((ffn + PL_PANEL - 1) / PL_PANEL, m, members, &begin, &end);
-    begin *= PL_PANEL;
-    end = end * PL_PANEL < ffn ? end * PL_PANEL : ffn;
-    for (size_t r = 0; r < j->rows && begin < end; r++) {
+    end = end < ffn ? end : ffn;
+    for (size_t r = 0; r < j->rows; r++) {
         float *up = w->up + r * ffn + begin;
         j->n->device->kernels->act(a->act, up, a->gated ? w->gate + r * ffn + begin : up,
                                    a->gated ? up : NULL, end - begin);
     }
     pl_cpu_mark(j->n->device, m, PL_CPU_ACT);
+}
+
+/* up = act(x · gate) · (x · up), by columns. */
+static void ffn_input(const struct job *j, const struct pl_cpu_layer *w, const struct pl_acts *x,
+                      int m)
+{
+    struct pl_pool *pool = j->n->device->pool;
+    struct pl_workspace *b = &j->n->work;
+    const size_t panels = (w->up.out + PL_PANEL - 1) / PL_PANEL;
+    size_t first, end;
+
+    pl_pool_loop(pool, m);
+    while (pl_pool_take(pool, m, panels, least_panels(j->rows), &first, &end)) {
+        if (w->gate.data)
+            pl_step_linear_panels(j, &w->gate, x, j->rows, b->gate, NULL, first, end, m);
+        pl_step_linear_panels(j, &w->up, x, j->rows, b->up, NULL, first, end, m);
+        activate(j, first, end, m);
+    }
 }
 
 void pl_step_taps(const struct job *j, int tap_layer, const float *from, int m, int members)
@@ -465,13 +515,13 @@ static void cross_attention(const struct job *j, int32_t l, int m, int members)
         pl_step_linear_panels(j, &w->cross_q, &x, j->rows, b->q, NULL, first * per_head,
                               end * per_head, m);
     } else {
-        pl_step_linear(j, &w->cross_q, &x, j->rows, b->q, NULL, m, members);
+        pl_step_linear(j, &w->cross_q, &x, j->rows, b->q, NULL, m);
         pl_step_meet(j, m);
     }
     pl_step_attention(j, l, true, m, members);
     pl_step_meet(j, m);
     x = pl_step_acts_of(j, b->att, j->rows, &w->cross_o, m, members);
-    pl_step_linear(j, &w->cross_o, &x, j->rows, b->xn, b->x, m, members);
+    pl_step_linear(j, &w->cross_o, &x, j->rows, b->xn, b->x, m);
     pl_step_meet(j, m);
 }
 
@@ -484,7 +534,7 @@ void pl_step_rest(const struct job *j, int32_t layer, int m, int members)
     const float *x = b->x;
     struct pl_acts a = pl_step_acts_of(j, b->att, j->rows, &w->o, m, members);
 
-    pl_step_linear(j, &w->o, &a, j->rows, b->xn, b->x, m, members);
+    pl_step_linear(j, &w->o, &a, j->rows, b->xn, b->x, m);
     pl_step_meet(j, m);
     if (w->cross_q.data)
         cross_attention(j, layer, m, members);
@@ -493,13 +543,10 @@ void pl_step_rest(const struct job *j, int32_t layer, int m, int members)
     else
         x = pl_step_norm(j, w->ffn_norm, w->ffn_norm_bias, m, members);
     a = pl_step_acts(j, x, j->rows, ffn, 2, m, members);
-    if (w->gate.data)
-        pl_step_linear(j, &w->gate, &a, j->rows, b->gate, NULL, m, members);
-    pl_step_linear(j, &w->up, &a, j->rows, b->up, NULL, m, members);
-    step_activate(j, m, members);
+    ffn_input(j, w, &a, m);
     pl_step_meet(j, m);
     a = pl_step_acts_of(j, b->up, j->rows, &w->down, m, members);
-    pl_step_linear(j, &w->down, &a, j->rows, b->xn, b->x, m, members);
+    pl_step_linear(j, &w->down, &a, j->rows, b->xn, b->x, m);
     pl_step_meet(j, m);
     if (post)
         pl_step_norm_x(j, w->ffn_norm, w->ffn_norm_bias, m, members);

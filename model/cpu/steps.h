@@ -1,7 +1,8 @@
 /*
  * The steps of a block, shared by forward.c (rows that continue sequences) and encode.c (a whole
  * source that sees itself). One call into either is one run of the thread pool: every member walks
- * the same list of steps, takes its share of each and meets the others at a barrier where a step
+ * the same list of steps, takes its share of each (of products and of many rows' attention what it
+ * comes to first) and meets the others at a barrier where a step
  * reads what another member wrote. Steps that say so end with one.
  */
 #ifndef PL_MODEL_CPU_STEPS_H
@@ -48,10 +49,10 @@ struct pl_acts pl_step_acts(const struct job *j, const float *x, size_t rows,
 /* The same for one product. */
 struct pl_acts pl_step_acts_of(const struct job *j, const float *x, size_t rows,
                                const struct pl_panels *user, int m, int members);
-/* y[rows, out] = x · wᵀ + bias, then added to add_to, where that is given: this member's share of
- * the outputs. No barrier. */
+/* y[rows, out] = x · wᵀ + bias, then added to add_to, where that is given: the outputs
+ * that member m comes to. No barrier. */
 void pl_step_linear(const struct job *j, const struct pl_panels *p, const struct pl_acts *x,
-                    size_t rows, float *y, float *add_to, int m, int members);
+                    size_t rows, float *y, float *add_to, int m);
 /* The same for the panels [first, end), in the scratch of member m. */
 void pl_step_linear_panels(const struct job *j, const struct pl_panels *p, const struct pl_acts *x,
                            size_t rows, float *y, float *add_to, size_t first, size_t end, int m);
