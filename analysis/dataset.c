@@ -393,6 +393,7 @@ static enum pl_status read_sweep(struct pl_dataset *d, struct pl_err *err)
     d->seed = (uint64_t)pl_json_get_i64(sweep, "seed", 1);
     d->delta = pl_json_get_f64(measure, "noise", 0.01);
     d->measures_energy = json_is_true(json_object_get(measure, "energy"));
+    d->measures_kernels = json_is_true(json_object_get(measure, "kernels"));
     d->caches_vision =
         json_is_true(json_object_get(json_object_get(sweep, "data"), "cache_vision"));
     d->prefill_mode = strcmp(pl_json_get_str(measure, "mode", "e2e"), "prefill") == 0;
@@ -448,6 +449,12 @@ static enum pl_status read_logs(struct loader *l)
                            &d->overflow[PL_LOG_ENERGY], l->err);
     if (st == PL_OK) {
         d->energy = records;
+        records = NULL;
+        st = pl_reader_log(d->reader, PL_LOG_KERNELS, &records, &d->n_kernels,
+                           &d->overflow[PL_LOG_KERNELS], l->err);
+    }
+    if (st == PL_OK) {
+        d->kernels = records;
         records = NULL;
     }
     if (st == PL_OK)
@@ -581,6 +588,7 @@ void pl_dataset_free(struct pl_dataset *d)
     free(d->workers);
     free(d->ceilings);
     free(d->energy);
+    free(d->kernels);
     free(d->path);
     pl_reader_free(d->reader);
     free(d);

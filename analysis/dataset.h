@@ -115,6 +115,9 @@ struct pl_dataset {
     struct pl_log_energy *energy; /* bursts */
     uint32_t n_energy;
     bool measures_energy; /* measure.energy */
+    struct pl_log_kernel *kernels;
+    uint32_t n_kernels;
+    bool measures_kernels; /* measure.kernels */
     uint32_t n_failures, n_session_events, n_workers, n_ceilings;
     uint64_t overflow[PL_LOG_KINDS];
 };

@@ -325,6 +325,8 @@ void pl_report_html(const struct pl_report *r, const char *dir, struct pl_out *o
                    "<a href=\"#latency\">Latency</a>");
     if (r->tables[PL_TABLE_ENERGY].n_rows)
         pl_out_text(o, "<a href=\"#energy\">Energy</a>");
+    if (r->tables[PL_TABLE_KERNELS].n_rows)
+        pl_out_text(o, "<a href=\"#kernels\">Kernels</a>");
     if (r->tables[PL_TABLE_ACCEPTANCE].n_rows)
         pl_out_text(o, "<a href=\"#drafting\">Drafting</a>");
     if (r->tables[PL_TABLE_TABLE2].n_rows)
@@ -360,6 +362,11 @@ void pl_report_html(const struct pl_report *r, const char *dir, struct pl_out *o
     if (r->tables[PL_TABLE_ENERGY].n_rows) {
         section(o, "energy", "Energy");
         table(r, PL_TABLE_ENERGY, o);
+        pl_out_text(o, "</section>\n");
+    }
+    if (r->tables[PL_TABLE_KERNELS].n_rows) {
+        section(o, "kernels", "Kernels");
+        table(r, PL_TABLE_KERNELS, o);
         pl_out_text(o, "</section>\n");
     }
     if (r->tables[PL_TABLE_ACCEPTANCE].n_rows) {

@@ -26,6 +26,7 @@ static const char *const names[PL_TABLE_COUNT] = {[PL_TABLE_SPEEDUP] = "speedup"
                                                       "accept_to_speedup",
                                                   [PL_TABLE_VERIFY_COST] = "verify_cost",
                                                   [PL_TABLE_ENERGY] = "energy",
+                                                  [PL_TABLE_KERNELS] = "kernels",
                                                   [PL_TABLE_OUTLIERS] = "outliers",
                                                   [PL_TABLE_FAILURES] = "failures",
                                                   [PL_TABLE_WARNINGS] = "warnings",
@@ -400,6 +401,7 @@ enum pl_status pl_tables_make(const struct pl_dataset *d, const struct pl_speedu
     pl_table_verify_cost(d, &tables[PL_TABLE_VERIFY_COST]);
     pl_table_context_scaling(d, scaling, &tables[PL_TABLE_CONTEXT_SCALING]);
     pl_table_energy(d, &tables[PL_TABLE_ENERGY]);
+    pl_table_kernels(d, &tables[PL_TABLE_KERNELS]);
     pl_table_failures(d, &tables[PL_TABLE_FAILURES]);
     enum pl_status st =
         pl_table_latency(d, &tables[PL_TABLE_LATENCY], &tables[PL_TABLE_OUTLIERS], err);

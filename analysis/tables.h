@@ -24,6 +24,7 @@ enum pl_table_id {
     PL_TABLE_ACCEPT_TO_SPEEDUP,
     PL_TABLE_VERIFY_COST,
     PL_TABLE_ENERGY,
+    PL_TABLE_KERNELS,
     PL_TABLE_OUTLIERS,
     PL_TABLE_FAILURES,
     PL_TABLE_WARNINGS,
@@ -61,6 +62,7 @@ void pl_table_speedup_analysis(const struct pl_dataset *d, struct pl_table *t);
 void pl_table_accept_to_speedup(const struct pl_dataset *d, struct pl_table *t);
 void pl_table_verify_cost(const struct pl_dataset *d, struct pl_table *t);
 void pl_table_energy(const struct pl_dataset *d, struct pl_table *t);
+void pl_table_kernels(const struct pl_dataset *d, struct pl_table *t);
 /* A row for each burst that could not be measured. */
 void pl_warn_energy(const struct pl_dataset *d, struct pl_table *t);
 void pl_table_failures(const struct pl_dataset *d, struct pl_table *t);

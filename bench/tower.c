@@ -37,12 +37,15 @@ static enum pl_status one_run(const struct pl_model *m, const struct pl_pixels *
     const struct pl_backend *b = pl_model_backend(m);
     struct pl_device *d = pl_model_device(m);
     const struct pl_arch *tower = &pl_model_info(m)->vision.tower;
+    enum pl_status st;
     double ns = 0;
     size_t n;
 
-    b->profile(d, true);
+    st = b->profile(d, true, err);
+    if (st)
+        return st;
     const int64_t t0 = pl_now_ns();
-    enum pl_status st = pl_vision_encode(pl_model_vision(m), p, rows, err);
+    st = pl_vision_encode(pl_model_vision(m), p, rows, err);
     const int64_t t1 = pl_now_ns();
     const struct pl_op_time *ops = b->profile_read(d, &n);
 
@@ -53,7 +56,7 @@ static enum pl_status one_run(const struct pl_model *m, const struct pl_pixels *
     }
     printf("},\"product_seconds\":%.4f,\"product_gflop\":%.3f}%s", ns / 1e9,
            flop(tower, p->frames) / 1e9, last ? "" : ",\n");
-    b->profile(d, false);
+    (void)!b->profile(d, false, err);
     return st;
 }
 

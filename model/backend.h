@@ -198,10 +198,12 @@ struct pl_source {
     size_t n;
 };
 
-/* Time that one operation took. */
+/* Time that one operation took, or one kernel of it. */
 struct pl_op_time {
     const char *name;
     int64_t ns;
+    int64_t calls;        /* launches; 0: not counted */
+    int64_t flops, bytes; /* as struct pl_device_work has them; 0: not counted here */
 };
 
 /* What a device has done since it was opened, counted where it is done. */
@@ -265,10 +267,12 @@ struct pl_backend {
     void (*mark)(struct pl_device *d, int i);
     /* ns between two marks by the device's clock, once both are passed; −1: they were not set. */
     int64_t (*between)(struct pl_device *d, int from, int to);
-    /* Clears the times of operations and counts from here on, or no longer. NULL: not kept here. */
-    void (*profile)(struct pl_device *d, bool on);
-    /* The time of the calling thread since then, by operation: *n of them. */
-    const struct pl_op_time *(*profile_read)(const struct pl_device *d, size_t *n);
+    /* Clears the times of operations and counts from here on, or no longer. PL_EUNSUPPORTED: what
+     * would count is not there. NULL: not kept here. */
+    enum pl_status (*profile)(struct pl_device *d, bool on, struct pl_err *err);
+    /* The CPU's: time of the calling thread since then, by operation; a GPU's: of its kernels, once
+     * all are done. *n of them, until the next call of either. */
+    const struct pl_op_time *(*profile_read)(struct pl_device *d, size_t *n);
 
     enum pl_status (*tensor_create)(struct pl_device *d, size_t rows, size_t cols,
                                     struct pl_tensor **out, struct pl_err *err);

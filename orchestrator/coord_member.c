@@ -271,6 +271,18 @@ static void ceiling(struct pl_coord *c, uint32_t slot, const struct pl_msg_ceili
     pl_coord_log(c, PL_LOG_CEILINGS, &rec);
 }
 
+static void kernel(struct pl_coord *c, uint32_t slot, const struct pl_msg_kernel *in)
+{
+    struct pl_log_kernel rec = in->record;
+    if (rec.arm >= c->o.plan->shape.arms || rec.context >= c->o.plan->shape.contexts)
+        return;
+    rec.used = 1;
+    rec.session = c->session.number;
+    rec.worker = c->members[slot].number;
+    rec.name[sizeof rec.name - 1] = '\0';
+    pl_coord_log(c, PL_LOG_KERNELS, &rec);
+}
+
 static void failure(struct pl_coord *c, uint32_t slot, const struct pl_msg_failure *in)
 {
     struct pl_log_failure rec = in->record;
@@ -358,6 +370,9 @@ void pl_coord_hear(struct pl_coord *c, uint32_t slot, const void *buf, size_t n,
         break;
     case PL_MSG_CEILING:
         ceiling(c, slot, buf);
+        break;
+    case PL_MSG_KERNEL:
+        kernel(c, slot, buf);
         break;
     case PL_MSG_BURST:
         pl_coord_burst(c, slot, buf);

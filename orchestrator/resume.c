@@ -19,8 +19,11 @@ static uint32_t clamp(uint64_t v, uint32_t least, uint32_t most)
     return v < least ? least : v > most ? most : (uint32_t)v;
 }
 
-static void log_capacities(const struct pl_plan *plan, uint32_t out[PL_LOG_KINDS])
+static void log_capacities(const struct pl_sweep *sweep, const struct pl_plan *plan,
+                           uint32_t out[PL_LOG_KINDS])
 {
+    const bool kernels =
+        json_is_true(json_object_get(json_object_get(sweep->resolved, "measure"), "kernels"));
     const uint64_t rows = pl_shape_rows(&plan->shape);
     out[PL_LOG_SESSIONS] = 512;
     out[PL_LOG_WORKERS] = 4096;
@@ -28,6 +31,9 @@ static void log_capacities(const struct pl_plan *plan, uint32_t out[PL_LOG_KINDS
     out[PL_LOG_BLOCKS] = clamp(plan->n_blocks * 2 + 1024, 1024, 1u << 20);
     out[PL_LOG_FAILURES] = clamp(rows * 2, 64, 1u << 13);
     out[PL_LOG_CEILINGS] = 4096;
+    out[PL_LOG_KERNELS] =
+        kernels ? clamp((uint64_t)plan->shape.arms * plan->shape.contexts * 256, 1024, 1u << 20)
+                : 1;
     out[PL_LOG_ENERGY] = clamp((uint64_t)plan->shape.arms * plan->shape.contexts, 16, 1u << 16);
 }
 
@@ -56,7 +62,7 @@ enum pl_status pl_session_create(const char *path, const struct pl_sweep *sweep,
     }
     spec.arm_names = names;
     spec.arm_json = texts;
-    log_capacities(plan, spec.log_capacity);
+    log_capacities(sweep, plan, spec.log_capacity);
     if (st == PL_OK)
         st = pl_results_create(path, &spec, err);
     if (st == PL_OK)

@@ -235,6 +235,9 @@ const struct pl_sweep_key pl_sweep_keys[] = {
      "of the text behind the prompt, scored after each timed trial; 0: none"},
     {MEASURE, "energy", PL_KEY_BOOL, 0, 0, NULL, "false", "", PL_FOR_ALL, NULL,
      "after the grid, at least 10 s of nothing but each arm × context, for its energy"},
+    {MEASURE, "kernels", PL_KEY_BOOL, 0, 0, NULL, "false", "", PL_FOR_ALL, NULL,
+     "behind an arm's warm-ups at a context one more, with the time of each kernel (CUPTI's): the "
+     "table `kernels`; every model needs device: cuda"},
     {MEASURE, "noise", PL_KEY_FLOAT, 0, 1, NULL, "0.01", "fraction", PL_FOR_ALL, NULL,
      "δ of the verdicts: a difference below it is called small"},
 };

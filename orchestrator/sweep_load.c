@@ -228,6 +228,10 @@ static void check_sections(struct loader *l)
         real =
             real || (m->used && (m->engines & PL_FOR_REAL) && !has_str(m->json, "device", "cuda"));
     }
+    if (json_is_true(json_object_get(l->measure, "kernels")) && (real || simulated))
+        pl_tree_mistake(t, pl_tree_at(pl_tree_get(t->root, "measure"), "kernels"),
+                        "measure.kernels is true, expected device: cuda of every model: times of "
+                        "kernels are a GPU's");
     if (simulated && temperature > 0)
         pl_tree_mistake(t, pl_tree_at(generate, "temperature"),
                         "generate.temperature is %g, expected 0: a simulated model draws no tokens",

@@ -126,7 +126,8 @@ static const struct {
                         [PL_LOG_BLOCKS] = {"blocks", sizeof(struct pl_log_block)},
                         [PL_LOG_FAILURES] = {"failures", sizeof(struct pl_log_failure)},
                         [PL_LOG_CEILINGS] = {"ceilings", sizeof(struct pl_log_ceiling)},
-                        [PL_LOG_ENERGY] = {"energy", sizeof(struct pl_log_energy)}};
+                        [PL_LOG_ENERGY] = {"energy", sizeof(struct pl_log_energy)},
+                        [PL_LOG_KERNELS] = {"kernels", sizeof(struct pl_log_kernel)}};
 
 const char *pl_log_name(enum pl_log_kind k)
 {

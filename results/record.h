@@ -240,6 +240,18 @@ struct __attribute__((packed)) pl_log_energy {
     char source[64], absent[128];
 };
 
+/* A kernel of measure.kernels: one trial's. */
+struct __attribute__((packed)) pl_log_kernel {
+    uint8_t used;
+    uint8_t synthetic;
+    uint16_t session;
+    uint32_t arm, context, worker; /* indices into /axes; the worker's number */
+    int64_t unix_ns;               /* the trial's: the same in all of its kernels */
+    double ms;
+    uint64_t calls, bytes, flops; /* bytes, flops 0: not counted here */
+    char name[80];
+};
+
 enum pl_log_kind {
     PL_LOG_SESSIONS,
     PL_LOG_WORKERS,
@@ -248,6 +260,7 @@ enum pl_log_kind {
     PL_LOG_FAILURES,
     PL_LOG_CEILINGS,
     PL_LOG_ENERGY,
+    PL_LOG_KERNELS,
     PL_LOG_KINDS
 };
 const char *pl_log_name(enum pl_log_kind k); /* "sessions" … */

@@ -197,6 +197,14 @@ static const struct field energy_fields[] = {
     FIELD(pl_log_energy, joules, F64),    FIELD(pl_log_energy, source, STR),
     FIELD(pl_log_energy, absent, STR)};
 
+static const struct field kernel_fields[] = {
+    FIELD(pl_log_kernel, used, U8),     FIELD(pl_log_kernel, synthetic, U8),
+    FIELD(pl_log_kernel, session, U16), FIELD(pl_log_kernel, arm, U32),
+    FIELD(pl_log_kernel, context, U32), FIELD(pl_log_kernel, worker, U32),
+    FIELD(pl_log_kernel, unix_ns, I64), FIELD(pl_log_kernel, ms, F64),
+    FIELD(pl_log_kernel, calls, U64),   FIELD(pl_log_kernel, bytes, U64),
+    FIELD(pl_log_kernel, flops, U64),   FIELD(pl_log_kernel, name, STR)};
+
 hid_t pl_h5_log_type(enum pl_log_kind k)
 {
     static const struct {
@@ -208,7 +216,8 @@ hid_t pl_h5_log_type(enum pl_log_kind k)
                          [PL_LOG_BLOCKS] = {block_fields, COUNT(block_fields)},
                          [PL_LOG_FAILURES] = {failure_fields, COUNT(failure_fields)},
                          [PL_LOG_CEILINGS] = {ceiling_fields, COUNT(ceiling_fields)},
-                         [PL_LOG_ENERGY] = {energy_fields, COUNT(energy_fields)}};
+                         [PL_LOG_ENERGY] = {energy_fields, COUNT(energy_fields)},
+                         [PL_LOG_KERNELS] = {kernel_fields, COUNT(kernel_fields)}};
     return compound(pl_log_size(k), t[k].f, t[k].n);
 }
 

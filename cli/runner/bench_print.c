@@ -76,6 +76,16 @@ static double total_ns(const struct pl_bench_profile *p)
     return sum;
 }
 
+/* Of a kernel: the limit that its bytes or its operations come closer to; NaN: not counted. */
+static double op_limit_pct(const struct pl_bench_head *h, const struct pl_op_time *o)
+{
+    const double s = (double)o->ns / 1e9;
+    const double read = (double)o->bytes / h->device.read_bytes_per_s / s;
+    const double flop = (double)o->flops / h->device.flop_per_s / s;
+
+    return o->bytes || o->flops ? 100 * (read > flop ? read : flop) : NAN;
+}
+
 static void print_md(const struct pl_bench_head *h, const struct pl_bench_row *rows, size_t n)
 {
     char name[64], a[32], b[32], c[32], d[32], e[32], f[32], g[32];
@@ -110,11 +120,18 @@ static void print_md(const struct pl_bench_head *h, const struct pl_bench_row *r
         const struct pl_bench_profile *p = &h->profiles[i];
         double sum = total_ns(p);
         test_name(&rows[p->row], name, sizeof(name));
-        printf("\n| %s, one run by operation | ms | %% |\n|---|---:|---:|\n", name);
+        printf("\n| %s, one run by %s | ms | %% |%s\n|---|---:|---:|%s\n", name,
+               on_device(h) ? "kernel" : "operation", on_device(h) ? " calls | % of limit |" : "",
+               on_device(h) ? "---:|---:|" : "");
         for (size_t o = 0; o < p->n; o++)
-            if (p->ops[o].ns)
-                printf("| %s | %.3f | %.1f |\n", p->ops[o].name, (double)p->ops[o].ns / 1e6,
+            if (p->ops[o].ns) {
+                printf("| %s | %.3f | %.1f |", p->ops[o].name, (double)p->ops[o].ns / 1e6,
                        100 * (double)p->ops[o].ns / sum);
+                if (on_device(h))
+                    printf(" %lld | %s |", (long long)p->ops[o].calls,
+                           cell(op_limit_pct(h, &p->ops[o]), a, sizeof(a)));
+                putchar('\n');
+            }
     }
 }
 
@@ -166,6 +183,19 @@ static json_t *real(double v)
     return isfinite(v) ? json_real(v) : json_null();
 }
 
+static json_t *op_json(const struct pl_bench_head *h, const struct pl_op_time *o, double sum)
+{
+    json_t *j = json_pack("{s:s,s:f,s:f}", "name", o->name, "ms", (double)o->ns / 1e6, "pct",
+                          100 * (double)o->ns / sum);
+
+    if (on_device(h))
+        json_object_update_new(j, json_pack("{s:I,s:I,s:I,s:o}", "calls", (json_int_t)o->calls,
+                                            "bytes", (json_int_t)o->bytes, "flops",
+                                            (json_int_t)o->flops, "limit_pct",
+                                            real(op_limit_pct(h, o))));
+    return j;
+}
+
 static json_t *profile_json(const struct pl_bench_head *h, const struct pl_bench_row *rows)
 {
     json_t *all = json_array();
@@ -177,9 +207,7 @@ static json_t *profile_json(const struct pl_bench_head *h, const struct pl_bench
         double sum = total_ns(p);
         for (size_t o = 0; o < p->n; o++)
             if (p->ops[o].ns)
-                json_array_append_new(ops, json_pack("{s:s,s:f,s:f}", "name", p->ops[o].name, "ms",
-                                                     (double)p->ops[o].ns / 1e6, "pct",
-                                                     100 * (double)p->ops[o].ns / sum));
+                json_array_append_new(ops, op_json(h, &p->ops[o], sum));
         test_name(&rows[p->row], name, sizeof(name));
         json_array_append_new(all, json_pack("{s:s,s:o}", "test", name, "ops", ops));
     }

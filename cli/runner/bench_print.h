@@ -25,12 +25,13 @@ struct pl_bench_head {
     size_t n_profiles;
 };
 
-#define PL_BENCH_OPS 32
+#define PL_BENCH_OPS 64
 
-/* Where one more run of a test spent its time (on the calling thread). */
+/* Where one more run of a test spent its time: by operation on the calling thread, or by kernel. */
 struct pl_bench_profile {
     size_t row; /* of the test */
     struct pl_op_time ops[PL_BENCH_OPS];
+    char names[PL_BENCH_OPS][80];
     size_t n;
 };
 

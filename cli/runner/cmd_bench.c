@@ -239,14 +239,20 @@ static enum pl_status run_profile(struct bench *b, const struct pl_bench_row *ro
 
     if (!k->profile)
         return pl_fail(err, PL_EUNSUPPORTED, "--profile: %s keeps no times of operations", k->name);
-    k->profile(d, true);
+    st = k->profile(d, true, err);
+    if (st)
+        return st;
     b->depth = row->depth;
     st = run_once(b, row->kind, row->tokens, row->sequences, &seconds, &kv, &ratio, err);
     ops = k->profile_read(d, &out->n);
     out->n = out->n < PL_BENCH_OPS ? out->n : PL_BENCH_OPS;
-    memcpy(out->ops, ops, out->n * sizeof(*ops));
+    for (size_t i = 0; i < out->n; i++) { /* names go with the profile */
+        snprintf(out->names[i], sizeof(out->names[i]), "%s", ops[i].name);
+        out->ops[i] = ops[i];
+        out->ops[i].name = out->names[i];
+    }
     out->row = index;
-    k->profile(d, false);
+    (void)!k->profile(d, false, err);
     return st;
 }
 

@@ -149,7 +149,7 @@ static void cpu_describe(const struct pl_device *d, char *out, size_t size)
     snprintf(out, size, "%s, %d thread%s", d->kernels->name, n, n == 1 ? "" : "s");
 }
 
-static void cpu_profile(struct pl_device *d, bool on)
+static enum pl_status cpu_profile(struct pl_device *d, bool on, struct pl_err *err)
 {
     static const char *const names[] = {
 #define PL_X(sym, name) name,
@@ -160,6 +160,8 @@ static void cpu_profile(struct pl_device *d, bool on)
     d->profile.on = on;
     for (int i = 0; on && i < PL_CPU_OPS; i++)
         d->profile.ops[i] = (struct pl_op_time){.name = names[i]};
+    (void)err;
+    return PL_OK;
 }
 
 static struct pl_device_work cpu_work(const struct pl_device *d)
@@ -167,7 +169,7 @@ static struct pl_device_work cpu_work(const struct pl_device *d)
     return d->work;
 }
 
-static const struct pl_op_time *cpu_profile_read(const struct pl_device *d, size_t *n)
+static const struct pl_op_time *cpu_profile_read(struct pl_device *d, size_t *n)
 {
     *n = PL_CPU_OPS;
     return d->profile.ops;

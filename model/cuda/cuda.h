@@ -26,6 +26,7 @@
 #define PL_CUDA_GRAPHS 16
 
 struct pl_cuda_gemm;
+struct pl_cuda_profile;
 
 struct pl_device {
     int ordinal, sms;
@@ -40,6 +41,7 @@ struct pl_device {
     size_t scratch_bytes;
     struct pl_device_work work;
     cudaEvent_t marks[PL_DEVICE_MARKS]; /* NULL: not set yet */
+    struct pl_cuda_profile *profile;    /* NULL: none is on */
     cudaEvent_t fence;                  /* of copies to or from another device; NULL: none yet */
 };
 
@@ -218,6 +220,10 @@ void pl_cuda_memory(struct pl_device *d, bool reset, struct pl_device_memory *ou
 void pl_cuda_mark(struct pl_device *d, int i);
 int64_t pl_cuda_between(struct pl_device *d, int from, int to);
 void pl_cuda_marks_free(struct pl_device *d);
+
+/* profile.c: entries of the vtable. */
+enum pl_status pl_cuda_profile(struct pl_device *d, bool on, struct pl_err *err);
+const struct pl_op_time *pl_cuda_profile_read(struct pl_device *d, size_t *n);
 
 /* tensor.c, between.c, network.c, cache.c, forward.c: entries of the vtable. */
 enum pl_status pl_cuda_tensor_create(struct pl_device *d, size_t rows, size_t cols,

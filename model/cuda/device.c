@@ -1,4 +1,4 @@
-#include "model/cuda/cuda.h"
+#include "model/cuda/profile.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -79,6 +79,7 @@ static void device_close(struct pl_device *d)
     cudaSetDevice(d->ordinal);
     pl_cuda_gemm_free(d->gemm);
     pl_cuda_marks_free(d);
+    pl_cuda_profile_end(d);
     if (d->fence)
         cudaEventDestroy(d->fence);
     cudaFree(d->scratch);
@@ -177,6 +178,8 @@ const struct pl_backend pl_cuda_backend = {
     .memory = pl_cuda_memory,
     .mark = pl_cuda_mark,
     .between = pl_cuda_between,
+    .profile = pl_cuda_profile,
+    .profile_read = pl_cuda_profile_read,
     .tensor_create = pl_cuda_tensor_create,
     .weight_create = pl_cuda_weight_create,
     .tensor_view = pl_tensor_view,

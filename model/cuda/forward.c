@@ -1,25 +1,6 @@
-#include "model/cuda/cuda.h"
+#include "model/cuda/run.h"
 
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
-
-#define FINAL (-1) /* the tap behind the final norm */
-
-/* One forward or encode on its way: what every step needs. */
-struct run {
-    struct pl_network *n;
-    const struct pl_forward *f;
-    struct pl_cuda_step step;  /* with the device's addresses */
-    struct pl_cuda_step cross; /* the same rows, with K and V of the source */
-    int32_t rows, max_span, splits, cross_splits, longest;
-    int32_t chunk;       /* keys of a split at fixed places; 0: they are where it suits */
-    bool gemm;           /* inputs of products are of `act`, not f32 */
-    enum pl_dtype input; /* f32, or act */
-    const float *mask;
-    enum pl_status st;
-    struct pl_err *err;
-};
 
 /* A step as it is laid out, on the host or the device. */
 static struct pl_cuda_step step_at(const struct pl_cuda_work *w, char *base)
@@ -64,7 +45,7 @@ static void fill_tree(const struct pl_token_tree *t, size_t rows, int32_t *to)
 }
 
 /* Writes the step on the host and sends it: the layers' K and V, then those of the source. */
-static enum pl_status send_step(struct run *r, const struct pl_source *source)
+enum pl_status pl_cuda_run_send(struct pl_cuda_run *r, const struct pl_source *source)
 {
     struct pl_cuda_work *w = &r->n->work;
     const struct pl_forward *f = r->f;
@@ -115,311 +96,8 @@ static enum pl_status send_step(struct run *r, const struct pl_source *source)
         "forward", r->err);
 }
 
-static void count_product(struct pl_device *d, const struct pl_cuda_matrix *w, int64_t rows)
-{
-    d->work.flops += 2 * rows * w->in * w->out;
-    d->work.bytes += w->out * (int64_t)w->row_bytes;
-}
-
-enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix *w, const void *x,
-                               int64_t rows, enum pl_dtype act, void *decoded, float *y, bool add,
-                               struct pl_err *err)
-{
-    const int64_t most = (int64_t)(PL_CUDA_DECODED / (act == PL_DT_F32 ? 4 : 2)) / w->in;
-    struct pl_cuda_gemm_call c = {
-        .dtype = act, .x = x, .in = w->in, .rows = rows, .ldy = w->out, .add = add};
-    enum pl_status st = PL_OK;
-
-    count_product(d, w, rows);
-    if (pl_cuda_few(d, rows)) {
-        for (int64_t r = 0; r < rows; r += PL_CUDA_GEMV_ROWS) {
-            struct pl_cuda_product p = {.w = w, .y = y + r * w->out, .add = add};
-            pl_k_gemv(&p, 1, (const float *)x + r * w->in,
-                      (int)(rows - r < PL_CUDA_GEMV_ROWS ? rows - r : PL_CUDA_GEMV_ROWS),
-                      d->stream);
-        }
-        return PL_OK;
-    }
-    if (w->dtype != act && !most)
-        return pl_fail(err, PL_EUNSUPPORTED, "a matrix with rows of %lld", (long long)w->in);
-    for (int64_t at = 0; at < w->out && !st; at += c.out) {
-        struct pl_cuda_matrix part = *w;
-        part.data = (char *)w->data + (size_t)at * w->row_bytes;
-        part.out = w->dtype == act || w->out - at < most ? w->out - at : most;
-        c.w = part.data;
-        if (w->dtype != act) {
-            pl_k_decode(&part, act, decoded, d->stream);
-            c.w = decoded;
-        }
-        c.out = part.out;
-        c.y = y + at;
-        st = pl_cuda_gemm_run(d->gemm, &c, d->stream, err);
-    }
-    if (!st && w->bias)
-        pl_k_add_bias(y, w->bias, (int)rows, w->out, d->stream);
-    return st;
-}
-
-/* Products of one input; those of one type and few rows go out together. */
-static void products(struct run *r, const struct pl_cuda_product *p, int n, const void *x)
-{
-    struct pl_device *d = r->n->device;
-    bool alike = r->rows <= PL_CUDA_GEMV_ROWS;
-
-    for (int i = 1; i < n; i++)
-        alike = alike && p[i].w->dtype == p[0].w->dtype;
-    if (r->st)
-        return;
-    if (alike) {
-        pl_k_gemv(p, n, (const float *)x, r->rows, d->stream);
-        for (int i = 0; i < n; i++)
-            count_product(d, p[i].w, r->rows);
-        return;
-    }
-    for (int i = 0; i < n && !r->st; i++)
-        r->st = pl_cuda_product(d, p[i].w, x, r->rows, r->n->act, r->n->work.decoded, p[i].y,
-                                p[i].add, r->err);
-}
-
-static void product(struct run *r, const struct pl_cuda_matrix *w, const void *x, float *y,
-                    bool add)
-{
-    struct pl_cuda_product p = {.w = w, .y = y, .add = add};
-
-    products(r, &p, 1, x);
-}
-
-/* Normed rows of x in the type that products read. */
-static const void *normed(struct run *r, const float *gain, const float *bias)
-{
-    const struct pl_arch *a = &r->n->arch;
-    struct pl_cuda_work *w = &r->n->work;
-
-    pl_k_norm(a->norm, a->norm_eps, w->in, r->input, w->x, gain, bias, r->rows, a->hidden,
-              r->n->device->stream);
-    return w->in;
-}
-
-/* x itself in that type. */
-static const void *as_input(struct run *r)
-{
-    struct pl_cuda_work *w = &r->n->work;
-
-    if (r->input == PL_DT_F32)
-        return w->x;
-    pl_k_cast(w->x, (int64_t)r->rows * r->n->arch.hidden, r->input, w->in, r->n->device->stream);
-    return w->in;
-}
-
-static void norm_x(struct run *r, const float *gain, const float *bias)
-{
-    const struct pl_arch *a = &r->n->arch;
-    float *x = r->n->work.x;
-
-    pl_k_norm(a->norm, a->norm_eps, x, PL_DT_F32, x, gain, bias, r->rows, a->hidden,
-              r->n->device->stream);
-}
-
-/* Rows of x to every tap of this layer (1-based; −1: final). */
-static void taps(struct run *r, int layer)
-{
-    size_t h = (size_t)r->n->arch.hidden, row = 0;
-
-    for (size_t s = 0; s < r->f->n_spans; s++) {
-        const struct pl_cache *c = r->f->spans[s].cache;
-        for (size_t t = 0; t < c->n_taps && !r->st; t++)
-            if (c->tap_layers[t] == layer)
-                r->st = pl_cuda_check(
-                    cudaMemcpyAsync(c->taps[t].data + r->f->tap_row * h, r->n->work.x + row * h,
-                                    r->f->spans[s].rows * h * sizeof(float),
-                                    cudaMemcpyDeviceToDevice, r->n->device->stream),
-                    "hidden states", r->err);
-        row += r->f->spans[s].rows;
-    }
-}
-
-static struct pl_cuda_heads heads_of(const struct run *r, int32_t l)
-{
-    const struct pl_arch *a = &r->n->arch;
-    const struct pl_cuda_layer *w = &r->n->layers[l];
-
-    return (struct pl_cuda_heads){
-        .heads = a->heads,
-        .kv_heads = a->kv_heads,
-        .dim = a->head_dim,
-        .layer = l,
-        .kv_dtype = r->f->spans[0].cache->dtype,
-        .eps = a->norm_eps,
-        .q_norm = w->v[PL_V_Q],
-        .k_norm = w->v[PL_V_K],
-        .inv_freq = r->n->inv_freq,
-        .rope_factor = a->rope.kind == PL_ROPE_YARN ? (float)a->rope.attention_factor : 1,
-        .append = a->causal,
-    };
-}
-
-static struct pl_cuda_attend attend_of(const struct run *r, int32_t l, bool cross)
-{
-    const struct pl_arch *a = &r->n->arch;
-    const struct pl_cuda_work *w = &r->n->work;
-    const struct pl_cache *c = r->f->spans[0].cache;
-    bool sums = r->f->sums_layer == l && c->sums.data && !cross;
-
-    return (struct pl_cuda_attend){
-        .q = w->q,
-        .out = w->att,
-        .to = r->input,
-        .lse = sums ? w->lse : NULL,
-        .heads = a->heads,
-        .kv_heads = a->kv_heads,
-        .dim = a->head_dim,
-        .layer = l,
-        .kv_dtype = c->dtype,
-        .scale = a->unscaled ? 1.0f : 1.0f / sqrtf((float)a->head_dim),
-        .causal = a->causal && !cross,
-        .bias = cross ? NULL : c->relative,
-        .bias_span = (int32_t)(2 * c->padded),
-        .bias_centre = (int32_t)c->padded,
-        .mask = r->mask,
-        .max_span = r->max_span,
-        .splits = cross ? r->cross_splits : r->splits,
-        .chunk = r->chunk,
-        .n_rows = r->rows,
-        .partial = w->partial,
-    };
-}
-
-/* As many rows at a time as their parts have room for. */
-static void attend(struct run *r, const struct pl_cuda_step *step, const struct pl_cuda_attend *all)
-{
-    const int64_t room = r->n->device->partials / (all->splits * (int64_t)all->heads);
-    struct pl_cuda_attend a = *all;
-    const int32_t most =
-        (all->splits > 1 || all->chunk) && room < r->rows ? (int32_t)(room ? room : 1) : r->rows;
-
-    for (a.first_row = 0; a.first_row < r->rows; a.first_row += most) {
-        a.n_rows = r->rows - a.first_row < most ? r->rows - a.first_row : most;
-        pl_k_attend(step, &a, r->n->device->stream);
-    }
-}
-
-static void self_attention(struct run *r, int32_t l, const void *x)
-{
-    const struct pl_cuda_layer *w = &r->n->layers[l];
-    struct pl_cuda_work *b = &r->n->work;
-    struct pl_cuda_product qkv[] = {{.w = &w->w[PL_W_Q], .y = b->q},
-                                    {.w = &w->w[PL_W_K], .y = b->k},
-                                    {.w = &w->w[PL_W_V], .y = b->v}};
-    struct pl_cuda_heads h = heads_of(r, l);
-    struct pl_cuda_attend a = attend_of(r, l, false);
-    cudaStream_t s = r->n->device->stream;
-
-    products(r, qkv, 3, x);
-    pl_k_rope_store(&r->step, &h, b->q, b->k, b->v, s);
-    attend(r, &r->step, &a);
-    if (a.lse) {
-        struct pl_tensor *sums = &r->f->spans[0].cache->sums;
-        pl_k_attend_sums(&r->step, &a, (int)r->f->sums_skip, r->longest, sums->data,
-                         (int64_t)sums->cols, s);
-    }
-    product(r, &w->w[PL_W_O], b->att, b->x, true);
-}
-
-static void cross_attention(struct run *r, int32_t l)
-{
-    const struct pl_cuda_layer *w = &r->n->layers[l];
-    struct pl_cuda_work *b = &r->n->work;
-    struct pl_cuda_attend a = attend_of(r, l, true);
-
-    a.mask = r->f->spans[0].cache->source->masked ? r->f->spans[0].cache->source->mask : NULL;
-    product(r, &w->w[PL_W_CROSS_Q], normed(r, w->v[PL_V_CROSS], NULL), b->q, false);
-    attend(r, &r->cross, &a);
-    product(r, &w->w[PL_W_CROSS_O], b->att, b->x, true);
-}
-
-static void feed_forward(struct run *r, int32_t l, const void *x)
-{
-    const struct pl_cuda_layer *w = &r->n->layers[l];
-    const struct pl_arch *a = &r->n->arch;
-    struct pl_cuda_work *b = &r->n->work;
-    struct pl_cuda_product p[] = {{.w = &w->w[PL_W_UP], .y = b->up},
-                                  {.w = &w->w[PL_W_GATE], .y = b->gate}};
-
-    products(r, p, a->gated ? 2 : 1, x);
-    pl_k_act(a->act, b->mid, r->input, a->gated ? b->gate : NULL, b->up, (int64_t)r->rows * a->ffn,
-             r->n->device->stream);
-    product(r, &w->w[PL_W_DOWN], b->mid, b->x, true);
-}
-
-static void layer(struct run *r, int32_t l)
-{
-    const struct pl_cuda_layer *w = &r->n->layers[l];
-    bool post = r->n->arch.post_norm;
-
-    self_attention(r, l,
-                   post || !w->v[PL_V_ATTN] ? as_input(r)
-                                            : normed(r, w->v[PL_V_ATTN], w->v[PL_V_ATTN_BIAS]));
-    if (r->n->encoder)
-        cross_attention(r, l);
-    if (post)
-        norm_x(r, w->v[PL_V_ATTN], w->v[PL_V_ATTN_BIAS]);
-    feed_forward(r, l, post ? as_input(r) : normed(r, w->v[PL_V_FFN], w->v[PL_V_FFN_BIAS]));
-    if (post)
-        norm_x(r, w->v[PL_V_FFN], w->v[PL_V_FFN_BIAS]);
-    taps(r, l + 1);
-}
-
-static enum pl_status copy(struct run *r, float *to, const float *from, size_t n,
-                           enum cudaMemcpyKind kind)
-{
-    return pl_cuda_check(cudaMemcpyAsync(to, from, n * sizeof(float), kind, r->n->device->stream),
-                         "forward", r->err);
-}
-
-/* The rows' embeddings, or the cache's stage rows, into x. */
-static void input(struct run *r, const struct pl_source *source)
-{
-    struct pl_network *n = r->n;
-    const struct pl_network *from = n->embedder ? n->embedder : n;
-    size_t h = (size_t)n->arch.hidden, rows = (size_t)r->rows;
-    cudaStream_t s = n->device->stream;
-    float *x = n->work.x;
-
-    if (r->f->first_layer > 0) {
-        r->st = copy(r, x, r->f->spans[0].cache->stage.data + r->f->stage_row * h, rows * h,
-                     cudaMemcpyDeviceToDevice);
-        return;
-    }
-    if (source && source->pixels) {
-        const struct pl_arch *a = &n->arch;
-        size_t each = (size_t)a->channels * (size_t)a->image * (size_t)a->image;
-        r->st = pl_cuda_scratch(n->device, each * sizeof(float), r->err);
-        if (!r->st)
-            r->st = copy(r, n->device->scratch, source->pixels, each, cudaMemcpyHostToDevice);
-        if (r->st)
-            return;
-        pl_k_patches(n->device->scratch, a->channels, a->image, a->patch, (float *)n->work.mid, s);
-        const void *patches = n->work.mid;
-        if (r->gemm && n->act != PL_DT_F32) {
-            pl_k_cast((const float *)patches, (int64_t)rows * n->patch.in, n->act, n->work.in, s);
-            patches = n->work.in;
-        }
-        product(r, &n->patch, patches, x, false);
-        if (!r->st)
-            r->st = copy(r, x, n->cls, h, cudaMemcpyDeviceToDevice);
-    } else if (r->f->embeds) {
-        r->st = copy(r, x, r->f->embeds, rows * h, cudaMemcpyHostToDevice);
-    } else {
-        pl_k_embed(from->embed.data ? &from->embed : &from->head, r->step.ids, r->rows, x, s);
-    }
-    if (n->positions || n->types)
-        pl_k_add_tables(&r->step, n->positions, n->arch.pos_offset, n->types, (int64_t)h, x, s);
-    if (n->embed_gain)
-        norm_x(r, n->embed_gain, n->embed_bias);
-}
-
 /* Logits of up to PL_CUDA_LOGIT_ROWS rows of x from `first` on, on the device. */
-static void head(struct run *r, size_t first, size_t rows)
+static void head(struct pl_cuda_run *r, size_t first, size_t rows)
 {
     struct pl_network *net = r->n;
     struct pl_cuda_work *w = &net->work;
@@ -429,6 +107,7 @@ static void head(struct run *r, size_t first, size_t rows)
 
     if (r->st)
         return;
+    pl_cuda_op(net->device, PL_CUDA_OP_HEAD);
     if (!pl_cuda_few(net->device, (int64_t)rows) && net->act != PL_DT_F32) {
         pl_k_cast((const float *)x, (int64_t)(rows * h), net->act, w->in, s);
         x = w->in;
@@ -440,21 +119,22 @@ static void head(struct run *r, size_t first, size_t rows)
 }
 
 /* The rows of logits on the device: the choice of each where it is asked for. */
-static void pick(struct run *r, size_t rows)
+static void pick(struct pl_cuda_run *r, size_t rows)
 {
+    pl_cuda_op(r->n->device, PL_CUDA_OP_PICK);
     if (r->f->picked && !r->st)
         pl_k_pick(r->n->work.logits, (int)rows, r->n->arch.vocab, r->step.ends, r->step.picks,
                   r->n->device->stream);
 }
 
 /* Logits, and what was picked of them, to the host: those of row `first` on. */
-static void copy_logits(struct run *r, size_t rows, size_t first)
+static void copy_logits(struct pl_cuda_run *r, size_t rows, size_t first)
 {
     const size_t vocab = (size_t)r->n->arch.vocab;
 
     if (!r->st && r->f->logits)
-        r->st = copy(r, r->f->logits + first * vocab, r->n->work.logits, rows * vocab,
-                     cudaMemcpyDeviceToHost);
+        r->st = pl_cuda_run_copy(r, r->f->logits + first * vocab, r->n->work.logits, rows * vocab,
+                                 cudaMemcpyDeviceToHost);
     if (!r->st && r->f->picked)
         r->st = pl_cuda_check(cudaMemcpyAsync(r->f->picked + first, r->step.picks,
                                               rows * sizeof(*r->f->picked), cudaMemcpyDeviceToHost,
@@ -462,7 +142,7 @@ static void copy_logits(struct run *r, size_t rows, size_t first)
                               "forward", r->err);
 }
 
-static void output(struct run *r)
+static void output(struct pl_cuda_run *r)
 {
     const struct pl_forward *f = r->f;
     struct pl_network *n = r->n;
@@ -470,13 +150,13 @@ static void output(struct run *r)
     size_t all = 0, spans = f->n_spans - f->silent;
 
     if (f->end_layer < n->arch.layers || f->to_stage) {
-        r->st = copy(r, f->spans[0].cache->stage.data + f->stage_row * h, n->work.x,
-                     (size_t)r->rows * h, cudaMemcpyDeviceToDevice);
+        r->st = pl_cuda_run_copy(r, f->spans[0].cache->stage.data + f->stage_row * h, n->work.x,
+                                 (size_t)r->rows * h, cudaMemcpyDeviceToDevice);
         return;
     }
     if (n->final_gain)
-        norm_x(r, n->final_gain, n->final_bias);
-    taps(r, FINAL);
+        pl_cuda_run_norm(r, n->final_gain, n->final_bias);
+    pl_cuda_run_taps(r, PL_CUDA_FINAL);
     if (f->want == PL_LOGITS_NONE)
         return;
     if (f->want == PL_LOGITS_ALL)
@@ -499,12 +179,13 @@ static void output(struct run *r)
 
 /* A few rows of ids through all layers to logits: what a graph holds. Nothing in it depends on the
  * caches but what the step says. */
-static bool fits_graph(const struct run *r)
+static bool fits_graph(const struct pl_cuda_run *r)
 {
     const struct pl_forward *f = r->f;
     bool ok = r->rows <= PL_CUDA_GEMV_ROWS && f->ids && !f->embeds && !f->first_layer &&
               !f->to_stage && f->end_layer == r->n->arch.layers && f->sums_layer < 0 &&
-              !f->silent && !r->n->no_graphs && !r->n->encoder && !f->spans[0].cache->relative;
+              !f->silent && !r->n->no_graphs && !r->n->device->profile && !r->n->encoder &&
+              !f->spans[0].cache->relative;
 
     ok = ok &&
          (f->want == PL_LOGITS_ALL || (f->want == PL_LOGITS_LAST && (size_t)r->rows == f->n_spans));
@@ -513,20 +194,20 @@ static bool fits_graph(const struct run *r)
     return ok;
 }
 
-static void few_rows(struct run *r)
+static void few_rows(struct pl_cuda_run *r)
 {
     struct pl_network *n = r->n;
 
-    input(r, NULL);
+    pl_cuda_run_input(r, NULL);
     for (int32_t l = 0; l < n->arch.layers && !r->st; l++)
-        layer(r, l);
+        pl_cuda_run_layer(r, l);
     if (!r->st && n->final_gain)
-        norm_x(r, n->final_gain, n->final_bias);
+        pl_cuda_run_norm(r, n->final_gain, n->final_bias);
     head(r, 0, (size_t)r->rows);
     pick(r, (size_t)r->rows);
 }
 
-static struct pl_cuda_graph key_of(const struct run *r)
+static struct pl_cuda_graph key_of(const struct pl_cuda_run *r)
 {
     return (struct pl_cuda_graph){.rows = r->rows,
                                   .n_spans = (int)r->f->n_spans,
@@ -546,7 +227,7 @@ static bool same_key(const struct pl_cuda_graph *a, const struct pl_cuda_graph *
 }
 
 /* The graph for this kind of step, captured when it is first asked for; NULL: there can be none. */
-static const struct pl_cuda_graph *find_graph(struct run *r)
+static const struct pl_cuda_graph *find_graph(struct pl_cuda_run *r)
 {
     struct pl_network *n = r->n;
     struct pl_cuda_graph key = key_of(r);
@@ -580,7 +261,7 @@ static const struct pl_cuda_graph *find_graph(struct run *r)
     return &n->graphs[n->n_graphs++];
 }
 
-static void run_few(struct run *r)
+static void run_few(struct pl_cuda_run *r)
 {
     const struct pl_cuda_graph *g = find_graph(r);
     struct pl_device_work *work = &r->n->device->work;
@@ -595,7 +276,7 @@ static void run_few(struct run *r)
 }
 
 /* Keys of a part where sums must not depend on the rows at hand: the model's alone decide. */
-static int32_t exact_chunk(const struct run *r)
+static int32_t exact_chunk(const struct pl_cuda_run *r)
 {
     const struct pl_arch *a = &r->n->arch;
     const struct pl_device *d = r->n->device;
@@ -610,7 +291,7 @@ static int32_t exact_chunk(const struct run *r)
 }
 
 /* Parts of that many keys up to the longest sequence's end; one where a window moves over them. */
-static int32_t exact_splits(const struct run *r)
+static int32_t exact_splits(const struct pl_cuda_run *r)
 {
     int64_t end = 0;
 
@@ -627,7 +308,7 @@ static int32_t exact_splits(const struct run *r)
 }
 
 /* Parts that the keys are split in, so that all multiprocessors have work; 1 where rows suffice. */
-static int32_t choose_splits(const struct run *r, int32_t longest)
+int32_t pl_cuda_run_splits(const struct pl_cuda_run *r, int32_t longest)
 {
     const struct pl_arch *a = &r->n->arch;
     if (r->chunk)
@@ -644,10 +325,10 @@ static int32_t choose_splits(const struct run *r, int32_t longest)
     return n > 1 ? (int32_t)n : 1;
 }
 
-static void begin(struct run *r, struct pl_network *n, const struct pl_forward *f, size_t rows,
-                  struct pl_err *err)
+void pl_cuda_run_begin(struct pl_cuda_run *r, struct pl_network *n, const struct pl_forward *f,
+                       size_t rows, struct pl_err *err)
 {
-    *r = (struct run){.n = n, .f = f, .rows = (int32_t)rows, .err = err};
+    *r = (struct pl_cuda_run){.n = n, .f = f, .rows = (int32_t)rows, .err = err};
     r->gemm = !pl_cuda_few(n->device, (int64_t)rows);
     r->input = r->gemm ? n->act : PL_DT_F32;
     for (size_t s = 0; s < f->n_spans; s++)
@@ -678,6 +359,7 @@ static void count_read(const struct pl_network *n, const struct pl_forward *f)
     int64_t row_bytes =
         2 * n->arch.kv_heads * n->arch.head_dim * pl_dtype_traits(f->spans[0].cache->dtype)->bytes;
 
+    pl_cuda_op(n->device, PL_CUDA_OP_ATTENTION); /* whose work this is */
     for (size_t s = 0; s < f->n_spans; s++) {
         struct pl_cache *c = f->spans[s].cache;
         c->kv_read = 0;
@@ -689,6 +371,7 @@ static void count_read(const struct pl_network *n, const struct pl_forward *f)
         }
         n->device->work.bytes += c->kv_read;
     }
+    pl_cuda_op(n->device, PL_CUDA_OP_OTHER);
 }
 
 static enum pl_status check_forward(struct pl_network *n, const struct pl_forward *f, size_t *rows,
@@ -724,7 +407,7 @@ static enum pl_status check_forward(struct pl_network *n, const struct pl_forwar
 enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f, struct pl_err *err)
 {
     enum pl_status st;
-    struct run r;
+    struct pl_cuda_run r;
     size_t rows;
     int32_t longest;
 
@@ -733,18 +416,19 @@ enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f,
         st = pl_cuda_check(cudaSetDevice(n->device->ordinal), "forward", err);
     if (st)
         return st;
-    begin(&r, n, f, rows, err);
+    pl_cuda_run_begin(&r, n, f, rows, err);
     r.longest = longest;
     r.chunk = exact_chunk(&r);
-    r.splits = r.chunk ? exact_splits(&r) : choose_splits(&r, longest);
-    r.cross_splits = n->encoder ? choose_splits(&r, (int32_t)f->spans[0].cache->cross[0].len) : 1;
-    r.st = send_step(&r, NULL);
+    r.splits = r.chunk ? exact_splits(&r) : pl_cuda_run_splits(&r, longest);
+    r.cross_splits =
+        n->encoder ? pl_cuda_run_splits(&r, (int32_t)f->spans[0].cache->cross[0].len) : 1;
+    r.st = pl_cuda_run_send(&r, NULL);
     if (!r.st && fits_graph(&r)) {
         run_few(&r);
     } else if (!r.st) {
-        input(&r, NULL);
+        pl_cuda_run_input(&r, NULL);
         for (int32_t l = f->first_layer; l < f->end_layer && !r.st; l++)
-            layer(&r, l);
+            pl_cuda_run_layer(&r, l);
         if (!r.st)
             output(&r);
     }
@@ -757,128 +441,4 @@ enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f,
         pl_cache_advance(f);
     }
     return r.st;
-}
-
-/* Lengths, positions and mask of the source. */
-static enum pl_status begin_source(struct pl_cache *c, struct pl_cache *to,
-                                   const struct pl_source *s, struct pl_err *err)
-{
-    float *mask = calloc(to->padded, sizeof(*mask));
-    enum pl_status st;
-
-    if (!mask)
-        return pl_fail(err, PL_ENOMEM, "no memory for a mask");
-    pl_cache_begin_source(c, to, s, mask);
-    st = pl_cuda_check(
-        cudaMemcpy(to->mask, mask, to->padded * sizeof(*mask), cudaMemcpyHostToDevice), "mask",
-        err);
-    free(mask);
-    return st;
-}
-
-/* K and V of the source's final states for each block of the decoder. */
-static enum pl_status cross_kv(struct pl_network *n, struct pl_cache *c, size_t rows,
-                               struct pl_err *err)
-{
-    struct pl_span span = {.cache = c, .rows = rows};
-    struct pl_forward f = {.spans = &span, .n_spans = 1, .sums_layer = -1};
-    struct pl_cuda_work *w = &n->work;
-    struct run r;
-    const void *x;
-
-    begin(&r, n, &f, rows, err);
-    r.st = send_step(&r, NULL);
-    if (!r.st)
-        r.st = copy(&r, w->x, c->source->stage.data, rows * (size_t)n->arch.hidden,
-                    cudaMemcpyDeviceToDevice);
-    x = as_input(&r);
-    for (int32_t l = 0; l < n->arch.layers && !r.st; l++) {
-        struct pl_cuda_heads h = heads_of(&r, l);
-        h.append = false;
-        h.k_norm = h.inv_freq = NULL;
-        product(&r, &n->layers[l].w[PL_W_CROSS_K], x, w->k, false);
-        product(&r, &n->layers[l].w[PL_W_CROSS_V], x, w->v, false);
-        pl_k_rope_store(&r.cross, &h, NULL, w->k, w->v, n->device->stream);
-    }
-    for (int32_t l = 0; l < n->arch.layers && !r.st; l++)
-        c->cross[l].len = rows;
-    return r.st;
-}
-
-enum pl_status pl_cuda_encode(struct pl_network *n, struct pl_cache *c, const struct pl_source *s,
-                              struct pl_err *err)
-{
-    struct pl_cache *to = n->encoder ? c->source : c;
-    struct pl_network *net = n->encoder ? n->encoder : n;
-    struct pl_span span = {.cache = to, .rows = s->n};
-    struct pl_forward f = {.spans = &span,
-                           .n_spans = 1,
-                           .ids = s->ids,
-                           .embeds = s->embeds,
-                           .positions = to->positions,
-                           .end_layer = net->arch.layers,
-                           .to_stage = true,
-                           .sums_layer = -1};
-    enum pl_status st = pl_cache_check_source(to, s, err);
-    struct run r;
-
-    if (!st)
-        st = pl_cuda_check(cudaSetDevice(n->device->ordinal), "encode", err);
-    if (!st)
-        st = begin_source(c, to, s, err);
-    if (st)
-        return st;
-    begin(&r, net, &f, s->n, err);
-    r.longest = (int32_t)s->n;
-    r.splits = choose_splits(&r, r.longest);
-    r.mask = to->masked ? to->mask : NULL;
-    r.st = send_step(&r, s);
-    if (!r.st)
-        input(&r, s);
-    for (int32_t l = 0; l < net->arch.layers && !r.st; l++)
-        layer(&r, l);
-    if (!r.st && net->final_gain)
-        norm_x(&r, net->final_gain, net->final_bias);
-    if (!r.st)
-        taps(&r, FINAL);
-    if (!r.st)
-        r.st = copy(&r, to->stage.data, net->work.x, s->n * (size_t)net->arch.hidden,
-                    cudaMemcpyDeviceToDevice);
-    if (!r.st && n->encoder)
-        r.st = cross_kv(n, c, s->n, err);
-    n->device->work.flops +=
-        4 * (int64_t)s->n * (int64_t)s->n * net->arch.layers * net->arch.heads * net->arch.head_dim;
-    if (!r.st)
-        r.st = pl_cuda_sync(n->device, "encode", err);
-    net->work.step_busy = n->work.step_busy = false;
-    return r.st;
-}
-
-enum pl_status pl_cuda_encode_batch(struct pl_network *n, struct pl_cache *const *caches,
-                                    const struct pl_source *sources, size_t n_sources,
-                                    struct pl_err *err)
-{
-    enum pl_status st = PL_OK;
-
-    for (size_t i = 0; i < n_sources && !st; i++)
-        st = pl_cuda_encode(n, caches[i], &sources[i], err);
-    return st;
-}
-
-enum pl_status pl_cuda_pool(struct pl_network *n, struct pl_cache *c, float *out,
-                            struct pl_err *err)
-{
-    struct pl_device *d = n->device;
-    enum pl_status st;
-
-    if (!n->pooler.data)
-        return pl_fail(err, PL_EUNSUPPORTED, "the model has no pooler");
-    st = pl_cuda_product(d, &n->pooler, c->stage.data, 1, n->act, NULL, n->work.q, false, err);
-    if (st)
-        return st;
-    pl_k_tanh(n->work.q, n->arch.hidden, d->stream);
-    st = pl_cuda_check(cudaMemcpyAsync(out, n->work.q, (size_t)n->arch.hidden * sizeof(float),
-                                       cudaMemcpyDeviceToHost, d->stream),
-                       "pooler", err);
-    return st ? st : pl_cuda_sync(d, "pooler", err);
 }

@@ -208,7 +208,7 @@ static struct pl_writer *create(const char *path, const struct fixture *f,
                                          .resolved = text,
                                          .sha256 = sha,
                                          .provenance = provenance,
-                                         .log_capacity = {16, 256, 16, 16, 64, 256, 16}};
+                                         .log_capacity = {16, 256, 16, 16, 64, 256, 16, 16}};
     unlink(path);
     must(pl_results_create(path, &spec, &err), &err);
     must(pl_writer_open(path, shape, &w, &err), &err);

@@ -21,7 +21,7 @@ COLUMNS = {
     "warnings": "kind arm context text",
     "provenance": "key value",
 }
-TABLES = {*COLUMNS, "speedup_devices", "memory", "kv", "energy", "outliers", "acceptance", "speedup_analysis", "accept_to_speedup", "verify_cost", "table2", "quality"}
+TABLES = {*COLUMNS, "speedup_devices", "memory", "kv", "energy", "kernels", "outliers", "acceptance", "speedup_analysis", "accept_to_speedup", "verify_cost", "table2", "quality"}
 VOID = {"meta", "br", "link", "img", "hr"}
 
 

@@ -140,11 +140,60 @@ def transports():
     print("transports: states go from device to device, drafts are the same")
 
 
+def kernels(tmp):
+    """measure.kernels in a sweep, CUPTI by a stand-in: one more warm-up tells them, and the table has each beside its limit."""
+    paceline = os.path.join(os.path.dirname(os.path.dirname(RUNNER)), "paceline")
+    if not os.path.exists(paceline):
+        return
+    sweep = os.path.join(tmp, "kernels.yaml")
+    with open(sweep, "w") as f:
+        f.write(f"data: {{kind: synthetic}}\nmodels: {{m: {{path: {LLAMA}, device: cuda, dtype: f32}}}}\narms: {{a: {{model: m}}, b: {{model: m, prune: {{method: random, keep: 0.5, layers: [1]}}}}}}\n"
+                "baseline: a\ngrid: {contexts: [24], samples: 2}\ngenerate: {tokens: 3}\nmeasure: {warmup: 1, kernels: true}\n")
+    os.environ.update(PACELINE_RUNNER=EMULATED, PACELINE_CUPTI=os.path.join(os.path.dirname(EMULATED), "libfake_cupti.so"))
+    done = subprocess.run([paceline, "run", sweep, "-o", tmp + "/kernels.h5"], capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0 and "4 trials done, 0 failed" in done.stderr, (done.returncode, done.stderr)
+    done = subprocess.run([paceline, "report", tmp + "/kernels.h5", "-o", tmp + "/kernels"], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    rows = json.load(open(tmp + "/kernels/tables/kernels.json"))["rows"]
+    assert {r["arm"] for r in rows} == {"a", "b"} and all(r["ms"] > 0 and r["calls"] > 0 and r["context"] == 24 for r in rows), rows
+    for arm in ("a", "b"):
+        of = {r["kernel"]: r for r in rows if r["arm"] == arm}
+        assert abs(sum(r["share_pct"] for r in of.values()) - 100) < 1e-6
+        down, norm = of["down: gemv_dense"], of["norm: gemv_dense"]
+        assert down["gb"] > 0 and down["limit_pct"] > 0 and abs(down["gb_per_s"] / (down["gb"] / down["ms"] * 1e3) - 1) < 1e-9, down
+        assert norm["gb"] is None and norm["limit_pct"] is None
+    assert "kernels" in open(tmp + "/kernels/report.html").read()
+    # no CUPTI: every warm-up says so, and nothing is measured without it
+    os.environ["PACELINE_CUPTI"] = "/nowhere/libcupti.so"
+    done = subprocess.run([paceline, "run", sweep, "-o", tmp + "/none.h5", "--retries", "0"], capture_output=True, text=True, timeout=150)
+    assert done.returncode == 4 and "kernel times: CUPTI: /nowhere/libcupti.so" in done.stderr, (done.returncode, done.stderr)
+    # no GPU: validate says it
+    done = subprocess.run([paceline, "validate", sweep, "--set", "models.m.device=cpu"], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and "measure.kernels is true, expected device: cuda of every model" in done.stderr, (done.returncode, done.stderr)
+    del os.environ["PACELINE_RUNNER"], os.environ["PACELINE_CUPTI"]
+    print("kernels: a sweep's table of them")
+
+
 def bench():
     run = lambda *argv: subprocess.run([EMULATED, "bench", LLAMA, "--device", "cuda", "-p", "8", "-n", "2", "-k", "3", "-r", "1", *argv], capture_output=True, text=True, timeout=100, check=True).stdout
     j = json.loads(run("--format", "json"))
     assert j["device_limits"]["read_gb_per_s"] > 0 and all(r["limit_pct"] > 0 for r in j["rows"]), j
     assert "measured here on the device" in run()
+    os.environ["PACELINE_CUPTI"] = os.path.join(os.path.dirname(EMULATED), "libfake_cupti.so")
+    done = json.loads(run("--profile", "--format", "json"))
+    for p in done["profile"]:
+        ops = {o["name"]: o for o in p["ops"]}
+        assert set(ops) >= {f"{o}: gemv_dense" for o in ("q, k, v", "attention", "attention output", "gate, up", "down", "norm", "head")}, ops.keys()
+        steps = {"pp8": 1, "tg2": 3, "vr3": 9}[p["test"]]  # and the prefill before them
+        for name, layers in (("q, k, v", 2), ("head", 1)):
+            o = ops[name + ": gemv_dense"]
+            assert o["calls"] >= steps * layers - (name == "head") and o["bytes"] > 0 and o["flops"] > 0 and o["limit_pct"] > 0, (p["test"], o)
+        assert ops["norm: gemv_dense"]["limit_pct"] is None and abs(sum(o["pct"] for o in p["ops"]) - 100) < 1e-6
+    assert "one run by kernel" in run("--profile")
+    os.environ["PACELINE_CUPTI"] = "/nowhere/libcupti.so"
+    done = subprocess.run([EMULATED, "bench", LLAMA, "--device", "cuda", "-p", "8", "-n", "", "-r", "1", "--profile"], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2 and "kernel times: CUPTI: /nowhere/libcupti.so" in done.stderr, (done.returncode, done.stderr)
+    del os.environ["PACELINE_CUPTI"]
 
 
 def script(tmp):
@@ -178,5 +227,6 @@ with tempfile.TemporaryDirectory() as folder:
     faults(folder)
     loads()
     transports()
+    kernels(folder)
     bench()
     script(folder)

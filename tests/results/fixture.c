@@ -52,7 +52,7 @@ enum pl_status fixture_create(const char *path, const struct pl_shape *shape, st
                                          .resolved = resolved,
                                          .sha256 = sha,
                                          .provenance = provenance,
-                                         .log_capacity = {4, 4, 4, 4, 4, 4, 4}};
+                                         .log_capacity = {4, 4, 4, 4, 4, 4, 4, 4}};
     const enum pl_status st = pl_results_create(path, &spec, err);
     json_decref(provenance);
     return st;

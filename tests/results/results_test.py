@@ -65,7 +65,7 @@ def check_logs(f):
     assert list(blocks["used"]) == [1, 0, 0, 1]
     assert f["failures"][2]["detail"] == b"no answer in 60 s"
     assert f["ceilings"][0]["read_bytes_per_s"] == 2e10 and f["ceilings"][0]["kind"] == b"f32 avx2"
-    assert list(f["log_overflow"]) == [0, 0, 0, 5, 0, 0, 0]
+    assert list(f["log_overflow"]) == [0, 0, 0, 5, 0, 0, 0, 0]
 
 
 def check_layout(name, obj):

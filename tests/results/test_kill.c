@@ -118,7 +118,7 @@ static void make_file(void)
                                          .sweep_text = "",
                                          .resolved = "{}",
                                          .sha256 = "",
-                                         .log_capacity = {1, 1, 1, ROWS, 1, 1, 1}};
+                                         .log_capacity = {1, 1, 1, ROWS, 1, 1, 1, 1}};
     unlink(path);
     memset(said, 0, ROWS * sizeof *said);
     assert_ok(pl_results_create(path, &spec, &err));

@@ -223,7 +223,6 @@ static void test_later_keys(void **state)
 {
     static const char *const texts[] = {
         HEAD "stage: {}\narms: {a: {model: sim}}\n" TAIL,
-        HEAD "arms: {a: {model: sim}}\nmeasure: {kernels: true}\n" TAIL,
     };
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {

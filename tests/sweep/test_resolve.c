@@ -35,7 +35,7 @@ static void test_defaults(void **state)
         "\"baseline\":\"a\",\"grid\":{\"contexts\":[64,16],\"samples\":2,\"repeats\":1},"
         "\"generate\":{\"tokens\":128,\"stop_at_eos\":false,\"temperature\":0.0},"
         "\"measure\":{\"mode\":\"e2e\",\"warmup\":3,\"timeout\":null,\"load_timeout\":null,"
-        "\"exclusive\":\"none\",\"quality\":32,\"energy\":false,\"noise\":0.01}}");
+        "\"exclusive\":\"none\",\"quality\":32,\"energy\":false,\"kernels\":false,\"noise\":0.01}}");
 }
 
 static void test_everything(void **state)
@@ -60,10 +60,10 @@ static void test_everything(void **state)
         "noise: 0.02}\n",
         "{\"name\":\"all\",\"seed\":-1,\"data\":{\"kind\":\"text\",\"path\":\"corpus.txt\"},"
         "\"models\":{\"llm\":{\"engine\":null,\"path\":\"m\",\"weights\":\"random:7\","
-        "\"dtype\":\"bf16\",\"device\":\"cpu\",\"threads\":2,\"kv\":\"f16\",\"activations\":"
+        "\"dtype\":\"bf16\",\"device\":\"cpu\",\"threads\":2,\"kv\":\"f16\",\"deterministic\":false,\"activations\":"
         "\"int8\"},"
         "\"stored\":{\"engine\":null,\"path\":\"m\",\"weights\":null,\"dtype\":null,"
-        "\"device\":\"auto\",\"threads\":null,\"kv\":null,\"activations\":\"int8\"},"
+        "\"device\":\"auto\",\"threads\":null,\"kv\":null,\"deterministic\":false,\"activations\":\"int8\"},"
         "\"other\":{\"engine\":{\"exec\":[\"cat\",\"-u\",\"corpus.txt\"],\"ids_from\":\"stored\"},"
         "\"path\":null,\"weights\":null,\"dtype\":null,\"device\":\"auto\",\"threads\":null,"
         "\"kv\":null,\"activations\":\"int8\"}},"
@@ -74,7 +74,7 @@ static void test_everything(void **state)
         "\"baseline\":\"base\",\"grid\":{\"contexts\":[4],\"samples\":0,\"repeats\":3},"
         "\"generate\":{\"tokens\":8,\"stop_at_eos\":true,\"temperature\":0.0},"
         "\"measure\":{\"mode\":\"prefill\",\"warmup\":0,\"timeout\":5.0,\"load_timeout\":60.5,"
-        "\"exclusive\":\"none\",\"quality\":32,\"energy\":false,\"noise\":0.02}}");
+        "\"exclusive\":\"none\",\"quality\":32,\"energy\":false,\"kernels\":false,\"noise\":0.02}}");
 }
 
 static void test_exclusive(void **state)

@@ -105,7 +105,7 @@ static void test_mistakes(void **state)
          "--set grid.repeats: grid.repeats is \"0\", expected a whole number from 1 to 65535\n"
          "--set grid.samples.x: a value on the way is not a map, expected a key of the sweep\n"
          "--set measure.warmpu: unknown key \"warmpu\" in measure, expected mode, warmup, timeout, "
-         "load_timeout, exclusive, quality, energy or noise, did you mean warmup\n"
+         "load_timeout, exclusive, quality, energy, kernels or noise, did you mean warmup\n"
          "--set : \"\" is not a key, expected names with dots, like grid.repeats\n"
          "--set models.sim.noise:2:1: while parsing a flow sequence did not find expected ',' or "
          "']' (from line 1)\n"},

@@ -186,6 +186,7 @@ static enum pl_status parse_rest(struct pl_job *j, struct pl_err *err)
         return bad(err, "a number or the results path");
     j->session = (uint16_t)session;
     j->warmup = (uint32_t)pl_json_get_i64(measure, "warmup", 3);
+    j->kernels = json_is_true(json_object_get(measure, "kernels"));
     j->timeout_ns = seconds(measure, "timeout");
     j->load_timeout_ns = seconds(measure, "load_timeout");
     j->prefill_only = strcmp(pl_json_get_str(measure, "mode", "e2e"), "prefill") == 0;

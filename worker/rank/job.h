@@ -43,6 +43,7 @@ struct pl_job {
     uint64_t seed;
     const char *samples; /* digest of the list that rank 0 has */
     uint32_t run_samples, warmup, retries;
+    bool kernels; /* measure.kernels: behind the warm-ups one more, with its kernels' times */
     int64_t timeout_ns, load_timeout_ns; /* 0: the rule max(60 s, 20 × median) */
     enum pl_job_exclusive { PL_EXCLUSIVE_AUTO, PL_EXCLUSIVE_NONE, PL_EXCLUSIVE_NODE } exclusive;
     bool prefill_only; /* measure.mode: prefill */

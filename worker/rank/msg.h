@@ -7,6 +7,7 @@
  *   REQ       I can take a block                 LEASE | WAIT (a LEASE follows later) | FINISH
  *   LOAD      a load happened                    ACK with the load's number
  *   CEILING   what my cores can do at most       –
+ *   KERNEL    what a kernel took in one trial    –
  *   BURST     what came of it                    ENERGY: measure this arm × context
  *   FAILURE   a trial or a load failed           ACK: its /failures entry is in the file
  *   PROGRESS  rows written; renews my leases     RENEWED with the same stamp, and REVOKED for a
@@ -35,6 +36,7 @@
     X(WAIT, wait)                                                                                  \
     X(LOAD, load)                                                                                  \
     X(CEILING, ceiling)                                                                            \
+    X(KERNEL, kernel)                                                                              \
     X(ENERGY, energy)                                                                              \
     X(BURST, burst)                                                                                \
     X(FAILURE, failure)                                                                            \
@@ -110,6 +112,10 @@ struct __attribute__((packed)) pl_msg_load {
 struct __attribute__((packed)) pl_msg_ceiling {
     struct pl_msg_head head;
     struct pl_log_ceiling record; /* session, worker: filled by rank 0 */
+};
+struct __attribute__((packed)) pl_msg_kernel {
+    struct pl_msg_head head;
+    struct pl_log_kernel record; /* session, worker: filled by rank 0 */
 };
 struct __attribute__((packed)) pl_msg_failure {
     struct pl_msg_head head;

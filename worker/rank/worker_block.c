@@ -313,6 +313,27 @@ static void warm_up_failed(struct pl_worker *w, enum pl_reason reason, const cha
 
 /* ---- answers ---- */
 
+/* What each kernel took in the trial that was asked for it. */
+static void tell_kernels(struct pl_worker *w, uint32_t arm, uint32_t context, const json_t *answer)
+{
+    const json_t *list = json_object_get(answer, "kernels"), *k;
+    struct pl_msg_kernel m = {.head = pl_msg_head(PL_MSG_KERNEL)};
+    size_t i;
+    m.record.arm = arm;
+    m.record.context = context;
+    m.record.unix_ns = w->trial_unix;
+    m.record.synthetic = json_is_true(json_object_get(answer, "synthetic"));
+    json_array_foreach (list, i, k) {
+        m.record.ms = (double)pl_json_get_i64(k, "ns", 0) / 1e6;
+        m.record.calls = (uint64_t)pl_json_get_i64(k, "calls", 0);
+        m.record.bytes = (uint64_t)pl_json_get_i64(k, "bytes", 0);
+        m.record.flops = (uint64_t)pl_json_get_i64(k, "flops", 0);
+        memset(m.record.name, 0, sizeof m.record.name);
+        snprintf(m.record.name, sizeof m.record.name, "%s", pl_json_get_str(k, "name", "?"));
+        pl_worker_tell(w, &m, sizeof m);
+    }
+}
+
 /* What the engine said against what is right, where both are known: the mean over the sequences
  * of the batch. The engine does not get to know the answer. */
 static void score(struct pl_worker *w, const struct pl_order_item *it, const json_t *answer)
@@ -418,6 +439,7 @@ void pl_block_trial_event(struct pl_worker *w, enum pl_runner_event ev, const js
         warm_up_failed(w, reason, text, tail);
         return;
     }
+    tell_kernels(w, arm, b->cells.context, answer);
     w->warm[at]++;
     w->warm_fails[arm] = 0;
 }
@@ -436,7 +458,8 @@ static bool cold_arm(struct pl_worker *w, uint32_t *arm)
         const uint32_t a = b->items[i].arm;
         if (b->given_up[arm_pos(b, a)] || pl_engine_arm_dead(w, a, &why) != PL_REASON_NONE)
             continue;
-        if (w->warm[(size_t)a * w->job->shape.contexts + b->cells.context] < w->job->warmup) {
+        if (w->warm[(size_t)a * w->job->shape.contexts + b->cells.context] <
+            w->job->warmup + w->job->kernels) {
             *arm = a;
             return true;
         }
@@ -453,6 +476,7 @@ static bool send_warm_up(struct pl_worker *w, uint32_t arm)
     const uint32_t round = w->warm[at];
     b->warming = true;
     b->warm_arm = arm;
+    w->want_kernels = w->job->kernels && round == w->job->warmup;
     switch (pl_trial_send(w, arm, b->cells.context,
                           b->cells.first_sample + round % b->cells.n_samples, 0, w->warm_fails[arm],
                           false, &err)) {

@@ -155,6 +155,7 @@ struct pl_worker {
     uint64_t wait_seq; /* of the FAILURE that must be in the file before the row in hand; or 0 */
     bool want_turn;    /* another worker of this node measures: ask again soon */
     bool measuring;
+    bool want_kernels;   /* of the trial that is sent next, if it is a warm-up */
     bool ceilings_asked; /* once, in the first turn of a real engine of our own */
     unsigned neighbours_min, neighbours_max;
     int64_t trial_began, trial_unix;

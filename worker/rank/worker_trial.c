@@ -238,6 +238,8 @@ enum need pl_trial_send(struct pl_worker *w, uint32_t arm, uint32_t context, uin
                                 j->arms[arm].name, "context", (json_int_t)j->contexts[context],
                                 "tokens", (json_int_t)j->tokens[context], "repeat", (int)repeat,
                                 "attempt", (int)attempt, "timed", timed);
+    if (request && !timed && w->want_kernels)
+        json_object_set_new(request, "kernels", json_true());
     enum pl_status st = request ? add_samples(w, request, arm, model, context, sample, err)
                                 : pl_fail(err, PL_ENOMEM, "a trial request");
     w->neighbours_min = UINT16_MAX;

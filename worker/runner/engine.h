@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/status.h"
 #include "data/sample.h"
+#include "model/backend.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -99,7 +100,8 @@ struct pl_trial_request {
     const json_t *sample;  /* of the first sequence */
     const json_t *samples; /* of every sequence; NULL: there is one */
     int64_t repeat, attempt;
-    bool timed; /* false: a warm-up */
+    bool timed;   /* false: a warm-up */
+    bool kernels; /* tells what each kernel took, by the device's own clock */
 };
 
 struct pl_trial_round {
@@ -153,6 +155,8 @@ struct pl_trial_result {
     uint64_t ids_hash, logits_hash;
     struct pl_trial_quality quality[PL_TRIAL_QUALITIES];
     uint32_t n_quality;
+    const struct pl_op_time *kernels; /* [n_kernels] */
+    size_t n_kernels;
     const char *text; /* what the model answered, up to its own end; NULL: not told */
     size_t text_len;
     bool synthetic;

@@ -66,6 +66,7 @@ struct llm_model {
 };
 
 #define LLM_QUALITY_ROWS 16u
+#define LLM_KERNELS 64
 
 struct pl_pruner;
 /* What an arm that prunes runs on instead of the model's session; zeroed: it does not prune. */
@@ -112,6 +113,8 @@ struct llm_state {
     struct pl_trial_round *rounds; /* [tokens] */
     struct pl_trial_span spans[PL_SPEC_MAX_SPANS];
     struct llm_buffers buffers;
+    struct pl_op_time kernels[LLM_KERNELS]; /* of the last trial that was asked for them */
+    char kernel_names[LLM_KERNELS][80];
 };
 
 /* Positions and rows of a source that `context` ids and `tokens` generated ones need. */

@@ -621,8 +621,8 @@ static enum pl_status run_trial(struct llm_state *s, struct llm_arm *arm, int64_
     return st;
 }
 
-enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct pl_trial_result *out,
-                         struct pl_fault *f)
+static enum pl_status any_trial(void *state, const struct pl_trial_request *q,
+                                struct pl_trial_result *out, struct pl_fault *f)
 {
     struct llm_state *s = state;
     struct llm_arm *arm = find_arm(s, q->arm);
@@ -659,4 +659,46 @@ enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct p
     st = run_trial(s, arm, tokens, q, out, f);
     llm_prune_swap(&arm->pruned, arm->model);
     return st;
+}
+
+/* A trial with the device's clock for each kernel on. */
+static enum pl_status kernels_trial(struct llm_state *s, const struct pl_trial_request *q,
+                                    struct pl_trial_result *out, struct pl_fault *f)
+{
+    const struct llm_arm *arm = find_arm(s, q->arm);
+    const struct pl_backend *b = arm ? pl_model_backend(arm->model->model) : NULL;
+    struct pl_device *d = arm ? pl_model_device(arm->model->model) : NULL;
+    const struct pl_op_time *got;
+    struct pl_err none;
+    enum pl_status st;
+
+    if (arm && (!b->profile || strcmp(b->name, "cpu") == 0))
+        return fault(f,
+                     pl_fail(&f->err, PL_EUNSUPPORTED,
+                             "kernel times: model %s runs on the CPU, a GPU is expected",
+                             arm->model->name),
+                     PL_FAULT_RUNNER);
+    st = arm ? b->profile(d, true, &f->err) : PL_OK;
+    if (st)
+        return fault(f, st, PL_FAULT_RUNNER);
+    st = any_trial(s, q, out, f);
+    if (!st) {
+        got = b->profile_read(d, &out->n_kernels);
+        out->n_kernels = out->n_kernels < LLM_KERNELS ? out->n_kernels : LLM_KERNELS;
+        for (size_t i = 0; i < out->n_kernels; i++) { /* names go with the profile */
+            snprintf(s->kernel_names[i], sizeof(s->kernel_names[i]), "%s", got[i].name);
+            s->kernels[i] = got[i];
+            s->kernels[i].name = s->kernel_names[i];
+        }
+        out->kernels = s->kernels;
+    }
+    if (arm)
+        (void)!b->profile(d, false, &none);
+    return st;
+}
+
+enum pl_status llm_trial(void *state, const struct pl_trial_request *q, struct pl_trial_result *out,
+                         struct pl_fault *f)
+{
+    return q->kernels ? kernels_trial(state, q, out, f) : any_trial(state, q, out, f);
 }

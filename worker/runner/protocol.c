@@ -320,6 +320,29 @@ static void put_sequences(struct pl_jsonout *o, const struct pl_trial_result *r)
     pl_jsonout_lit(o, "]");
 }
 
+static void put_kernels(struct pl_jsonout *o, const struct pl_trial_result *r)
+{
+    if (!r->n_kernels)
+        return;
+    pl_jsonout_lit(o, ",\"kernels\":[");
+    for (size_t i = 0; i < r->n_kernels; i++) {
+        const struct pl_op_time *k = &r->kernels[i];
+        next_item(o, (uint32_t)i);
+        pl_jsonout_lit(o, "{\"name\":");
+        pl_jsonout_str(o, k->name, strlen(k->name));
+        pl_jsonout_lit(o, ",\"ns\":");
+        pl_jsonout_i64(o, k->ns);
+        pl_jsonout_lit(o, ",\"calls\":");
+        pl_jsonout_i64(o, k->calls);
+        pl_jsonout_lit(o, ",\"bytes\":");
+        pl_jsonout_i64(o, k->bytes);
+        pl_jsonout_lit(o, ",\"flops\":");
+        pl_jsonout_i64(o, k->flops);
+        pl_jsonout_lit(o, "}");
+    }
+    pl_jsonout_lit(o, "]");
+}
+
 enum pl_status pl_protocol_put_result(struct pl_protocol *p, uint64_t id,
                                       const struct pl_trial_result *r, struct pl_err *err)
 {
@@ -368,6 +391,7 @@ enum pl_status pl_protocol_put_result(struct pl_protocol *p, uint64_t id,
         pl_jsonout_str(o, r->text, r->text_len);
         pl_jsonout_lit(o, "]");
     }
+    put_kernels(o, r);
     if (r->synthetic)
         pl_jsonout_lit(o, ",\"synthetic\":true");
     else

@@ -375,6 +375,8 @@ static enum pl_status read_trial(const json_t *q, struct pl_trial_request *t, st
         st = pl_json_i64(q, "attempt", 0, &t->attempt, &f->err);
     if (!st)
         st = pl_json_bool(q, "timed", true, &t->timed, &f->err);
+    if (!st)
+        st = pl_json_bool(q, "kernels", false, &t->kernels, &f->err);
     /* A question has a prompt of its own length. */
     const bool own = json_is_string(json_object_get(t->sample, "question"));
     if (!st && (!t->arm || !json_is_object(t->sample) || t->context < !own || t->tokens < 0))
