@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes tests/pruning/goldens: a tiny random Llama with GQA, scorers, prompts, and what plain torch says is left of them.
 
-    python3 tools/make_pruning_goldens.py [OUT] [--prumerge]   needs torch, transformers, safetensors, numpy; kvpress 0.5.5 for the KV methods
+    python3 tools/make_pruning_goldens.py [OUT] [--prumerge | --window]   needs torch, transformers, safetensors, numpy; kvpress 0.5.5 for the KV methods
 
 Methods between blocks: own references, one attention over all tokens with what went masked out and every token at its old
 place. Methods on the KV cache: kvpress' presses run on the same model (SnapKV, PyramidKV, StreamingLLM, TOVA, ObservedAttention);
@@ -19,12 +19,13 @@ from safetensors.torch import save_file
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-OUT = sys.argv[1] if len(sys.argv) > 1 and sys.argv[1] != "--prumerge" else os.path.join(os.path.dirname(__file__), "..", "tests", "pruning", "goldens")
+OUT = sys.argv[1] if len(sys.argv) > 1 and sys.argv[1][:2] != "--" else os.path.join(os.path.dirname(__file__), "..", "tests", "pruning", "goldens")
 VOCAB, LAYERS, HIDDEN, HEADS, KV = 89, 5, 48, 6, 2
 STAGES = [1, 2, 4]  # odd ones, the last block among them
 GREEDY = 24
 LENGTHS = [150, 97, 23]  # a batch of three
 VISUAL = (5, 60)
+WINDOW = 40  # of the windowed cases: rows that are left, as docs/SWEEP.md has it
 
 
 def model():
@@ -62,8 +63,9 @@ def block(m, i, x, mask):
     return x + layer.mlp(layer.post_attention_layernorm(x)), p
 
 
-def masked(m, ids, n, stages, keep, score, visual=None):
-    """All of ids (n of them the prompt) through the model; after each stage's block what goes is masked for every later one."""
+def masked(m, ids, n, stages, keep, score, visual=None, window=None):
+    """All of ids (n of them the prompt) through the model; after each stage's block what goes is masked for every later one. window: a row sees so many
+    of those that are left, itself included."""
     x = m.model.embed_tokens(torch.tensor(ids))
     total = len(ids)
     alive, kept = torch.ones(total, dtype=torch.bool), []
@@ -72,6 +74,9 @@ def masked(m, ids, n, stages, keep, score, visual=None):
         mask = causal.clone()
         gone = ~alive
         mask[:, gone] = -math.inf
+        if window:
+            at = alive.cumsum(0)
+            mask[at[:, None] - at[None, :] >= window] = -math.inf
         mask.fill_diagonal_(0.0)  # rows that went still need a number; nobody sees them
         x, p = block(m, i, x, mask)
         if i not in stages:
@@ -95,12 +100,12 @@ def masked(m, ids, n, stages, keep, score, visual=None):
     return m.lm_head(m.model.norm(x)), kept
 
 
-def staged(m, name, ids, stages, keep, score, visual=None):
-    logits, kept = masked(m, ids, len(ids), stages, keep, score, visual)
+def staged(m, name, ids, stages, keep, score, visual=None, window=None):
+    logits, kept = masked(m, ids, len(ids), stages, keep, score, visual, window)
     survivors = logits[kept[-1]]
     out = list(ids)
     for _ in range(GREEDY):
-        step, again = masked(m, out, len(ids), stages, keep, score, visual)
+        step, again = masked(m, out, len(ids), stages, keep, score, visual, window)
         assert again == kept
         out.append(int(step[-1].argmax()))
     return dict(name=name, kept=kept, greedy=out[len(ids):]), survivors
@@ -255,11 +260,27 @@ def prumerge():
         json.dump(cases, f, separators=(",", ":"))
 
 
+def windowed(m, config, prompts, score):
+    """The same weights as a Mistral with a sliding window, in OUT/window."""
+    out = f"{OUT}/window"
+    os.makedirs(out, exist_ok=True)
+    json.dump(dict(config, architectures=["MistralForCausalLM"], model_type="mistral", sliding_window=WINDOW), open(f"{out}/config.json", "w"), indent=1)
+    cases, survivors = [], []
+    for b, ids in enumerate(prompts):
+        for keep in (0.7, 0.5):
+            case, logits = staged(m, "sdtp" if keep == 0.7 else "sdtp-deep", ids, STAGES, keep, score, None, WINDOW)
+            cases.append(dict(case, prompt=b, prune=dict(method="sdtp", weights="scorers.safetensors", keep=keep), visual=None, rows=len(logits)))
+            survivors.append(logits)
+    json.dump(dict(prompts=prompts, cases=cases), open(f"{out}/cases.json", "w"), separators=(",", ":"))
+    np.concatenate([v.numpy() for v in survivors]).astype(np.float32).tofile(f"{out}/logits.f32")
+
+
 def main():
     os.makedirs(OUT, exist_ok=True)
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    prumerge()
+    if "--window" not in sys.argv:
+        prumerge()
     if "--prumerge" in sys.argv:
         return
     m, s = model(), scorers()
@@ -279,6 +300,10 @@ def main():
 
     def by_scorer(i, x, p, left, n):
         return s[i](x[left]).squeeze(-1)
+
+    windowed(m, config, prompts, by_scorer)
+    if "--window" in sys.argv:
+        return
 
     def by_last(i, x, p, left, n):
         return p[:, n - 1, left].mean(0)
