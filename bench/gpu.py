@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import statistics
 import struct
 import subprocess
@@ -244,6 +245,61 @@ def seven(b):
     b.figure("decode of 8 together: of the read stream", j["rows"][0]["limit_pct"], "%", (">=", 80), f"{j['rows'][0]['ms']:.3f} ms a step")
 
 
+def deterministic(b):
+    """What deterministic: true costs: a decode step, a verification of 22 rows, both ways in turn."""
+    path, depth = b.model("7b", SIZES[b.small]), "64" if b.small else "1024"
+    got = {}
+    for name, more in (("plain", ()), ("deterministic", ("--deterministic",))):
+        j = b.bench(path, "-p", "", "-n", "32", "-d", depth, "-k", "22", "-r", "3", *more, limit=60)
+        got[name] = {r["kind"]: r["ms"] for r in j["rows"]}
+    for kind in ("generation", "verify"):
+        plain, exact = got["plain"][kind], got["deterministic"][kind]
+        b.figure(f"deterministic {kind} / plain", exact / plain, "×", None, f"{exact:.3f} / {plain:.3f} ms")
+
+
+def transport(b):
+    """Carrying states from one device to another, by each transport that there is."""
+    done = b.sh([b.runner, "bench", "--transport", "--device", b.device, "--format", "json"], 60)
+    j = json.loads(done.stdout)
+    for r in j["rows"]:
+        if r["bytes"] in (8192, 8 << 20):
+            what, unit, value = ("latency of 8 KiB", "µs", r["median_us"]) if r["bytes"] == 8192 else ("8 MiB", "GB/s", r["gb_per_s"])
+            b.figure(f"transport {r['transport']}: {what}", value, unit, None, "shared device" if r["shared_device"] else f"{j['from']} to {j['to']}")
+    b.notes += [f"transport {name}: not here: {why}" for name, why in j["unsupported"].items()]
+
+
+def kernels(b):
+    """The 7B shape's kernels by CUPTI: a decode step and a prompt, each beside its limit."""
+    path = b.model("7b", SIZES[b.small])
+    j = b.bench(path, "-p", "64" if b.small else "4096", "-n", "4", "-d", "64" if b.small else "1024", "-r", "1", "--profile", limit=60)
+    for p in j["profile"]:
+        lines = ["| kernel | ms | % | calls | % of limit |", "|---|---:|---:|---:|---:|"]
+        for o in sorted(p["ops"], key=lambda o: -o["ms"])[:16]:
+            limit = "" if o.get("limit_pct") is None else f"{o['limit_pct']:.1f}"
+            lines.append(f"| {o['name']} | {o['ms']:.3f} | {o['pct']:.1f} | {o.get('calls', '')} | {limit} |")
+        b.notes.append(f"kernels of {p['test']}\n\n" + "\n".join(lines))
+        b.figure(f"kernels of {p['test']}", len(p["ops"]), "rows")
+
+
+def video(b):
+    """Time to the first token of the Video-LLaVA shape, eight frames: transformers' in one call, ours the tower and the prompt, each measured alone."""
+    ops = b.program("bench_ops", "tests/model")
+    if not ops:
+        raise Failed("bench_ops is not built")
+    eyes, model = video_shape(b)
+    frames = 8
+    script = [os.environ.get("PACELINE_PEERS_PYTHON", "python3"), os.path.join(TOP, "bench/gpu_video.py"), eyes, b.device, str(frames), "2" if b.small else "5"]
+    theirs = json.loads(b.sh(script, 100).stdout.strip().splitlines()[-1])
+    done = b.sh([ops, b.device, "--model", model, "--vision", eyes], 60, check=False)
+    tower = [json.loads(line) for line in done.stdout.splitlines() if '"tower"' in line]
+    if not tower:
+        raise Failed((done.stderr.strip().splitlines() or ["bench_ops measured no tower"])[-1])
+    j = b.bench(model, "-p", str(theirs["rows"]), "-n", "", "-r", "3", limit=60)
+    ours = tower[0]["ms"] + j["rows"][0]["ms"]
+    b.figure("Video-LLaVA TTFT: transformers / ours", theirs["ttft_ms"] / ours, "×", (">=", 1.3),
+             f"{theirs['ttft_ms']:.1f} / {tower[0]['ms']:.1f} + {j['rows'][0]['ms']:.1f} ms, {theirs['rows']} rows; ours is a sum")
+
+
 def quantised(b):
     """Eight blocks of the 7B widths in Q4_K and Q8_0, block bits at random; shares of the read stream do not depend on the depth of the model."""
     for kind in ("Q4_K", "Q8_0"):
@@ -258,6 +314,20 @@ def quantised(b):
         os.unlink(path)
 
 
+def video_shape(b, layers=0):
+    """The directories of the Video-LLaVA shape (or a toy one) with so many blocks of text (0: all), and of its language model alone."""
+    c = SIZES[b.small]
+    tower = dict(model_type="clip_vision_model", hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, patch_size=14,
+                 image_size=224, hidden_act="quick_gelu")
+    if b.small:
+        tower.update(hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4, image_size=56)
+    text = dict(c, num_hidden_layers=layers or c["num_hidden_layers"], vocab_size=c["vocab_size"] + 64)
+    first = c["vocab_size"]
+    eyes = dict(architectures=["VideoLlavaForConditionalGeneration"], model_type="video_llava", torch_dtype="bfloat16", text_config=text, vision_config=tower,
+                image_token_index=first, video_token_index=first + 1, pad_token_id=first + 2)
+    return b.model(f"eyes{layers}", eyes), b.model(f"text{layers}", text)
+
+
 def outside(b):
     """Selection, gather, L4 with the head, the CLIP tower."""
     ops = b.program("bench_ops", "tests/model")
@@ -270,13 +340,7 @@ def outside(b):
     l4 = {**norm("layers.0.attn_norm", h), "layers.0.attn.in_proj_weight": [3 * h, h], "layers.0.attn.in_proj_bias": [3 * h],
           **linear("layers.0.attn.out_proj", h, h), **norm("layers.0.ffn_norm", h), **linear("layers.0.ffn.0", 4 * h, h), **linear("layers.0.ffn.3", h, 4 * h),
           **norm("output_proj.0", h), **linear("output_proj.1", h, h), "alpha": [1]}
-    tower = dict(model_type="clip_vision_model", hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, patch_size=14,
-                 image_size=224, hidden_act="quick_gelu")
-    if b.small:
-        tower.update(hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4, image_size=56)
-    text = dict(c, num_hidden_layers=1, vocab_size=c["vocab_size"] + 64)
-    eyes = b.model("eyes", dict(architectures=["VideoLlavaForConditionalGeneration"], model_type="video_llava", torch_dtype="bfloat16",
-                                text_config=text, vision_config=tower, video_token_index=32001 if not b.small else 1001, image_token_index=32000 if not b.small else 1000))
+    eyes, _ = video_shape(b, 1)
     aims = {"select": ("<=", 0.06), "adapter": ("<=", 0.2), "tower": ("<=", 4.5)}
     done = b.sh([ops, b.device, "--model", model, "--adapter", write_tensors(os.path.join(b.tmp, "l4.safetensors"), l4), "--vision", eyes], 60, check=False)
     for line in done.stdout.splitlines():
@@ -410,8 +474,9 @@ def sanitizer(b):
         raise Failed("; ".join(broken))
 
 
-PARTS = [("inventory", 40, inventory), ("tests", 90, tests), ("7b", 150, seven), ("sdtp", 90, sdtp), ("quantised", 60, quantised), ("outside", 45, outside),
-         ("transformers", 120, transformers), ("sweep", 60, sweep), ("life", 40, life), ("sanitizer", 90, sanitizer)]
+PARTS = [("inventory", 40, inventory), ("tests", 90, tests), ("7b", 120, seven), ("sdtp", 80, sdtp), ("quantised", 45, quantised), ("outside", 30, outside),
+         ("transport", 15, transport), ("deterministic", 30, deterministic), ("transformers", 100, transformers), ("video", 60, video), ("kernels", 30, kernels),
+         ("sweep", 45, sweep), ("life", 40, life), ("sanitizer", 90, sanitizer)]
 
 
 def gpu_there(b):
@@ -450,7 +515,12 @@ def write_report(b, parts, began):
     return report
 
 
+def over(*_):
+    raise Failed("over its time")
+
+
 def main():
+    signal.signal(signal.SIGALRM, over)
     p = argparse.ArgumentParser(prog="gpu.sh", description="Everything that wants a GPU (see the head of bench/gpu.sh).")
     p.add_argument("--out", default=os.path.join(TOP, "build", "gpu-report"))
     p.add_argument("--budget", type=float, default=480)
@@ -466,7 +536,8 @@ def main():
     unknown = sorted(set(only) - {name for name, _, _ in PARTS})
     if unknown:
         p.error(f"--only {','.join(unknown)}: expected some of {' '.join(name for name, _, _ in PARTS)}")
-    b, began, parts = Bench(a), time.monotonic(), []
+    began = time.monotonic() - float(os.environ.get("PACELINE_GPU_SPENT", "0"))  # gpu.sh's own, where it had to unpack or build
+    b, parts = Bench(a), []
     missing = gpu_there(b)
     try:
         for name, limit, run in PARTS:
@@ -481,10 +552,14 @@ def main():
             elif rest < 3:
                 state, why = "left out", "the budget is spent"
             else:
+                # whatever a part does, it ends: children by their own limits, this program's own work by the alarm
+                signal.setitimer(signal.ITIMER_REAL, b.left() + 2)
                 try:
                     run(b)
                 except (Failed, OSError, ValueError, KeyError, IndexError, TypeError, TimeoutError, AssertionError) as e:
                     state, why = "failed", f"{'' if isinstance(e, Failed) else type(e).__name__ + ': '}{e}"
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
                 b.stop_children()
             print(f"  {state}{': ' + why if why else ''} ({time.monotonic() - start:.1f} s)", flush=True)
             parts.append(dict(part=name, state=state, why=why, seconds=time.monotonic() - start))

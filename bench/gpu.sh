@@ -13,12 +13,13 @@
 set -uo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 cd "$here" || exit 6
-if [ -f .gpu/pack.tar.gz ] && [ ! -f .gpu/unpacked/stamp ]; then
-  mkdir -p .gpu/unpacked && tar xzf .gpu/pack.tar.gz -C .gpu/unpacked && touch .gpu/unpacked/stamp
+began=$SECONDS
+if [ -f .gpu/pack.tar.gz ] && [ ! .gpu/unpacked/stamp -nt .gpu/pack.tar.gz ]; then
+  rm -rf .gpu/unpacked && mkdir -p .gpu/unpacked && tar xzf .gpu/pack.tar.gz -C .gpu/unpacked && touch .gpu/unpacked/stamp
 fi
 if [ ! -x .gpu/unpacked/bin/paceline-runner ] && [ ! -x build/release/cli/runner/paceline-runner ] && [ -z "${PACELINE_RUNNER:-}" ]; then
   echo "gpu.sh: nothing is built; building paceline-runner (bench/gpu-pack.sh elsewhere spares this)" >&2
   { cmake -S . -B build/release -DCMAKE_BUILD_TYPE=Release -DPACELINE_ORCHESTRATOR=OFF -DPACELINE_TESTS=OFF -DCMAKE_CUDA_ARCHITECTURES=native &&
     timeout 300 cmake --build build/release -j "$(nproc)"; } >build-gpu.log 2>&1 || tail -5 build-gpu.log >&2
 fi
-exec python3 bench/gpu.py "$@"
+PACELINE_GPU_SPENT=$((SECONDS - began)) exec python3 bench/gpu.py "$@"

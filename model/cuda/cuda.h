@@ -164,6 +164,9 @@ PL_MUST_CHECK
 enum pl_status pl_cuda_sync(struct pl_device *d, const char *what, struct pl_err *err);
 PL_MUST_CHECK
 enum pl_status pl_cuda_alloc(void **out, size_t bytes, const char *what, struct pl_err *err);
+/* The host's, that a device copies from and to without a stop (cudaFreeHost). */
+PL_MUST_CHECK
+enum pl_status pl_cuda_alloc_host(void **out, size_t bytes, const char *what, struct pl_err *err);
 /* measure.c: reads how much is used, for the peak; after every allocation. */
 void pl_cuda_note_memory(void);
 /* At least so many bytes in d->scratch; what was there is lost. */

@@ -36,22 +36,46 @@ enum pl_status pl_cuda_sync(struct pl_device *d, const char *what, struct pl_err
     return pl_cuda_check(launched != cudaSuccess ? launched : e, what, err);
 }
 
-enum pl_status pl_cuda_alloc(void **out, size_t bytes, const char *what, struct pl_err *err)
+static enum pl_status allocate(cudaError_t (*give)(void **, size_t), const char *kind, void **out,
+                               size_t bytes, const char *what, struct pl_err *err)
 {
     static _Atomic long calls;
     enum pl_status st;
     void *p = NULL;
 
     st = pl_cuda_check(planted("alloc", &calls, false) ? cudaErrorMemoryAllocation
-                                                       : cudaMalloc(&p, bytes ? bytes : 1),
+                                                       : give(&p, bytes ? bytes : 1),
                        what, err);
     if (st) {
         cudaGetLastError(); /* not the next call's */
-        return pl_err_prefix(err, st, "%zu bytes of device memory", bytes);
+        return pl_err_prefix(err, st, "%zu bytes of %s memory", bytes, kind);
     }
-    pl_cuda_note_memory();
     *out = p;
     return PL_OK;
+}
+
+static cudaError_t on_device(void **p, size_t bytes)
+{
+    return cudaMalloc(p, bytes);
+}
+
+static cudaError_t on_host(void **p, size_t bytes)
+{
+    return cudaMallocHost(p, bytes);
+}
+
+enum pl_status pl_cuda_alloc(void **out, size_t bytes, const char *what, struct pl_err *err)
+{
+    enum pl_status st = allocate(on_device, "device", out, bytes, what, err);
+
+    if (!st)
+        pl_cuda_note_memory();
+    return st;
+}
+
+enum pl_status pl_cuda_alloc_host(void **out, size_t bytes, const char *what, struct pl_err *err)
+{
+    return allocate(on_host, "pinned", out, bytes, what, err);
 }
 
 enum pl_status pl_cuda_scratch(struct pl_device *d, size_t bytes, struct pl_err *err)

@@ -253,7 +253,7 @@ enum pl_status pl_cuda_work_reserve(struct pl_network *n, size_t rows, struct pl
     if (!st)
         st = pl_cuda_alloc(&w.step, w.step_bytes, "workspace", err);
     if (!st)
-        st = pl_cuda_check(cudaMallocHost(&w.step_host, w.step_bytes), "workspace", err);
+        st = pl_cuda_alloc_host(&w.step_host, w.step_bytes, "workspace", err);
     if (st) {
         free_work(&w);
         return st;
