@@ -4,12 +4,15 @@
  *   overlap   two lanes of one core each: total with the drafter's prefill beside the verifier's,
  *             and in turn; the limit is in turn − 80 % of the shorter prefill
  *   round     prompt lookup's own time a round, and judging a draft of 8 (vocabulary of 1024)
+ *   retokenize  its own time a round of five tokens: the verifier's ids → text → the drafter's ids,
+ *             and a draft of four back, behind prompts of 100 and 3 000 tokens
  *   adapter   each adapter of the tiny pair on 5 states, their tokens included
  *
  * Medians over interleaved runs.
  */
 #include "base/clock.h"
 #include "spec_decode/adapter.h"
+#include "spec_decode/retok.h"
 #include "spec_decode/round.h"
 
 #include <stdio.h>
@@ -172,6 +175,63 @@ static void round_cost(void)
     pl_draft_lookup.free(d);
 }
 
+/* Both tokenizers of a pair that shares none, on held-out text. */
+static void retokenize_cost(size_t prompt)
+{
+    enum { STEP = 5, DRAFTED = 4, N = 60 };
+    static const char *const names[2] = {MODELS "small-llama", MODELS "small-gpt2"};
+    struct pl_tokenizer *t[2] = {NULL, NULL};
+    struct pl_retok *r[2] = {NULL, NULL};
+    struct pl_untok text, drafted;
+    struct pl_ids ids = {0};
+    struct pl_buf file = {0}, whole = {0};
+    double us[N], first;
+    size_t same, n = 0, rounds = 0;
+    bool border;
+
+    ok(pl_read_file(PL_SOURCE_DIR "/examples/data/heldout.txt", 1u << 24, &file, &err));
+    for (int i = 0; i < 2; i++) {
+        ok(pl_tokenizer_load(names[i], &t[i], &err));
+        ok(pl_retok_new(t[i], &r[i], &err));
+        pl_retok_begin(r[i], false);
+    }
+    ok(pl_tokenizer_encode(t[0], file.data + 5000, 20000, true, &ids, &err));
+    ok(pl_untok_init(&text, t[0], &err));
+    ok(pl_untok_init(&drafted, t[1], &err));
+    pl_buf_init(&whole, 1u << 24);
+    int64_t begin = pl_now_ns(); /* the prompt: once a trial */
+    ok(pl_untok_add(&text, ids.ids, prompt, &err));
+    ok(pl_retok_set(r[1], text.text.data, text.text.len, &same, &err));
+    ok(pl_retok_set(r[0], text.text.data, text.text.len, &same, &err));
+    first = (double)(pl_now_ns() - begin) / 1e3;
+    for (size_t at = prompt; rounds < N; at += STEP, rounds++) {
+        begin = pl_now_ns();
+        ok(pl_untok_add(&text, ids.ids + at, STEP, &err));
+        ok(pl_retok_set(r[1], text.text.data, text.text.len, &same, &err));
+        const int32_t *own =
+            pl_retok_ids(r[1], &n); /* a draft as good as any: its last ids again */
+        pl_untok_clear(&drafted);
+        ok(pl_untok_add(&drafted, own + n - DRAFTED, DRAFTED, &err));
+        pl_buf_clear(&whole);
+        ok(pl_buf_add(&whole, text.text.data, text.text.len, &err));
+        ok(pl_buf_add(&whole, drafted.text.data, drafted.text.len, &err));
+        ok(pl_retok_set(r[0], whole.data, whole.len, &same, &err));
+        (void)pl_retok_before(r[0], text.text.len, &border);
+        us[rounds] = (double)(pl_now_ns() - begin) / 1e3;
+    }
+    printf("retokenize: %.1f µs a round of %d tokens behind a prompt of %zu, which took %.0f µs\n",
+           median(us, N), STEP, prompt, first);
+    pl_untok_release(&text);
+    pl_untok_release(&drafted);
+    pl_buf_release(&whole);
+    pl_buf_release(&file);
+    pl_ids_release(&ids);
+    for (int i = 0; i < 2; i++) {
+        pl_retok_free(r[i]);
+        pl_tokenizer_free(t[i]);
+    }
+}
+
 static void adapters(void)
 {
     static const char *const kinds[] = {"L1", "L2", "L3", "L4", "L5", "L5F", "B1"};
@@ -222,6 +282,8 @@ int main(void)
     bool holds = overlap();
 
     round_cost();
+    retokenize_cost(100);
+    retokenize_cost(3000);
     adapters();
     return holds ? 0 : 1;
 }

@@ -13,8 +13,8 @@ struct pl_retok {
     enum mode mode;
     bool inside;
     struct pl_buf text;
-    struct pl_ids ids;
-    size_t *ends; /* [room] 1 + the byte behind each id's text; 0: that is no border */
+    struct pl_ids ids, tail; /* tail: what was encoded last, kept for its room */
+    size_t *ends;            /* [room] 1 + the byte behind each id's text; 0: that is no border */
     size_t room;
     struct pl_untok said;
 };
@@ -125,6 +125,7 @@ void pl_retok_free(struct pl_retok *r)
     pl_buf_release(&r->text);
     pl_untok_release(&r->said);
     pl_ids_release(&r->ids);
+    pl_ids_release(&r->tail);
     free(r->ends);
     free(r);
 }
@@ -183,10 +184,13 @@ static enum pl_status find_ends(struct pl_retok *r, size_t first, size_t at, str
 enum pl_status pl_retok_set(struct pl_retok *r, const char *text, size_t len, size_t *same,
                             struct pl_err *err)
 {
-    struct pl_ids tail = {0};
+    struct pl_ids *tail = &r->tail;
     size_t alike = 0, at, first = 0, before = r->ids.n;
     enum pl_status st;
 
+    while (alike + 64 <= len && alike + 64 <= r->text.len &&
+           !memcmp(text + alike, r->text.data + alike, 64))
+        alike += 64;
     while (alike < len && alike < r->text.len && text[alike] == r->text.data[alike])
         alike++;
     /* what stands before a space may still have gone on, when the text ended there */
@@ -197,15 +201,15 @@ enum pl_status pl_retok_set(struct pl_retok *r, const char *text, size_t len, si
         first++;
     if (at && (!first || r->ends[first - 1] != at + 1)) /* a cut that is no border, for once */
         at = first = 0;
-    st = len ? encode_from(r, text, len, at, r->mode, &tail, err) : PL_OK;
+    tail->n = 0;
+    st = len ? encode_from(r, text, len, at, r->mode, tail, err) : PL_OK;
     *same = first;
-    while (!st && *same < before && *same - first < tail.n &&
-           r->ids.ids[*same] == tail.ids[*same - first])
+    while (!st && *same < before && *same - first < tail->n &&
+           r->ids.ids[*same] == tail->ids[*same - first])
         ++*same;
     r->ids.n = first;
-    for (size_t i = 0; i < tail.n && !st; i++)
-        st = pl_ids_add(&r->ids, tail.ids[i], err);
-    pl_ids_release(&tail);
+    for (size_t i = 0; i < tail->n && !st; i++)
+        st = pl_ids_add(&r->ids, tail->ids[i], err);
     pl_buf_clear(&r->text);
     if (!st)
         st = pl_buf_add(&r->text, text, len, err);

@@ -43,7 +43,7 @@ def main():
     assert validate(os.path.join(SOURCE, "examples/sweeps/pair-drafting.yaml")) in (PUBLISHED, None)
     gammas = validate(os.path.join(SOURCE, "examples/sweeps/verify-cost.yaml")) - {"baseline"}
     assert gammas == {f"g{g}" for g in range(1, 32)}, gammas
-    for name in ("drafting", "pair", "pair-text", "text-drafters"):
+    for name in ("drafting", "pair", "pair-text", "pair-verify-cost", "text-drafters"):
         path = os.path.join(SOURCE, f"examples/sweeps/{name}.yaml")
         os.chdir(SOURCE)
         validate(path)
