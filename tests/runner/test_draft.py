@@ -113,6 +113,14 @@ def trials(r):
     x = r.call("trial", arm="small", context=300, sample=sample, repeat=0, attempt=0, timed=True)
     y = r.call("trial", arm="base", context=300, sample=sample, repeat=0, attempt=0, timed=True)
     assert x["tokens"] == y["tokens"]
+    # up to the models' last position: drafts and trees that would run past it are cut, and one token more is refused
+    last = {}
+    for arm in ("base", "small", "hidden", "eagle", "eagle-2", "medusa tree", "retokenize hidden"):
+        x = last[arm] = r.call("trial", arm=arm, context=1024 - TOKENS + 1, sample=sample, repeat=0, attempt=0, timed=True)
+        assert x["type"] == "result" and x["tokens"] == last["base"]["tokens"] and len(x["tokens"][0]) == TOKENS, (arm, x)
+        check(arm, x)
+    x = r.call("trial", arm="eagle-2", context=1024 - TOKENS + 2, sample=sample, repeat=0, attempt=0, timed=True)
+    assert x["type"] == "error" and x["reason"] == "context", x
     # without its drafter an arm is gone; the others are not
     assert r.call("unload", models=["small"])["type"] == "unloaded"
     x = r.call("trial", arm="small", context=CONTEXT, sample=sample, repeat=0, attempt=0, timed=True)
