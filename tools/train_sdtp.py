@@ -9,7 +9,8 @@ of --prompt tokens and --answer tokens behind them. For each window
 
   target   log |sum over H of (d loss / d x) * x| at the scorer's input x, standardised over the prompt; the loss is
            the cross entropy of the answer, the model unpruned
-  loss     cross entropy of the answer with the prompt pruned + MSE(score, target) + a pairwise ranking loss
+  loss     cross entropy of the answer with the prompt pruned + MSE(score, target) + a pairwise ranking loss; with
+           --teacher in place of the cross entropy the divergence from what the model says unpruned, which is less noisy
 
 Pruning is simulated by masking: a token that went is seen by no later block, survivors keep their places. The mask is
 hard going forward and soft going back (straight through). Keep ratios are drawn for each step.
@@ -29,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 HEAD, TAIL, TAIL_MIN = 4, 0.1, 16
@@ -105,6 +106,14 @@ class Scorer(torch.nn.Module):
         return self.scorer((x.float() - self.mean) / self.sd).squeeze(-1)
 
     @torch.no_grad()
+    def unfold(self, state):
+        """What fold() made, taken apart again."""
+        self.scorer.load_state_dict(state)
+        first = self.scorer[0]
+        first.bias += first.weight @ self.mean
+        first.weight *= self.sd
+
+    @torch.no_grad()
     def fold(self):
         first = self.scorer[0]
         first.weight /= self.sd
@@ -158,8 +167,14 @@ def answer_loss(model, x, ids, prompt, each=False):
     return ce.mean(1) if each else ce.mean()
 
 
+def divergence(model, x, teacher, prompt):
+    """KL from the unpruned model's words for the answer [B, answer, vocab], nats a token."""
+    logits = model.lm_head(x[:, prompt - 1:-1].to(model.lm_head.weight.dtype)).float()
+    return F.kl_div(logits.log_softmax(-1).flatten(0, 1), teacher.flatten(0, 1), reduction="batchmean", log_target=True)
+
+
 def saliency(model, ids, prompt, layers):
-    """Targets [stages][B, prompt], and the inputs that they belong to."""
+    """Targets [stages][B, prompt], the inputs that they belong to, and the model's own log probabilities of the answer."""
     seen = {}
 
     def each(i, x, bias, last):
@@ -168,13 +183,16 @@ def saliency(model, ids, prompt, layers):
             seen[i] = x
         return bias
     each.leaf = True
-    answer_loss(model, run(model, ids, torch.zeros(ids.shape), each), ids, prompt).backward()
+    out = run(model, ids, torch.zeros(ids.shape), each)
+    with torch.no_grad():
+        teacher = model.lm_head(out[:, prompt - 1:-1].to(model.lm_head.weight.dtype)).float().log_softmax(-1)
+    answer_loss(model, out, ids, prompt).backward()
     targets, inputs = [], []
     for i in layers:
         s = (seen[i].grad.float() * seen[i].float()).sum(-1)[:, :prompt].detach().abs().clamp_min(1e-12).log()
         targets.append((s - s.mean(1, keepdim=True)) / s.std(1, keepdim=True))
         inputs.append(seen[i][:, :prompt].detach())
-    return targets, inputs
+    return targets, inputs, teacher
 
 
 class Pruner:
@@ -216,6 +234,12 @@ class Pruner:
 
 
 # ---- training and its proof -----------------------------------------------------------------
+
+def begin(scorers, layers, path):
+    state = load_file(path)
+    for layer, s in zip(layers, scorers):
+        s.unfold({k: state[f"{layer}.scorer.{k}"].float() for k in s.scorer.state_dict()})
+
 
 def bootstrap(values, others=None, draws=2000):
     """exp of the mean, or of the mean difference; 95 % over windows."""
@@ -266,6 +290,9 @@ def main():
     p.add_argument("--lr", type=float, default=2e-3)
     p.add_argument("--minutes", type=float, default=20, help="training ends after so long, if not before")
     p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--start", help="go on from these scorers")
+    p.add_argument("--teacher", action="store_true", help="the task is to say what the unpruned model says")
+    p.add_argument("--task-weight", type=float, default=1)
     p.add_argument("--bf16", action="store_true", help="the model in bf16 (scorers stay f32)")
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
@@ -274,7 +301,7 @@ def main():
     layers = [int(v) for v in a.layers.split(",")]
     keeps = [float(v) for v in a.keeps.split(",")]
     model = load_gguf(a.model) if Path(a.model).is_file() else AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32)
-    model.config._attn_implementation = "eager"
+    model.config._attn_implementation = "sdpa"
     model.eval().requires_grad_(False)
     if a.bf16:
         model.bfloat16()
@@ -291,13 +318,16 @@ def main():
     opt = torch.optim.AdamW(scorers.parameters(), lr=a.lr, weight_decay=0.01)
     start, curve = time.time(), []
     for step in range(steps):
+        done = max(step / steps, min(1, (time.time() - start) / (60 * a.minutes)))
         for g in opt.param_groups:  # a short rise, then a cosine
-            g["lr"] = a.lr * min(1, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
+            g["lr"] = a.lr * min(1, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * done))
         batch = train[torch.randint(len(train), (a.batch,))]
-        targets, inputs = saliency(model, batch, a.prompt, layers)
+        targets, inputs, teacher = saliency(model, batch, a.prompt, layers)
         if step == 0:
             for s, x in zip(scorers, inputs):
                 s.look(x)
+            if a.start:
+                begin(scorers, layers, a.start)
         scores = [s(x) for s, x in zip(scorers, inputs)]
         mse = sum(F.mse_loss(s[:, HEAD:], t[:, HEAD:]) for s, t in zip(scores, targets)) / len(layers)
         i, j = torch.randint(HEAD, a.prompt, (2, 4 * a.prompt))  # the head stays whatever its score
@@ -305,9 +335,10 @@ def main():
                    for s, t in zip(scores, targets)) / len(layers)
         keep = keeps[int(torch.randint(len(keeps), (1,)))]
         pruner = Pruner("scorers", scorers, layers, a.prompt, keep, soft=True)
-        task = answer_loss(model, run(model, batch, torch.zeros(batch.shape), pruner), batch, a.prompt)
+        x = run(model, batch, torch.zeros(batch.shape), pruner)
+        task = divergence(model, x, teacher, a.prompt) if a.teacher else answer_loss(model, x, batch, a.prompt)
         opt.zero_grad()
-        (task + mse + rank).backward()
+        (a.task_weight * task + mse + rank).backward()
         torch.nn.utils.clip_grad_norm_(scorers.parameters(), 1.0)
         opt.step()
         curve.append([step, keep, task.item(), mse.item(), rank.item()])
