@@ -12,6 +12,8 @@
 #define GROUP 4 /* rows */
 #define TILE 64 /* rows that pass 256 columns of a panel */
 #define BLOCK (32 + 16 * PL_Q8_UNIT)
+#define AHEAD 4096 /* bytes: hardware does not foresee the next page */
+#define FEW 8      /* rows; more wait for arithmetic */
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -44,13 +46,15 @@ INLINE __m256i magnitude(const uint8_t *w)
 }
 
 /* `units` blocks and `rows` rows, a constant where this is inlined: their chains in out go on. */
-INLINE void group(size_t rows, const uint8_t *w, const struct pl_q8 *a, size_t units,
+INLINE void group(size_t rows, const uint8_t *w, const struct pl_q8 *a, size_t units, bool fetch,
                   float out[][PL_PANEL])
 {
     const __m256i one = _mm256_set1_epi16(1);
 
     for (size_t u = 0; u < units; u++, w += BLOCK) {
         __m256i acc[GROUP][2];
+        for (size_t i = 0; fetch && i < BLOCK; i += 64)
+            __builtin_prefetch(w + AHEAD + i);
 #pragma GCC unroll 4
         for (size_t r = 0; r < rows; r++)
             acc[r][0] = acc[r][1] = _mm256_setzero_si256();
@@ -78,20 +82,20 @@ INLINE void group(size_t rows, const uint8_t *w, const struct pl_q8 *a, size_t u
 }
 
 static void any_group(size_t rows, const uint8_t *w, const struct pl_q8 *a, size_t units,
-                      float out[][PL_PANEL])
+                      bool fetch, float out[][PL_PANEL])
 {
     switch (rows) {
     case 1:
-        group(1, w, a, units, out);
+        group(1, w, a, units, fetch, out);
         break;
     case 2:
-        group(2, w, a, units, out);
+        group(2, w, a, units, fetch, out);
         break;
     case 3:
-        group(3, w, a, units, out);
+        group(3, w, a, units, fetch, out);
         break;
     default:
-        group(GROUP, w, a, units, out);
+        group(GROUP, w, a, units, fetch, out);
         break;
     }
 }
@@ -109,7 +113,8 @@ static void panel_tile(const struct pl_gemm *g, size_t p, size_t r0, size_t rows
         const size_t left = g->k - k,
                      units = (left < PL_Q8_CHUNK ? left : PL_Q8_CHUNK) / PL_Q8_UNIT;
         for (size_t r = 0; r < rows; r += GROUP)
-            any_group(rows - r < GROUP ? rows - r : GROUP, w, a + r, units, out + r);
+            any_group(rows - r < GROUP ? rows - r : GROUP, w, a + r, units, !r && rows <= FEW,
+                      out + r);
         w += units * BLOCK;
     }
     for (size_t r = 0; r < rows; r++)
