@@ -140,7 +140,7 @@ static double surprise(const double *count, double n)
         chi2 += (rest - rest_want) * (rest - rest_want) / rest_want;
         cells++;
     }
-    assert_true(cells > 50);
+    assert_true(cells > 20);
     double k = cells - 1, v = 2 / (9 * k);
     return (cbrt(chi2 / k) - (1 - v)) / sqrt(v);
 }
