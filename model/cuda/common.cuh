@@ -111,6 +111,22 @@ __device__ __forceinline__ float block_sum(float v, float *room)
     return warp_sum(v);
 }
 
+__device__ __forceinline__ float act_one(int act, float x)
+{
+    switch (act) {
+    case PL_ACT_SILU:
+        return x / (1.0f + expf(-x));
+    case PL_ACT_GELU:
+        return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
+    case PL_ACT_GELU_TANH:
+        return 0.5f * x * (1.0f + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
+    case PL_ACT_QUICK_GELU:
+        return x / (1.0f + expf(-1.702f * x));
+    default:
+        return x > 0 || x != x ? x : 0;
+    }
+}
+
 static inline unsigned ceil_div(int64_t a, int64_t b)
 {
     return (unsigned)((a + b - 1) / b);

@@ -70,6 +70,10 @@ struct pl_cuda_product {
 /* Up to four products of one input [rows, in] in one launch; rows ≤ PL_CUDA_GEMV_ROWS. Weights of
  * one dtype and one `in`. */
 void pl_k_gemv(const struct pl_cuda_product *p, int n, const float *x, int rows, cudaStream_t s);
+/* y[r][o] = act(gate · x[r]) · (up · x[r]) of two dense weights of one type and shape; rows as
+ * above. */
+void pl_k_gemv_gated(const struct pl_cuda_matrix *gate, const struct pl_cuda_matrix *up,
+                     enum pl_act_kind act, const float *x, int rows, float *y, cudaStream_t s);
 /* A weight, or n plain values, as f32, f16 or bf16. */
 void pl_k_decode(const struct pl_cuda_matrix *w, enum pl_dtype to, void *out, cudaStream_t s);
 void pl_k_cast(const float *x, int64_t n, enum pl_dtype to, void *y, cudaStream_t s);

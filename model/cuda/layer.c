@@ -236,6 +236,16 @@ static void cross_attention(struct pl_cuda_run *r, int32_t l)
     pl_cuda_run_product(r, &w->w[PL_W_CROSS_O], b->att, b->x, true);
 }
 
+/* Gate, up and activation in one launch: a few rows of dense weights. A deterministic device's rows
+ * all go the same way, whatever their number. */
+static bool fuses(const struct pl_cuda_run *r, const struct pl_cuda_layer *w)
+{
+    const struct pl_cuda_matrix *gate = &w->w[PL_W_GATE], *up = &w->w[PL_W_UP];
+
+    return r->n->arch.gated && !r->st && !r->n->device->exact && r->rows <= PL_CUDA_GEMV_ROWS &&
+           gate->dtype == up->dtype && pl_dtype_traits(gate->dtype)->computes;
+}
+
 static void feed_forward(struct pl_cuda_run *r, int32_t l, const void *x)
 {
     const struct pl_cuda_layer *w = &r->n->layers[l];
@@ -245,6 +255,15 @@ static void feed_forward(struct pl_cuda_run *r, int32_t l, const void *x)
                                   {.w = &w->w[PL_W_GATE], .y = b->gate}};
 
     pl_cuda_op(r->n->device, PL_CUDA_OP_FFN_IN);
+    if (fuses(r, w)) {
+        pl_k_gemv_gated(&w->w[PL_W_GATE], &w->w[PL_W_UP], a->act, (const float *)x, r->rows, b->mid,
+                        r->n->device->stream);
+        count_product(r->n->device, &w->w[PL_W_GATE], r->rows);
+        count_product(r->n->device, &w->w[PL_W_UP], r->rows);
+        pl_cuda_op(r->n->device, PL_CUDA_OP_FFN_OUT);
+        pl_cuda_run_product(r, &w->w[PL_W_DOWN], b->mid, b->x, true);
+        return;
+    }
     products(r, p, a->gated ? 2 : 1, x);
     pl_cuda_op(r->n->device, PL_CUDA_OP_ACT);
     pl_k_act(a->act, b->mid, r->input, a->gated ? b->gate : NULL, b->up, (int64_t)r->rows * a->ffn,

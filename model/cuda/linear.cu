@@ -62,21 +62,14 @@ __device__ __forceinline__ int part_of(const struct gemv &g, int64_t at)
     return s;
 }
 
-/* WIDE: rows of w and x are 16-byte aligned. */
+/* Σ over k of this lane's part of N weight rows with R rows of x. WIDE: rows of w and x are 16-byte
+ * aligned. */
 template <typename W, int R, int N, bool WIDE>
-__global__ void __launch_bounds__(GEMV_WARPS *WARP) gemv_dense(const struct gemv g)
+__device__ __forceinline__ void accumulate(const struct gemv &g, const W *const *w, float (*acc)[R],
+                                           int lane)
 {
-    int64_t at = (int64_t)blockIdx.x * GEMV_WARPS + threadIdx.x / WARP;
-    const int lane = (int)threadIdx.x % WARP, V = WIDE ? wide<W>::n : 1;
-    float acc[N][R] = {};
+    const int V = WIDE ? wide<W>::n : 1;
 
-    if (at >= g.groups)
-        return;
-    const int s = part_of(g, at);
-    const int64_t o = (at - g.part[s].first) * N, out = g.part[s].out;
-    const W *w[N];
-    for (int j = 0; j < N; j++) /* beyond the last: read the last again, store nothing */
-        w[j] = (const W *)g.part[s].w + (o + j < out ? o + j : out - 1) * g.in;
 #pragma unroll 4
     for (int64_t k = lane * V; k < g.in; k += WARP * V) {
         float wf[N][V];
@@ -96,9 +89,50 @@ __global__ void __launch_bounds__(GEMV_WARPS *WARP) gemv_dense(const struct gemv
                     acc[j][r] = fmaf(wf[j][i], x[i], acc[j][r]);
         }
     }
+}
+
+template <typename W, int R, int N, bool WIDE>
+__global__ void __launch_bounds__(GEMV_WARPS *WARP) gemv_dense(const struct gemv g)
+{
+    int64_t at = (int64_t)blockIdx.x * GEMV_WARPS + threadIdx.x / WARP;
+    const int lane = (int)threadIdx.x % WARP;
+    float acc[N][R] = {};
+
+    if (at >= g.groups)
+        return;
+    const int s = part_of(g, at);
+    const int64_t o = (at - g.part[s].first) * N, out = g.part[s].out;
+    const W *w[N];
+    for (int j = 0; j < N; j++) /* beyond the last: read the last again, store nothing */
+        w[j] = (const W *)g.part[s].w + (o + j < out ? o + j : out - 1) * g.in;
+    accumulate<W, R, N, WIDE>(g, w, acc, lane);
     for (int j = 0; j < N; j++)
         if (o + j < out)
             finish<R>(g, s, o + j, acc[j], lane);
+}
+
+/* y = act(gate · x) · (up · x): a warp has the same output of both, so that neither goes to memory.
+ */
+template <typename W, int R, bool WIDE>
+__global__ void __launch_bounds__(GEMV_WARPS *WARP)
+    gemv_gated(const struct gemv g, int act, float *y)
+{
+    int64_t o = (int64_t)blockIdx.x * GEMV_WARPS + threadIdx.x / WARP;
+    const int lane = (int)threadIdx.x % WARP;
+    float acc[2][R] = {};
+
+    if (o >= g.groups)
+        return;
+    const W *w[2] = {(const W *)g.part[0].w + o * g.in, (const W *)g.part[1].w + o * g.in};
+    accumulate<W, R, 2, WIDE>(g, w, acc, lane);
+    for (int r = 0; r < R; r++) {
+        float gate = warp_sum(acc[0][r]), up = warp_sum(acc[1][r]);
+        if (lane != r || r >= g.rows)
+            continue;
+        gate += g.part[0].bias ? g.part[0].bias[o] : 0;
+        up += g.part[1].bias ? g.part[1].bias[o] : 0;
+        y[r * g.groups + o] = act_one(act, gate) * up;
+    }
 }
 
 template <int DT, int R>
@@ -124,14 +158,19 @@ __global__ void __launch_bounds__(GEMV_WARPS *WARP) gemv_quant(const struct gemv
     finish<R>(g, s, o, acc, lane);
 }
 
+static bool aligned(const struct gemv &g, size_t each)
+{
+    bool ok = g.in * (int64_t)each % 16 == 0 && g.in % 4 == 0;
+
+    for (int i = 0; i < g.n; i++)
+        ok = ok && (uintptr_t)g.part[i].w % 16 == 0;
+    return ok;
+}
+
 template <typename W, int R, int N>
 static void launch_dense(const struct gemv &g, unsigned blocks, cudaStream_t s)
 {
-    bool wide_rows = g.in * (int64_t)sizeof(W) % 16 == 0 && g.in % 4 == 0;
-
-    for (int i = 0; i < g.n; i++)
-        wide_rows = wide_rows && (uintptr_t)g.part[i].w % 16 == 0;
-    if (wide_rows)
+    if (aligned(g, sizeof(W)))
         PL_LAUNCH((gemv_dense<W, R, N, true>), blocks, GEMV_WARPS * WARP, 0, s, g);
     else
         PL_LAUNCH((gemv_dense<W, R, N, false>), blocks, GEMV_WARPS * WARP, 0, s, g);
@@ -166,6 +205,44 @@ template <typename W> static void dense(struct gemv *g, cudaStream_t s)
         launch_dense<W, 4, 2>(*g, blocks, s);
     else
         launch_dense<W, 8, 2>(*g, blocks, s);
+}
+
+template <typename W, int R>
+static void launch_gated(const struct gemv &g, int act, float *y, cudaStream_t s)
+{
+    unsigned blocks = ceil_div(g.groups, GEMV_WARPS);
+
+    if (aligned(g, sizeof(W)))
+        PL_LAUNCH((gemv_gated<W, R, true>), blocks, GEMV_WARPS * WARP, 0, s, g, act, y);
+    else
+        PL_LAUNCH((gemv_gated<W, R, false>), blocks, GEMV_WARPS * WARP, 0, s, g, act, y);
+}
+
+extern "C" void pl_k_gemv_gated(const struct pl_cuda_matrix *gate, const struct pl_cuda_matrix *up,
+                                enum pl_act_kind act, const float *x, int rows, float *y,
+                                cudaStream_t s)
+{
+    const struct pl_cuda_matrix *w[2] = {gate, up};
+    struct gemv g = {};
+
+    g.n = 2;
+    g.rows = rows;
+    g.in = gate->in;
+    g.groups = gate->out;
+    g.x = x;
+    for (int i = 0; i < 2; i++) {
+        g.part[i].w = w[i]->data;
+        g.part[i].bias = w[i]->bias;
+    }
+    by_dtype(gate->dtype, [&](auto *t) {
+        typedef typename std::remove_pointer<decltype(t)>::type W;
+        if (rows == 1)
+            launch_gated<W, 1>(g, (int)act, y, s);
+        else if (rows <= 4)
+            launch_gated<W, 4>(g, (int)act, y, s);
+        else
+            launch_gated<W, 8>(g, (int)act, y, s);
+    });
 }
 
 extern "C" void pl_k_gemv(const struct pl_cuda_product *p, int n, const float *x, int rows,

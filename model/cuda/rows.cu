@@ -87,22 +87,6 @@ extern "C" void pl_k_norm(enum pl_norm_kind kind, float eps, void *y, enum pl_dt
     });
 }
 
-__device__ __forceinline__ float act_one(int act, float x)
-{
-    switch (act) {
-    case PL_ACT_SILU:
-        return x / (1.0f + expf(-x));
-    case PL_ACT_GELU:
-        return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
-    case PL_ACT_GELU_TANH:
-        return 0.5f * x * (1.0f + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
-    case PL_ACT_QUICK_GELU:
-        return x / (1.0f + expf(-1.702f * x));
-    default:
-        return x > 0 || x != x ? x : 0;
-    }
-}
-
 template <typename T>
 __global__ void act_all(int act, T *y, const float *gate, const float *up, int64_t n)
 {
