@@ -9,7 +9,7 @@
 #include <hdf5.h>
 
 #define PL_FORMAT_NAME "paceline-results"
-#define PL_FORMAT_VERSION 1
+#define PL_FORMAT_VERSION 2
 #define PL_H5_RANK_MAX 7
 
 /* Silences HDF5's own printing; every entry into this room that uses HDF5 calls it first. */

@@ -56,7 +56,7 @@ def check_labels(f):
     assert list(f["axes/reason"].asstr())[:4] == ["none", "crash", "oom", "timeout"]
     assert f["sweep/text"].asstr()[()] == "name: fixture\nseed: 1\n"
     attrs = f["sweep"].attrs
-    assert attrs["format_version"] == 1 and attrs["cores"] == 2 and attrs["ghz"] == 2.5
+    assert attrs["format_version"] == 2 and attrs["cores"] == 2 and attrs["ghz"] == 2.5
     assert len(attrs["sha256"]) == 64
 
 

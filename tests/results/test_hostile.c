@@ -289,7 +289,7 @@ static void attributes(void **state)
     put_attribute(f, "format_version", H5T_NATIVE_INT, &version);
     H5Fclose(f);
     expect_format_error("version");
-    assert_contains(err.text, "format version 99, expected 1");
+    assert_contains(err.text, "format version 99, expected 2");
     H5Tclose(huge);
     H5Tclose(vl);
 }
