@@ -176,7 +176,7 @@ def killed(tmp, how, retries):
         f.write(f"data: {{kind: text, path: {SOURCE}/examples/data/heldout.txt}}\n"
                 f"models: {{big: {{path: {models}/small-llama, dtype: f32}}, tiny: {{path: {models}/tiny-llama, dtype: f32}}}}\n"
                 "arms: {beside: {model: big, draft: {model: tiny, gamma: 4}}, in turn: {model: big, draft: {model: tiny, gamma: 3, overlap: none}}}\n"
-                "baseline: beside\ngrid: {contexts: [64], samples: 3}\ngenerate: {tokens: 500}\nmeasure: {warmup: 0, timeout: 3}\n")
+                "baseline: beside\ngrid: {contexts: [64], samples: 12}\ngenerate: {tokens: 500}\nmeasure: {warmup: 0, timeout: 3}\n")
     p = subprocess.Popen([PACELINE, "run", sweep, "-o", path, "--retries", str(retries)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     victim, done = None, 0
     for _ in range(3000):

@@ -100,10 +100,10 @@ def bench():
         assert r["limit_pct"] == r[kind] and (r["read_pct"] is None) == (r["kind"] == "prompt")
     assert j["load_s"] > 0 and j["peak_bytes"] >= j["loaded_bytes"] > 2 * j["params"]
     assert j["activations"] == "f32" and "profile" not in j
-    j = json.loads(run("bench", MODEL, "-p", "16", "-n", "4", "-r", "1", "--format", "json", "--profile"))
+    j = json.loads(run("bench", MODEL, "-p", "16", "-n", "4", "-r", "1", "-t", "1", "--format", "json", "--profile"))  # of two threads one may do all of a short operation
     assert [p["test"] for p in j["profile"]] == ["pp16", "tg4"]
     for p in j["profile"]:
-        assert {"attention", "head", "norm"} <= {o["name"] for o in p["ops"]}
+        assert {"attention", "head", "norm"} <= {o["name"] for o in p["ops"]}, p
         assert all(o["ms"] > 0 for o in p["ops"]) and abs(sum(o["pct"] for o in p["ops"]) - 100) < 1e-6
     j = json.loads(run("bench", "--transport", "--device", "cpu", "--format", "json"))
     assert [(x["transport"], x["bytes"]) for x in j["rows"]] == [("host", 8192 << 2 * i) for i in range(6)], j
