@@ -568,69 +568,6 @@ static enum pl_status llm_load(void *state, const struct pl_load *l, json_t *mod
     return st ? pl_fault_set(fault, st, PL_FAULT_LOAD) : PL_OK;
 }
 
-/* ---- ids ---- */
-
-static enum pl_status ids_tokenizer(struct llm_state *s, const char *path, struct pl_err *err)
-{
-    struct pl_tokenizer *t = NULL;
-    char *copy;
-    enum pl_status st;
-
-    if (s->ids_tokenizer && strcmp(s->ids_path, path) == 0)
-        return PL_OK;
-    st = pl_tokenizer_load(path, &t, err);
-    if (st)
-        return st;
-    copy = strdup(path);
-    if (!copy) {
-        pl_tokenizer_free(t);
-        return no_memory(err);
-    }
-    pl_tokenizer_free(s->ids_tokenizer);
-    free(s->ids_path);
-    s->ids_tokenizer = t;
-    s->ids_path = copy;
-    return PL_OK;
-}
-
-static enum pl_status llm_ids(void *state, const json_t *q, json_t *answer, struct pl_fault *fault)
-{
-    struct llm_state *s = state;
-    int64_t context = pl_json_get_i64(q, "context", 0), ns;
-    struct pl_entry e;
-    struct pl_buf text;
-    json_t *list = NULL;
-    enum pl_status st = pl_entry_read(json_object_get(q, "model"), &e, &fault->err);
-
-    pl_buf_init(&text, PL_TOKENIZER_MAX_TEXT);
-    if (!st)
-        st = ids_tokenizer(s, e.path, &fault->err);
-    if (!st && context < 1)
-        st = pl_fail(&fault->err, PL_EPROTO, "context: at least 1 is expected");
-    if (st) {
-        st = pl_fault_set(fault, st, PL_FAULT_LOAD);
-        goto out;
-    }
-    st = llm_sample_ids(s, s->ids_tokenizer, NULL, pl_tokenizer_info(s->ids_tokenizer)->vocab,
-                        json_object_get(q, "sample"), context, &ns, fault);
-    if (st)
-        goto out;
-    st = pl_tokenizer_decode(s->ids_tokenizer, s->ids.ids, s->ids.n, &text, &fault->err);
-    list = json_array();
-    for (size_t i = 0; !st && i < s->ids.n; i++)
-        if (json_array_append_new(list, json_integer(s->ids.ids[i])))
-            st = no_memory(&fault->err);
-    if (!st && json_object_update_new(
-                   answer, json_pack("{s:O,s:I}", "ids", list, "bytes", (json_int_t)text.len)))
-        st = no_memory(&fault->err);
-    if (st)
-        st = pl_fault_set(fault, st, PL_FAULT_RUNNER);
-out:
-    json_decref(list);
-    pl_buf_release(&text);
-    return st;
-}
-
 const struct pl_engine pl_engine_llm = {
     .name = "llm",
     .open = llm_open,

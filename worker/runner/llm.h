@@ -1,4 +1,5 @@
-/* The real engine's state, shared by its loading (llm.c) and its measuring (llm_trial.c). */
+/* The real engine's state, shared by its loading (llm.c), its measuring (llm_trial.c) and
+ * their parts. */
 #ifndef PL_WORKER_RUNNER_LLM_H
 #define PL_WORKER_RUNNER_LLM_H
 
@@ -117,14 +118,19 @@ struct llm_state {
     char kernel_names[LLM_KERNELS][80];
 };
 
+/* --- llm_room.c: room for trials, and the bytes they took --- */
 /* Positions and rows of a source that `context` ids and `tokens` generated ones need. */
 void llm_need(const struct pl_arch *a, int64_t context, int64_t tokens, int64_t *positions,
               int64_t *source);
+/* PL_ERANGE: the context, or what is generated after it, is beyond the model's positions. */
+PL_MUST_CHECK
+enum pl_status llm_check_context(const struct pl_arch *a, int64_t context, int64_t tokens,
+                                 struct pl_err *err);
 /* Of a session with room for that and for what is scored behind the prompt. */
 void llm_session_opts(const struct llm_model *m, int64_t context, int64_t tokens,
                       struct pl_session_opts *out);
 /* Whether the models that are loaded and an arm's sequences of that length fit this machine's
- * memory (a GPU's says so itself when it is asked). PL_ENOMEM: bytes needed, bytes there. */
+ * memory (a GPU's says so itself when it is asked). PL_ERANGE: bytes needed, bytes there. */
 PL_MUST_CHECK
 enum pl_status llm_foresee(const struct llm_state *s, const struct llm_arm *arm, int64_t context,
                            int64_t tokens, struct pl_err *err);
@@ -132,10 +138,14 @@ enum pl_status llm_foresee(const struct llm_state *s, const struct llm_arm *arm,
 PL_MUST_CHECK
 enum pl_status llm_session(struct llm_model *m, int64_t context, int64_t tokens,
                            struct pl_err *err);
-/* PL_ERANGE: the context, or what is generated after it, is beyond the model's positions. */
-PL_MUST_CHECK
-enum pl_status llm_check_context(const struct pl_arch *a, int64_t context, int64_t tokens,
-                                 struct pl_err *err);
+/* The peak that llm_measure_bytes tells begins anew: the process's, or the model's device's. */
+void llm_reset_peak(const struct llm_model *m);
+/* Bytes of a trial on these sessions. KV: what the sequences' tokens take at its end; what the
+ * sessions hold besides is workspace (drafted: they are known already). Other: resident at the peak
+ * and none of ours. */
+void llm_measure_bytes(const struct llm_model *m, struct pl_session *const *sessions, size_t n,
+                       bool drafted, struct pl_trial_result *out);
+/* --- llm_ids.c: what a sample's ids are --- */
 /* A tokenizer's or generator's ids of a sample into s->ids: exactly `context` of them. tokenize_ns:
  * −1 where nothing was tokenised. */
 PL_MUST_CHECK
@@ -143,8 +153,8 @@ enum pl_status llm_sample_ids(struct llm_state *s, const struct pl_tokenizer *to
                               const struct pl_err *no_tokenizer, int32_t vocab,
                               const json_t *sample, int64_t context, int64_t *tokenize_ns,
                               struct pl_fault *fault);
-/* What the model's device has done so far. */
-struct pl_device_work llm_work_done(const struct llm_model *m);
+/* Answers an `ids` request (docs/RUNNER.md). */
+enum pl_status llm_ids(void *state, const json_t *request, json_t *answer, struct pl_fault *fault);
 /* --- llm_asked.c: texts with a question behind them (data.kind needle, longbench) --- */
 bool llm_is_asked(const json_t *sample);
 /* Exactly `context` ids into s->ids: what stands in a text is cut to fit, the question never. */
@@ -152,17 +162,6 @@ PL_MUST_CHECK
 enum pl_status llm_asked_ids(struct llm_state *s, const struct pl_tokenizer *t,
                              const json_t *sample, int64_t context, int64_t *tokenize_ns,
                              struct pl_fault *f);
-bool llm_is_eos(const struct llm_model *m, int32_t id);
-/* The fault of logits that are no numbers, of a sequence's token. */
-enum pl_status llm_numeric(struct pl_fault *f, int64_t token);
-bool llm_all_finite(const float *v, size_t n);
-/* Bytes of a trial on these sessions. KV: what the sequences' tokens take at its end; what the
- * sessions hold besides is workspace (drafted: they are known already). Other: resident at the peak
- * and none of ours. */
-/* The peak that llm_measure_bytes tells begins anew: the process's, or the model's device's. */
-void llm_reset_peak(const struct llm_model *m);
-void llm_measure_bytes(const struct llm_model *m, struct pl_session *const *sessions, size_t n,
-                       bool drafted, struct pl_trial_result *out);
 /* --- llm_draft.c: arms that draft --- */
 struct llm_draft_info {
     int64_t max_rounds, weights_bytes, kv_bytes_per_token; /* of the drafter; 0: none */
@@ -194,11 +193,18 @@ PL_MUST_CHECK
 enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t tokens,
                                const json_t *sample, int64_t start_ns, struct pl_trial_result *out,
                                struct pl_fault *f);
-
+/* --- llm_quality.c --- */
 /* Adds the scores of a finished trial; takes its session's generated tokens back. s->ids is the
  * prompt. */
 void llm_quality(struct llm_state *s, struct llm_model *m, const struct pl_trial_request *q,
                  struct pl_trial_result *out);
+/* --- llm_trial.c --- */
+/* What the model's device has done so far. */
+struct pl_device_work llm_work_done(const struct llm_model *m);
+bool llm_is_eos(const struct llm_model *m, int32_t id);
+bool llm_all_finite(const float *v, size_t n);
+/* The fault of logits that are no numbers, of a sequence's token. */
+enum pl_status llm_numeric(struct pl_fault *f, int64_t token);
 enum pl_status llm_trial(void *state, const struct pl_trial_request *request,
                          struct pl_trial_result *out, struct pl_fault *fault);
 
