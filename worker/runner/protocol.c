@@ -157,61 +157,66 @@ static enum pl_status finish(struct pl_protocol *p, const struct pl_jsonout *o, 
     return pl_fail(err, PL_ERANGE, "an answer is longer than %u bytes", PL_PROTOCOL_LINE_MAX);
 }
 
-/* Phases first … end − 1 of those that were measured. */
-static void put_phases(struct pl_jsonout *o, const int64_t *ns, int first, int end)
+static void next_item(struct pl_jsonout *o, uint32_t i)
 {
-    const char *comma = "";
+    pl_jsonout_raw(o, ",", i ? 1 : 0);
+}
 
-    pl_jsonout_lit(o, ":{");
-    for (int i = first; i < end; i++) {
-        const char *name = pl_phase_name((enum pl_phase)i);
-        if (ns[i] < 0)
+/* "name":value of those that are not negative, separated by commas. */
+static void put_members(struct pl_jsonout *o, const char *const *names, const int64_t *values,
+                        size_t n)
+{
+    uint32_t put = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (values[i] < 0)
             continue;
-        pl_jsonout_raw(o, comma, *comma ? 1 : 0);
-        pl_jsonout_lit(o, "\"");
-        pl_jsonout_raw(o, name, strlen(name));
-        pl_jsonout_lit(o, "\":");
-        pl_jsonout_i64(o, ns[i]);
-        comma = ",";
+        next_item(o, put++);
+        pl_jsonout_str(o, names[i], strlen(names[i]));
+        pl_jsonout_lit(o, ":");
+        pl_jsonout_i64(o, values[i]);
     }
+}
+
+/* ,"key":{name: value of those that are not negative} */
+static void put_known(struct pl_jsonout *o, const char *key, const char *const *names,
+                      const int64_t *values, size_t n)
+{
+    pl_jsonout_lit(o, ",");
+    pl_jsonout_str(o, key, strlen(key));
+    pl_jsonout_lit(o, ":{");
+    put_members(o, names, values, n);
     pl_jsonout_lit(o, "}");
+}
+
+/* Phases first … end − 1 of those that were measured. */
+static void put_phases(struct pl_jsonout *o, const char *key, const int64_t *ns, int first, int end)
+{
+    const char *names[PL_PHASE_COUNT];
+
+    for (int i = first; i < end; i++)
+        names[i] = pl_phase_name((enum pl_phase)i);
+    put_known(o, key, names + first, ns + first, (size_t)(end - first));
 }
 
 static void put_rounds(struct pl_jsonout *o, const struct pl_trial_result *r)
 {
-    if (!r->n_rounds) {
-        pl_jsonout_lit(o, ",\"rounds\":[]");
-    } else {
-        pl_jsonout_lit(o, ",\"rounds\":[[");
-        for (uint32_t i = 0; i < r->n_rounds; i++) {
-            const struct pl_trial_round *d = &r->rounds[i];
-            if (i)
-                pl_jsonout_lit(o, ",");
-            pl_jsonout_lit(o, "{\"drafted\":");
-            pl_jsonout_u64(o, d->drafted);
-            pl_jsonout_lit(o, ",\"accepted\":");
-            pl_jsonout_u64(o, d->accepted);
-            pl_jsonout_lit(o, ",\"draft_us\":");
-            pl_jsonout_i64(o, d->draft_us);
-            pl_jsonout_lit(o, ",\"verify_us\":");
-            pl_jsonout_i64(o, d->verify_us);
-            pl_jsonout_lit(o, "}");
-        }
-        pl_jsonout_lit(o, "]]");
+    static const char *const parts[] = {"drafted", "accepted", "draft_us", "verify_us"};
+    static const char *const counts[] = {"rounds",      "drafted", "accepted",
+                                         "free_tokens", "cut",     "divergent"};
+    const int64_t all[] = {r->n_rounds,    r->drafted, r->accepted,
+                           r->free_tokens, r->cut,     r->divergent};
+
+    pl_jsonout_lit(o, ",\"rounds\":[");
+    for (uint32_t i = 0; i < r->n_rounds; i++) {
+        const struct pl_trial_round *d = &r->rounds[i];
+        const int64_t round[] = {d->drafted, d->accepted, d->draft_us, d->verify_us};
+        pl_jsonout_raw(o, i ? ",{" : "[{", 2);
+        put_members(o, parts, round, sizeof(round) / sizeof(round[0]));
+        pl_jsonout_lit(o, "}");
     }
-    pl_jsonout_lit(o, ",\"counts\":{\"rounds\":");
-    pl_jsonout_u64(o, r->n_rounds);
-    pl_jsonout_lit(o, ",\"drafted\":");
-    pl_jsonout_u64(o, r->drafted);
-    pl_jsonout_lit(o, ",\"accepted\":");
-    pl_jsonout_u64(o, r->accepted);
-    pl_jsonout_lit(o, ",\"free_tokens\":");
-    pl_jsonout_u64(o, r->free_tokens);
-    pl_jsonout_lit(o, ",\"cut\":");
-    pl_jsonout_u64(o, r->cut);
-    pl_jsonout_lit(o, ",\"divergent\":");
-    pl_jsonout_u64(o, r->divergent);
-    pl_jsonout_lit(o, "}");
+    pl_jsonout_raw(o, "]]", r->n_rounds ? 2 : 1);
+    put_known(o, "counts", counts, all, sizeof(all) / sizeof(all[0]));
 }
 
 /* [[lane, kind, start, end], …] */
@@ -223,32 +228,10 @@ static void put_spans(struct pl_jsonout *o, const struct pl_trial_result *r)
     for (uint32_t i = 0; i < r->n_spans; i++) {
         const struct pl_trial_span *v = &r->spans[i];
         const int64_t all[4] = {v->lane, v->kind, v->start_ns, v->end_ns};
-        if (i)
-            pl_jsonout_lit(o, ",");
+        next_item(o, i);
         pl_jsonout_i64s(o, all, 4);
     }
     pl_jsonout_lit(o, "]");
-}
-
-/* ,"key":{name: value of those that are not negative} */
-static void put_known(struct pl_jsonout *o, const char *key, const char *const *names,
-                      const int64_t *values, size_t n)
-{
-    const char *comma = "";
-
-    pl_jsonout_lit(o, ",");
-    pl_jsonout_str(o, key, strlen(key));
-    pl_jsonout_lit(o, ":{");
-    for (size_t i = 0; i < n; i++) {
-        if (values[i] < 0)
-            continue;
-        pl_jsonout_raw(o, comma, *comma ? 1 : 0);
-        pl_jsonout_str(o, names[i], strlen(names[i]));
-        pl_jsonout_lit(o, ":");
-        pl_jsonout_i64(o, values[i]);
-        comma = ",";
-    }
-    pl_jsonout_lit(o, "}");
 }
 
 static void put_bytes(struct pl_jsonout *o, const struct pl_trial_result *r)
@@ -265,15 +248,10 @@ static void put_bytes(struct pl_jsonout *o, const struct pl_trial_result *r)
 
 static void put_device_ns(struct pl_jsonout *o, const struct pl_trial_result *r)
 {
-    if (r->device_ns[0] < 0)
-        return;
-    pl_jsonout_lit(o, ",\"device_ns\":{\"prefill\":");
-    pl_jsonout_i64(o, r->device_ns[0]);
-    if (r->device_ns[1] >= 0) {
-        pl_jsonout_lit(o, ",\"decode\":");
-        pl_jsonout_i64(o, r->device_ns[1]);
-    }
-    pl_jsonout_lit(o, "}");
+    static const char *const names[] = {"prefill", "decode"};
+
+    if (r->device_ns[0] >= 0)
+        put_known(o, "device_ns", names, r->device_ns, sizeof(names) / sizeof(names[0]));
 }
 
 static void put_quality(struct pl_jsonout *o, const struct pl_trial_result *r)
@@ -281,8 +259,7 @@ static void put_quality(struct pl_jsonout *o, const struct pl_trial_result *r)
     pl_jsonout_lit(o, ",\"quality\":{");
     for (uint32_t i = 0; i < r->n_quality; i++) {
         const struct pl_trial_quality *q = &r->quality[i];
-        if (i)
-            pl_jsonout_lit(o, ",");
+        next_item(o, i);
         pl_jsonout_str(o, q->name, strlen(q->name));
         pl_jsonout_lit(o, ":");
         pl_jsonout_f64(o, q->value);
@@ -293,11 +270,6 @@ static void put_quality(struct pl_jsonout *o, const struct pl_trial_result *r)
 static uint32_t length_of(const struct pl_trial_result *r, uint32_t sequence)
 {
     return r->lengths ? r->lengths[sequence] : r->generated;
-}
-
-static void next_item(struct pl_jsonout *o, uint32_t i)
-{
-    pl_jsonout_raw(o, ",", i ? 1 : 0);
 }
 
 static void put_sequences(struct pl_jsonout *o, const struct pl_trial_result *r)
@@ -322,22 +294,19 @@ static void put_sequences(struct pl_jsonout *o, const struct pl_trial_result *r)
 
 static void put_kernels(struct pl_jsonout *o, const struct pl_trial_result *r)
 {
+    static const char *const names[] = {"ns", "calls", "bytes", "flops"};
+
     if (!r->n_kernels)
         return;
     pl_jsonout_lit(o, ",\"kernels\":[");
     for (size_t i = 0; i < r->n_kernels; i++) {
         const struct pl_op_time *k = &r->kernels[i];
+        const int64_t values[] = {k->ns, k->calls, k->bytes, k->flops};
         next_item(o, (uint32_t)i);
         pl_jsonout_lit(o, "{\"name\":");
         pl_jsonout_str(o, k->name, strlen(k->name));
-        pl_jsonout_lit(o, ",\"ns\":");
-        pl_jsonout_i64(o, k->ns);
-        pl_jsonout_lit(o, ",\"calls\":");
-        pl_jsonout_i64(o, k->calls);
-        pl_jsonout_lit(o, ",\"bytes\":");
-        pl_jsonout_i64(o, k->bytes);
-        pl_jsonout_lit(o, ",\"flops\":");
-        pl_jsonout_i64(o, k->flops);
+        pl_jsonout_lit(o, ",");
+        put_members(o, names, values, sizeof(values) / sizeof(values[0]));
         pl_jsonout_lit(o, "}");
     }
     pl_jsonout_lit(o, "]");
@@ -354,10 +323,8 @@ enum pl_status pl_protocol_put_result(struct pl_protocol *p, uint64_t id,
     pl_jsonout_lit(o, ",\"prompt_tokens\":");
     pl_jsonout_u64(o, r->prompt_tokens);
     put_sequences(o, r);
-    pl_jsonout_lit(o, ",\"phases_ns\"");
-    put_phases(o, r->phase_ns, 0, PL_PHASE_PARTS);
-    pl_jsonout_lit(o, ",\"parts_ns\"");
-    put_phases(o, r->phase_ns, PL_PHASE_PARTS, PL_PHASE_COUNT);
+    put_phases(o, "phases_ns", r->phase_ns, 0, PL_PHASE_PARTS);
+    put_phases(o, "parts_ns", r->phase_ns, PL_PHASE_PARTS, PL_PHASE_COUNT);
     pl_jsonout_lit(o, ",\"ttft_ns\":");
     pl_jsonout_i64(o, r->ttft_ns);
     pl_jsonout_lit(o, ",\"total_ns\":");
