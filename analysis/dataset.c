@@ -129,13 +129,21 @@ static enum pl_status find_place(struct loader *l, uint16_t session, uint32_t wo
     return PL_OK;
 }
 
-static enum pl_status read_workers(struct loader *l)
+/* A log's records, owned by the caller; NULL where it or an earlier one could not be read. */
+static void *read_log(struct loader *l, enum pl_log_kind kind, uint32_t *n)
+{
+    void *records = NULL;
+
+    if (l->st == PL_OK)
+        l->st = pl_reader_log(l->d->reader, kind, &records, n, &l->d->overflow[kind], l->err);
+    return records;
+}
+
+static enum pl_status add_workers(struct loader *l)
 {
     struct pl_dataset *d = l->d;
-    void *records = NULL;
-    enum pl_status st = pl_reader_log(d->reader, PL_LOG_WORKERS, &records, &d->n_workers,
-                                      &d->overflow[PL_LOG_WORKERS], l->err);
-    d->workers = records;
+    enum pl_status st = PL_OK;
+
     for (uint32_t i = 0; i < d->n_workers && st == PL_OK; i++) {
         const struct pl_log_worker *w = &d->workers[i];
         char name[sizeof w->host + sizeof w->device + 2];
@@ -153,13 +161,11 @@ static void add_ceiling(struct pl_place *p, const struct pl_log_ceiling *c, doub
     p->flop_per_s = (p->flop_per_s * before + c->flop_per_s) / (before + 1);
 }
 
-static enum pl_status read_ceilings(struct loader *l)
+static enum pl_status add_ceilings(struct loader *l)
 {
     struct pl_dataset *d = l->d;
-    void *records = NULL;
-    enum pl_status st = pl_reader_log(d->reader, PL_LOG_CEILINGS, &records, &d->n_ceilings,
-                                      &d->overflow[PL_LOG_CEILINGS], l->err);
-    d->ceilings = records;
+    enum pl_status st = PL_OK;
+
     for (uint32_t i = 0; i < d->n_ceilings && st == PL_OK; i++) {
         const struct pl_log_ceiling *c = &d->ceilings[i];
         uint32_t place = 0, other = 0;
@@ -439,44 +445,21 @@ static enum pl_status make_cells(struct pl_dataset *d, struct pl_err *err)
 static enum pl_status read_logs(struct loader *l)
 {
     struct pl_dataset *d = l->d;
-    void *records = NULL;
     uint32_t n;
-    enum pl_status st = read_workers(l);
-    if (st == PL_OK)
-        st = read_ceilings(l);
-    if (st == PL_OK)
-        st = pl_reader_log(d->reader, PL_LOG_ENERGY, &records, &d->n_energy,
-                           &d->overflow[PL_LOG_ENERGY], l->err);
-    if (st == PL_OK) {
-        d->energy = records;
-        records = NULL;
-        st = pl_reader_log(d->reader, PL_LOG_KERNELS, &records, &d->n_kernels,
-                           &d->overflow[PL_LOG_KERNELS], l->err);
-    }
-    if (st == PL_OK) {
-        d->kernels = records;
-        records = NULL;
-    }
-    if (st == PL_OK)
-        st = pl_reader_log(d->reader, PL_LOG_SESSIONS, &records, &d->n_session_events,
-                           &d->overflow[PL_LOG_SESSIONS], l->err);
-    if (st == PL_OK) {
-        d->sessions = records;
-        records = NULL;
-        st = pl_reader_log(d->reader, PL_LOG_FAILURES, &records, &d->n_failures,
-                           &d->overflow[PL_LOG_FAILURES], l->err);
-    }
-    if (st == PL_OK)
-        d->failures = records;
-    for (int k = 0; k < PL_LOG_KINDS && st == PL_OK; k++) {
-        if (k != PL_LOG_LOADS && k != PL_LOG_BLOCKS)
-            continue;
-        records = NULL;
-        st = pl_reader_log(d->reader, (enum pl_log_kind)k, &records, &n, &d->overflow[k], l->err);
-        if (st == PL_OK)
-            free(records);
-    }
-    return st;
+
+    d->workers = read_log(l, PL_LOG_WORKERS, &d->n_workers);
+    d->ceilings = read_log(l, PL_LOG_CEILINGS, &d->n_ceilings);
+    d->energy = read_log(l, PL_LOG_ENERGY, &d->n_energy);
+    d->kernels = read_log(l, PL_LOG_KERNELS, &d->n_kernels);
+    d->sessions = read_log(l, PL_LOG_SESSIONS, &d->n_session_events);
+    d->failures = read_log(l, PL_LOG_FAILURES, &d->n_failures);
+    free(read_log(l, PL_LOG_LOADS, &n)); /* of these only how many were lost */
+    free(read_log(l, PL_LOG_BLOCKS, &n));
+    if (l->st == PL_OK)
+        l->st = add_workers(l);
+    if (l->st == PL_OK)
+        l->st = add_ceilings(l);
+    return l->st;
 }
 
 static uint32_t count_sessions(const struct pl_dataset *d)
