@@ -51,9 +51,10 @@ static void keys_and_values(const struct job *j, int32_t l, const struct pl_acts
     pl_step_linear(j, &w->k, x, j->rows, b->k, NULL, m);
     pl_step_linear(j, &w->v, x, j->rows, b->v, NULL, m);
     pl_step_meet(j, m);
-    pl_pool_share((size_t)j->n->arch.kv_heads, m, members, &begin, &end);
-    for (size_t h = begin; h < end; h++)
-        pl_step_rope_and_store(j, l, h);
+    pl_pool_share(j->rows, m, members, &begin, &end);
+    for (size_t h = 0; h < (size_t)j->n->arch.kv_heads; h++)
+        pl_step_rope_and_store(j, l, h, begin, end);
+    pl_cpu_mark(j->n->device, m, PL_CPU_ROPE);
     pl_step_meet(j, m);
 }
 
@@ -65,9 +66,10 @@ static void queries_and_rest(const struct job *j, int32_t l, const struct pl_act
     pl_step_linear(j, &j->n->layers[l].q, x, j->rows, j->n->work.q, NULL, m);
     pl_step_meet(j, m);
     if (j->n->layers[l].q_norm || j->n->arch.pos == PL_POS_ROPE) {
-        pl_pool_share((size_t)j->n->arch.heads, m, members, &begin, &end);
-        for (size_t h = begin; h < end; h++)
-            pl_step_rope_q(j, l, h);
+        pl_pool_share(j->rows, m, members, &begin, &end);
+        for (size_t h = 0; h < (size_t)j->n->arch.heads; h++)
+            pl_step_rope_q(j, l, h, begin, end);
+        pl_cpu_mark(j->n->device, m, PL_CPU_ROPE);
         pl_step_meet(j, m);
     }
     pl_step_attention(j, l, false, m, members);

@@ -34,18 +34,21 @@ static void step_rope_and_store(const struct job *j, int32_t layer, int m, int m
     if (j->by_head) {
         pl_pool_share(kv_heads, m, members, &begin, &end);
         for (size_t h = begin * group; h < end * group; h++)
-            pl_step_rope_q(j, layer, h);
+            pl_step_rope_q(j, layer, h, 0, j->rows);
         for (size_t h = begin; h < end; h++)
-            pl_step_rope_and_store(j, layer, h);
+            pl_step_rope_and_store(j, layer, h, 0, j->rows);
         pl_cpu_mark(j->n->device, m, PL_CPU_ROPE);
         return;
     }
-    pl_pool_share(heads + kv_heads, m, members, &begin, &end);
-    for (size_t u = begin; u < end; u++) {
+    /* By rows where there are enough: heads of q take no time where nothing turns them. */
+    const bool by_rows = j->rows >= 8 * (size_t)members;
+    pl_pool_share(by_rows ? j->rows : heads + kv_heads, m, members, &begin, &end);
+    for (size_t u = by_rows ? 0 : begin; u < (by_rows ? heads + kv_heads : end); u++) {
+        size_t first = by_rows ? begin : 0, last = by_rows ? end : j->rows;
         if (u < heads)
-            pl_step_rope_q(j, layer, u);
+            pl_step_rope_q(j, layer, u, first, last);
         else
-            pl_step_rope_and_store(j, layer, u - heads);
+            pl_step_rope_and_store(j, layer, u - heads, first, last);
     }
     pl_cpu_mark(j->n->device, m, PL_CPU_ROPE);
     pl_step_meet(j, m);

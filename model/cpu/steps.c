@@ -36,7 +36,6 @@ void pl_job_shape(struct job *j, int members)
 static int64_t position(const struct job *j, int32_t layer, size_t row)
 {
     const struct pl_workspace *w = &j->n->work;
-
     const struct pl_token_tree *t = j->f->tree;
 
     if (j->f->positions)
@@ -290,12 +289,20 @@ void pl_store_kv(const struct pl_cache *c, const struct pl_kv *kv, size_t head, 
 {
     const struct pl_arch *a = &c->network->arch;
     size_t dim = (size_t)a->head_dim;
-    size_t kh = pl_cpu_k_head(a, kv->cap, head), vh = pl_cpu_v_head(a, kv->cap, head);
+    size_t kh = pl_cpu_k_head(a, kv->cap, head) + pl_cpu_k_at(dim, at % kv->cap, 0);
+    size_t vh = pl_cpu_v_head(a, kv->cap, head) + pl_cpu_v_at(dim, at % kv->cap, 0);
 
-    at %= kv->cap;
+    if (c->dtype == PL_DT_F32) {
+        float *to_k = (float *)kv->k + kh, *to_v = (float *)kv->v + vh;
+        for (size_t d = 0; d < dim; d++)
+            to_k[pl_cpu_k_at(dim, 0, d)] = k[d];
+        for (size_t d = 0; d < dim; d++)
+            to_v[pl_cpu_v_at(dim, 0, d)] = v[d];
+        return;
+    }
     for (size_t d = 0; d < dim; d++) {
-        pl_cpu_store(c->dtype, kv->k, kh + pl_cpu_k_at(dim, at, d), k[d]);
-        pl_cpu_store(c->dtype, kv->v, vh + pl_cpu_v_at(dim, at, d), v[d]);
+        pl_cpu_store(c->dtype, kv->k, kh + pl_cpu_k_at(dim, 0, d), k[d]);
+        pl_cpu_store(c->dtype, kv->v, vh + pl_cpu_v_at(dim, 0, d), v[d]);
     }
 }
 
@@ -313,23 +320,23 @@ static void shape_head(const struct job *j, float *x, const float *gain, size_t 
         rotate(x, w->cos + row * half, w->sin + row * half, half);
 }
 
-void pl_step_rope_q(const struct job *j, int32_t layer, size_t head)
+void pl_step_rope_q(const struct job *j, int32_t layer, size_t head, size_t row, size_t end)
 {
     const struct pl_arch *a = &j->n->arch;
     const float *gain = j->n->layers[layer].q_norm;
     size_t dim = (size_t)a->head_dim;
 
-    for (size_t r = 0; r < j->rows && (gain || a->pos == PL_POS_ROPE); r++)
+    for (size_t r = row; r < end && (gain || a->pos == PL_POS_ROPE); r++)
         shape_head(j, j->n->work.q + (r * (size_t)a->heads + head) * dim, gain, r);
 }
 
-void pl_step_rope_and_store(const struct job *j, int32_t layer, size_t head)
+void pl_step_rope_and_store(const struct job *j, int32_t layer, size_t head, size_t row, size_t end)
 {
     const struct pl_arch *a = &j->n->arch;
     const struct pl_workspace *w = &j->n->work;
     size_t dim = (size_t)a->head_dim, kv_heads = (size_t)a->kv_heads;
 
-    for (size_t r = 0; r < j->rows; r++) {
+    for (size_t r = row; r < end; r++) {
         float *k = w->k + (r * kv_heads + head) * dim;
         const struct pl_cache *c = w->row_span[r]->cache;
         const struct pl_kv *kv = &c->kv[layer];

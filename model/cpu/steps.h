@@ -63,10 +63,11 @@ void pl_step_rope_table(const struct job *j, int32_t layer, int m, int members);
 /* One row of K and V into place `at` of a head. */
 void pl_store_kv(const struct pl_cache *c, const struct pl_kv *kv, size_t head, size_t at,
                  const float *k, const float *v);
-/* Norm and RoPE on the q of one head's rows. */
-void pl_step_rope_q(const struct job *j, int32_t layer, size_t head);
+/* Norm and RoPE on the q of one head's rows [row, end). */
+void pl_step_rope_q(const struct job *j, int32_t layer, size_t head, size_t row, size_t end);
 /* The same on the k of one KV head's rows, then K and V into the cache. */
-void pl_step_rope_and_store(const struct job *j, int32_t layer, size_t head);
+void pl_step_rope_and_store(const struct job *j, int32_t layer, size_t head, size_t row,
+                            size_t end);
 /* Attention of q to the rows' own sequence (cross: to the source's K and V) into att. No barrier.
  */
 void pl_step_attention(const struct job *j, int32_t layer, bool cross, int m, int members);
