@@ -1,29 +1,15 @@
 #include "spec_decode/transport_nccl.h"
 
 #include "base/clock.h"
+#include "spec_decode/nccl_abi.h"
 
 #include <dlfcn.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-/* As nccl.h has them (2.14 on; tests/spec_decode/test_nccl_abi.c holds them against it). */
-#define NCCL_SUCCESS 0
-#define NCCL_IN_PROGRESS 7
-#define NCCL_FLOAT32 7
-#define NCCL_MAGIC 0xcafebeefu
-#define NCCL_CONFIG_VERSION 21400
 typedef void *comm_t;
-struct unique_id {
-    char internal[128];
-};
-struct config { /* of that version: later libraries take their defaults for the rest */
-    size_t size;
-    unsigned magic, version;
-    int blocking, undefined;
-};
 
 #define DEADLINE_NS (30 * PL_NS_PER_S)
 #define IDLE_NS 20000 /* between two looks, once a carry takes longer than most */
@@ -31,8 +17,8 @@ struct config { /* of that version: later libraries take their defaults for the 
 
 struct pl_nccl {
     void *so;
-    int (*unique_id)(struct unique_id *);
-    int (*init)(comm_t *, int ranks, struct unique_id, int rank, struct config *);
+    int (*unique_id)(struct pl_nccl_id *);
+    int (*init)(comm_t *, int ranks, struct pl_nccl_id, int rank, struct pl_nccl_config *);
     int (*group_start)(void), (*group_end)(void);
     int (*send)(const void *, size_t, int type, int peer, comm_t, void *stream);
     int (*recv)(void *, size_t, int type, int peer, comm_t, void *stream);
@@ -76,7 +62,7 @@ static enum pl_status resolve(struct pl_nccl *n, struct pl_err *err)
 static enum pl_status check(const struct pl_nccl *n, int result, const char *what,
                             struct pl_err *err)
 {
-    if (result == NCCL_SUCCESS || result == NCCL_IN_PROGRESS)
+    if (result == PL_NCCL_SUCCESS || result == PL_NCCL_IN_PROGRESS)
         return PL_OK;
     return pl_fail(err, PL_EDEVICE, "NCCL: %s: %s", what, n->text(result));
 }
@@ -89,13 +75,13 @@ static enum pl_status look(const struct pl_nccl *n, const char *what, bool *busy
 
     *busy = false;
     for (int r = 0; r < 2 && !st; r++) {
-        int state = NCCL_SUCCESS;
+        int state = PL_NCCL_SUCCESS;
         if (!n->comms[r])
             continue;
         st = check(n, n->async_error(n->comms[r], &state), what, err);
         if (!st)
             st = check(n, state, what, err);
-        *busy |= state == NCCL_IN_PROGRESS;
+        *busy |= state == PL_NCCL_IN_PROGRESS;
     }
     return st;
 }
@@ -145,11 +131,11 @@ static enum pl_status give_up(struct pl_nccl *n, enum pl_status st, const struct
 
 static enum pl_status make_comms(struct pl_nccl *n, struct pl_err *err)
 {
-    struct config c = {.size = sizeof(c),
-                       .magic = NCCL_MAGIC,
-                       .version = NCCL_CONFIG_VERSION,
-                       .undefined = INT_MIN};
-    struct unique_id id;
+    struct pl_nccl_config c = {.size = sizeof(c),
+                               .magic = PL_NCCL_CONFIG_MAGIC,
+                               .version = PL_NCCL_CONFIG_VERSION,
+                               .undefined = PL_NCCL_UNDEFINED};
+    struct pl_nccl_id id;
     enum pl_status st = check(n, n->unique_id(&id), "ncclGetUniqueId", err);
     int end;
 
@@ -245,10 +231,10 @@ enum pl_status pl_nccl_carry(struct pl_nccl *n, const float *from, float *to, si
     st = check(n, n->group_start(), "ncclGroupStart", err);
     if (st)
         return give_up(n, st, err);
-    st = check(n, n->send(from, floats, NCCL_FLOAT32, 1, n->comms[0], n->native[0].stream),
+    st = check(n, n->send(from, floats, PL_NCCL_FLOAT32, 1, n->comms[0], n->native[0].stream),
                "ncclSend", err);
     if (!st)
-        st = check(n, n->recv(to, floats, NCCL_FLOAT32, 0, n->comms[1], n->native[1].stream),
+        st = check(n, n->recv(to, floats, PL_NCCL_FLOAT32, 0, n->comms[1], n->native[1].stream),
                    "ncclRecv", err);
     end = n->group_end();
     if (!st)

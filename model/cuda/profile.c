@@ -6,36 +6,14 @@
  */
 #include "model/cuda/profile.h"
 
+#include "model/cuda/cupti_abi.h"
+
 #include <ctype.h>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* As cupti_activity.h has them (tests/cuda_emu/cupti_abi.c holds them against it). */
-#define KIND_KERNEL 10
-#define KIND_EXTERNAL 39
-#define EXTERNAL_CUSTOM0 3
-#define FLUSH_FORCED 1
-struct kernel_record { /* its first members; later ones have come and go */
-    uint32_t kind, configs, caches[2];
-    uint64_t start, end, completed;
-    uint32_t device, context, stream;
-    int32_t grid[3], block[3], shared[2];
-    uint32_t local[2], correlation;
-    int64_t grid_id;
-    const char *name;
-};
-_Static_assert(offsetof(struct kernel_record, start) == 16 &&
-                   offsetof(struct kernel_record, correlation) == 92 &&
-                   offsetof(struct kernel_record, name) == 104,
-               "a kernel's record");
-struct external_record {
-    uint32_t kind, external_kind;
-    uint64_t id;
-    uint32_t correlation, reserved;
-};
 
 #define BUFFER ((size_t)4 << 20)
 #define MOST_RECORDS ((size_t)1 << 20)
@@ -57,8 +35,7 @@ struct belongs {
 
 static struct {
     void *so;
-    int (*callbacks)(void (*)(uint8_t **, size_t *, size_t *),
-                     void (*)(void *, uint32_t, uint8_t *, size_t, size_t));
+    int (*callbacks)(pl_cupti_wanted *, pl_cupti_full *);
     int (*enable)(uint32_t), (*disable)(uint32_t);
     int (*flush)(uint32_t);
     int (*next)(uint8_t *, size_t, void **);
@@ -124,11 +101,11 @@ static uint32_t name_index(struct pl_cuda_profile *p, const char *mangled)
 
 static void take(struct pl_cuda_profile *p, const void *record)
 {
-    const struct kernel_record *k = record;
-    const struct external_record *e = record;
+    const struct pl_cupti_kernel *k = record;
+    const struct pl_cupti_external *e = record;
     void *bigger;
 
-    if (k->kind == KIND_KERNEL) {
+    if (k->kind == PL_CUPTI_KIND_KERNEL) {
         uint32_t name = name_index(p, k->name);
         bigger = p->n_ran < MOST_RECORDS ? grow(p->ran, p->n_ran, sizeof(*p->ran)) : NULL;
         p->ran = bigger ? bigger : p->ran;
@@ -136,7 +113,7 @@ static void take(struct pl_cuda_profile *p, const void *record)
             p->ran[p->n_ran++] = (struct ran){k->correlation, name, (int64_t)(k->end - k->start)};
         else
             p->dropped++;
-    } else if (e->kind == KIND_EXTERNAL && e->external_kind == EXTERNAL_CUSTOM0) {
+    } else if (e->kind == PL_CUPTI_KIND_EXTERNAL && e->external_kind == PL_CUPTI_EXTERNAL_CUSTOM0) {
         bigger = p->n_belongs < MOST_RECORDS ? grow(p->belongs, p->n_belongs, sizeof(*p->belongs))
                                              : NULL;
         p->belongs = bigger ? bigger : p->belongs;
@@ -215,8 +192,8 @@ void pl_cuda_op(struct pl_device *d, enum pl_cuda_op op)
     p->work[p->op].flops += d->work.flops - p->since.flops;
     p->work[p->op].bytes += d->work.bytes - p->since.bytes;
     p->since = d->work;
-    (void)lib.pop(EXTERNAL_CUSTOM0, &last);
-    (void)lib.push(EXTERNAL_CUSTOM0, (uint64_t)op);
+    (void)lib.pop(PL_CUPTI_EXTERNAL_CUSTOM0, &last);
+    (void)lib.push(PL_CUPTI_EXTERNAL_CUSTOM0, (uint64_t)op);
     p->op = op;
 }
 
@@ -236,10 +213,10 @@ void pl_cuda_profile_end(struct pl_device *d)
 
     if (!d->profile)
         return;
-    (void)lib.pop(EXTERNAL_CUSTOM0, &last);
-    (void)lib.flush(FLUSH_FORCED);
-    (void)lib.disable(KIND_KERNEL);
-    (void)lib.disable(KIND_EXTERNAL);
+    (void)lib.pop(PL_CUPTI_EXTERNAL_CUSTOM0, &last);
+    (void)lib.flush(PL_CUPTI_FLUSH_FORCED);
+    (void)lib.disable(PL_CUPTI_KIND_KERNEL);
+    (void)lib.disable(PL_CUPTI_KIND_EXTERNAL);
     pthread_mutex_lock(&lock);
     collecting = NULL;
     pthread_mutex_unlock(&lock);
@@ -274,11 +251,12 @@ enum pl_status pl_cuda_profile(struct pl_device *d, bool on, struct pl_err *err)
     }
     st = check(lib.callbacks(buffer_wanted, buffer_full), "cuptiActivityRegisterCallbacks", err);
     if (!st)
-        st = check(lib.enable(KIND_EXTERNAL), "cuptiActivityEnable", err);
+        st = check(lib.enable(PL_CUPTI_KIND_EXTERNAL), "cuptiActivityEnable", err);
     if (!st)
-        st = check(lib.enable(KIND_KERNEL), "cuptiActivityEnable", err);
+        st = check(lib.enable(PL_CUPTI_KIND_KERNEL), "cuptiActivityEnable", err);
     if (!st)
-        st = check(lib.push(EXTERNAL_CUSTOM0, PL_CUDA_OP_OTHER), "external correlation", err);
+        st = check(lib.push(PL_CUPTI_EXTERNAL_CUSTOM0, PL_CUDA_OP_OTHER), "external correlation",
+                   err);
     p->since = d->work;
     d->profile = p;
     if (st)
@@ -336,7 +314,7 @@ const struct pl_op_time *pl_cuda_profile_read(struct pl_device *d, size_t *n)
         return NULL;
     pl_cuda_op(d, PL_CUDA_OP_OTHER);
     (void)cudaStreamSynchronize(d->stream);
-    (void)lib.flush(FLUSH_FORCED);
+    (void)lib.flush(PL_CUPTI_FLUSH_FORCED);
     pthread_mutex_lock(&lock);
     if (p->n_belongs)
         qsort(p->belongs, p->n_belongs, sizeof(*p->belongs), by_correlation);

@@ -1,17 +1,28 @@
-/* What model/cuda/profile.c takes for granted of CUPTI, held against a toolkit's header where there is one. Compiled, never run. */
-#include <cupti.h>
-#include <stddef.h>
+/* What model/cuda/cupti_abi.h takes for granted of CUPTI, held against a toolkit's header where there is one. Compiled, never run. */
+#include "model/cuda/cupti_abi.h"
 
-_Static_assert(CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL == 10 && CUPTI_ACTIVITY_KIND_EXTERNAL_CORRELATION == 39, "kinds");
-_Static_assert(CUPTI_EXTERNAL_CORRELATION_KIND_CUSTOM0 == 3 && CUPTI_ACTIVITY_FLAG_FLUSH_FORCED == 1, "values");
-#define KERNEL(member, at) _Static_assert(offsetof(CUpti_ActivityKernel9, member) == (at), #member)
-KERNEL(kind, 0);
-KERNEL(start, 16);
-KERNEL(end, 24);
-KERNEL(correlationId, 92);
-KERNEL(gridId, 96);
-KERNEL(name, 104);
-#define EXTERNAL(member, at) _Static_assert(offsetof(CUpti_ActivityExternalCorrelation, member) == (at), #member)
-EXTERNAL(externalKind, 4);
-EXTERNAL(externalId, 8);
-EXTERNAL(correlationId, 16);
+#include <cupti.h>
+
+_Static_assert(CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL == PL_CUPTI_KIND_KERNEL && CUPTI_ACTIVITY_KIND_EXTERNAL_CORRELATION == PL_CUPTI_KIND_EXTERNAL,
+               "kinds");
+_Static_assert(CUPTI_EXTERNAL_CORRELATION_KIND_CUSTOM0 == PL_CUPTI_EXTERNAL_CUSTOM0 && CUPTI_ACTIVITY_FLAG_FLUSH_FORCED == PL_CUPTI_FLUSH_FORCED,
+               "values");
+
+#define SAME(theirs, member, ours, own) \
+    _Static_assert(offsetof(theirs, member) == offsetof(struct ours, own) && sizeof(((theirs *)0)->member) == sizeof(((struct ours *)0)->own), #member)
+#define KERNEL(member, own) SAME(CUpti_ActivityKernel9, member, pl_cupti_kernel, own)
+KERNEL(kind, kind);
+KERNEL(start, start);
+KERNEL(end, end);
+KERNEL(completed, completed);
+KERNEL(deviceId, device);
+KERNEL(contextId, context);
+KERNEL(streamId, stream);
+KERNEL(correlationId, correlation);
+KERNEL(gridId, grid_id);
+KERNEL(name, name);
+#define EXTERNAL(member, own) SAME(CUpti_ActivityExternalCorrelation, member, pl_cupti_external, own)
+EXTERNAL(kind, kind);
+EXTERNAL(externalKind, external_kind);
+EXTERNAL(externalId, id);
+EXTERNAL(correlationId, correlation);

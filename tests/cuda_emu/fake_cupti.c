@@ -1,5 +1,7 @@
 /* A stand-in for libcupti.so: whatever is popped as an external correlation left one kernel behind that took (id + 1) µs. Says nothing of
  * a GPU's times; it tries what model/cuda/profile.c makes of records. */
+#include "model/cuda/cupti_abi.h"
+
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -7,22 +9,7 @@
 #define RECORDS 100000
 #define STRIDE 128
 
-struct kernel_record {
-    uint32_t kind, configs, caches[2];
-    uint64_t start, end, completed;
-    uint32_t device, context, stream;
-    int32_t grid[3], block[3], shared[2];
-    uint32_t local[2], correlation;
-    int64_t grid_id;
-    const char *name;
-};
-struct external_record {
-    uint32_t kind, external_kind;
-    uint64_t id;
-    uint32_t correlation, reserved;
-};
-
-int cuptiActivityRegisterCallbacks(void (*wanted)(uint8_t **, size_t *, size_t *), void (*full)(void *, uint32_t, uint8_t *, size_t, size_t));
+int cuptiActivityRegisterCallbacks(pl_cupti_wanted *wanted, pl_cupti_full *full);
 int cuptiActivityEnable(uint32_t kind);
 int cuptiActivityDisable(uint32_t kind);
 int cuptiActivityFlushAll(uint32_t flag);
@@ -31,13 +18,13 @@ int cuptiActivityPushExternalCorrelationId(uint32_t kind, uint64_t id);
 int cuptiActivityPopExternalCorrelationId(uint32_t kind, uint64_t *id);
 int cuptiGetResultString(int result, const char **text);
 
-static void (*on_wanted)(uint8_t **, size_t *, size_t *);
-static void (*on_full)(void *, uint32_t, uint8_t *, size_t, size_t);
+static pl_cupti_wanted *on_wanted;
+static pl_cupti_full *on_full;
 static uint64_t pushed[16];
 static size_t depth, n_done, enabled;
 static uint32_t done[RECORDS]; /* the ids that were popped, in order */
 
-int cuptiActivityRegisterCallbacks(void (*wanted)(uint8_t **, size_t *, size_t *), void (*full)(void *, uint32_t, uint8_t *, size_t, size_t))
+int cuptiActivityRegisterCallbacks(pl_cupti_wanted *wanted, pl_cupti_full *full)
 {
     on_wanted = wanted;
     on_full = full;
@@ -47,7 +34,7 @@ int cuptiActivityRegisterCallbacks(void (*wanted)(uint8_t **, size_t *, size_t *
 int cuptiActivityEnable(uint32_t kind)
 {
     enabled++;
-    return kind == 10 || kind == 39 ? 0 : 1;
+    return kind == PL_CUPTI_KIND_KERNEL || kind == PL_CUPTI_KIND_EXTERNAL ? 0 : 1;
 }
 
 int cuptiActivityDisable(uint32_t kind)
@@ -59,7 +46,7 @@ int cuptiActivityDisable(uint32_t kind)
 
 int cuptiActivityPushExternalCorrelationId(uint32_t kind, uint64_t id)
 {
-    if (kind != 3 || depth == 16)
+    if (kind != PL_CUPTI_EXTERNAL_CUSTOM0 || depth == 16)
         return 1;
     pushed[depth++] = id;
     return 0;
@@ -67,7 +54,7 @@ int cuptiActivityPushExternalCorrelationId(uint32_t kind, uint64_t id)
 
 int cuptiActivityPopExternalCorrelationId(uint32_t kind, uint64_t *id)
 {
-    if (kind != 3 || !depth)
+    if (kind != PL_CUPTI_EXTERNAL_CUSTOM0 || !depth)
         return 1;
     *id = pushed[--depth];
     if (enabled && n_done < RECORDS)
@@ -85,9 +72,9 @@ int cuptiActivityFlushAll(uint32_t flag)
         size_t size = 0, most = 0, used = 0;
         on_wanted(&buffer, &size, &most);
         for (; at < n_done && used + 2 * STRIDE <= size; at++) {
-            const struct kernel_record k = {
-                .kind = 10, .start = 1000 * at, .end = 1000 * at + 1000 * (done[at] + 1), .correlation = (uint32_t)at + 7, .name = "_Z10gemv_denseI7pl_bf16Li1EEvPv"};
-            const struct external_record e = {.kind = 39, .external_kind = 3, .id = done[at], .correlation = (uint32_t)at + 7};
+            const struct pl_cupti_kernel k = {
+                .kind = PL_CUPTI_KIND_KERNEL, .start = 1000 * at, .end = 1000 * at + 1000 * (done[at] + 1), .correlation = (uint32_t)at + 7, .name = "_Z10gemv_denseI7pl_bf16Li1EEvPv"};
+            const struct pl_cupti_external e = {.kind = PL_CUPTI_KIND_EXTERNAL, .external_kind = PL_CUPTI_EXTERNAL_CUSTOM0, .id = done[at], .correlation = (uint32_t)at + 7};
             memcpy(buffer + used, &k, sizeof(k));
             memcpy(buffer + used + STRIDE, &e, sizeof(e));
             used += 2 * STRIDE;

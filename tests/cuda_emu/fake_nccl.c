@@ -1,16 +1,9 @@
 /* A stand-in for libnccl.so.2 on memory that is all one: messages of a group are copied when it ends. What it is told to do wrong, it
  * does from the next group on; it counts what became of its communicators. */
+#include "spec_decode/nccl_abi.h"
+
 #include <stddef.h>
 #include <string.h>
-
-struct unique_id {
-    char internal[128];
-};
-struct config {
-    size_t size;
-    unsigned magic, version;
-    int blocking, undefined;
-};
 
 /* For the test. fake_mode: 0 works, 1 an asynchronous error, 2 never ready, 3 a send is refused, 4 making communicators is refused. */
 extern int fake_mode, fake_made, fake_destroyed, fake_aborted, fake_messages;
@@ -21,8 +14,8 @@ static const void *sent;
 static void *wanted;
 static size_t n_sent, n_wanted;
 
-int ncclGetUniqueId(struct unique_id *id);
-int ncclCommInitRankConfig(void **comm, int ranks, struct unique_id id, int rank, struct config *c);
+int ncclGetUniqueId(struct pl_nccl_id *id);
+int ncclCommInitRankConfig(void **comm, int ranks, struct pl_nccl_id id, int rank, struct pl_nccl_config *c);
 int ncclGroupStart(void);
 int ncclGroupEnd(void);
 int ncclSend(const void *p, size_t n, int type, int peer, void *comm, void *stream);
@@ -33,21 +26,21 @@ int ncclCommDestroy(void *comm);
 int ncclCommAbort(void *comm);
 const char *ncclGetErrorString(int e);
 
-int ncclGetUniqueId(struct unique_id *id)
+int ncclGetUniqueId(struct pl_nccl_id *id)
 {
     memset(id, 7, sizeof(*id));
     return 0;
 }
 
-int ncclCommInitRankConfig(void **comm, int ranks, struct unique_id id, int rank, struct config *c)
+int ncclCommInitRankConfig(void **comm, int ranks, struct pl_nccl_id id, int rank, struct pl_nccl_config *c)
 {
-    if (ranks != 2 || rank < 0 || rank > 1 || id.internal[127] != 7 || c->magic != 0xcafebeef || c->blocking || c->size != sizeof(*c) || !depth)
+    if (ranks != 2 || rank < 0 || rank > 1 || id.internal[127] != 7 || c->magic != PL_NCCL_CONFIG_MAGIC || c->blocking || c->size != sizeof(*c) || !depth)
         return 4;
     if (fake_mode == 4)
         return 5;
     *comm = &comms[rank];
     fake_made++;
-    return 7;
+    return PL_NCCL_IN_PROGRESS;
 }
 
 int ncclGroupStart(void)
@@ -64,7 +57,7 @@ int ncclGroupEnd(void)
         fake_messages++;
     }
     sent = wanted = NULL;
-    return fake_mode == 2 ? 7 : 0;
+    return fake_mode == 2 ? PL_NCCL_IN_PROGRESS : PL_NCCL_SUCCESS;
 }
 
 int ncclSend(const void *p, size_t n, int type, int peer, void *comm, void *stream)
@@ -72,7 +65,7 @@ int ncclSend(const void *p, size_t n, int type, int peer, void *comm, void *stre
     (void)stream;
     sent = p;
     n_sent = n;
-    return fake_mode == 3 || type != 7 || peer != 1 || comm != &comms[0] || !depth ? 4 : 0;
+    return fake_mode == 3 || type != PL_NCCL_FLOAT32 || peer != 1 || comm != &comms[0] || !depth ? 4 : 0;
 }
 
 int ncclRecv(void *p, size_t n, int type, int peer, void *comm, void *stream)
@@ -80,19 +73,19 @@ int ncclRecv(void *p, size_t n, int type, int peer, void *comm, void *stream)
     (void)stream;
     wanted = p;
     n_wanted = n;
-    return type != 7 || peer != 0 || comm != &comms[1] || !depth ? 4 : 0;
+    return type != PL_NCCL_FLOAT32 || peer != 0 || comm != &comms[1] || !depth ? 4 : 0;
 }
 
 int ncclCommGetAsyncError(void *comm, int *state)
 {
-    *state = fake_mode == 1 && comm == &comms[1] ? 6 : fake_mode == 2 ? 7 : 0;
+    *state = fake_mode == 1 && comm == &comms[1] ? 6 : fake_mode == 2 ? PL_NCCL_IN_PROGRESS : PL_NCCL_SUCCESS;
     return 0;
 }
 
 int ncclCommFinalize(void *comm)
 {
     (void)comm;
-    return 7;
+    return PL_NCCL_IN_PROGRESS;
 }
 
 int ncclCommDestroy(void *comm)

@@ -28,16 +28,18 @@ struct pl_drafting {
 enum pl_status pl_drafting_check(const struct pl_draft_opts *draft, const struct pl_arch *verifier,
                                  const struct pl_arch *drafter, struct pl_err *err)
 {
+    const enum pl_transport_kind transport = pl_transport_by_name(draft->transport);
+
     if (!verifier->causal || verifier->encoder_layers)
         return pl_fail(err, PL_EUNSUPPORTED, "draft: %s is no decoder: nothing to draft for",
                        verifier->name);
     if (drafter && (!drafter->causal || drafter->encoder_layers))
         return pl_fail(err, PL_EUNSUPPORTED, "draft.model: %s is no decoder: it cannot draft",
                        drafter->name);
-    if (pl_transport_by_name(draft->transport) == PL_TRANSPORT_KINDS)
+    if (transport == PL_TRANSPORT_KINDS)
         return pl_fail(err, PL_ESWEEP, "draft.transport: \"%s\", expected auto, nccl, peer or host",
                        draft->transport);
-    if (strcmp(draft->transport, "auto") && strcmp(draft->transport, "host") &&
+    if (transport != PL_TRANSPORT_AUTO && transport != PL_TRANSPORT_HOST &&
         !(draft->adapter && pl_draft_needs_model(draft)))
         return pl_fail(err, PL_ESWEEP,
                        "draft.transport: %s carries a drafter's states to an adapter; this draft "
