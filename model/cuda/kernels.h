@@ -20,6 +20,7 @@ extern "C" {
 #include <stdint.h>
 
 #define PL_CUDA_GEMV_ROWS 8    /* more rows than this are a product for the library */
+#define PL_CUDA_STREAM_ROWS 32 /* the same, where tensor cores take the weights as they come */
 #define PL_CUDA_VECTORS 16     /* query vectors of one attention block */
 #define PL_CUDA_MMA_VECTORS 64 /* the same, on tensor cores */
 #define PL_CUDA_KEYS 32        /* keys of one tile */
@@ -74,6 +75,13 @@ void pl_k_gemv(const struct pl_cuda_product *p, int n, const float *x, int rows,
  * above. */
 void pl_k_gemv_gated(const struct pl_cuda_matrix *gate, const struct pl_cuda_matrix *up,
                      enum pl_act_kind act, const float *x, int rows, float *y, cudaStream_t s);
+/* Both on tensor cores, of up to PL_CUDA_STREAM_ROWS rows and 16-bit weights. x is f32 up to
+ * PL_CUDA_GEMV_ROWS rows and of the weights' type beyond them; so is y of the gated one. A row's
+ * bits do not depend on the other rows, up to PL_CUDA_GEMV_ROWS. */
+bool pl_k_gemv_mma_does(const struct pl_cuda_matrix *w, int64_t rows);
+void pl_k_gemv_mma(const struct pl_cuda_product *p, int n, const void *x, int rows, cudaStream_t s);
+void pl_k_gemv_mma_gated(const struct pl_cuda_matrix *gate, const struct pl_cuda_matrix *up,
+                         enum pl_act_kind act, const void *x, int rows, void *y, cudaStream_t s);
 /* A weight, or n plain values, as f32, f16 or bf16. */
 void pl_k_decode(const struct pl_cuda_matrix *w, enum pl_dtype to, void *out, cudaStream_t s);
 void pl_k_cast(const float *x, int64_t n, enum pl_dtype to, void *y, cudaStream_t s);

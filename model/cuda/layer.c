@@ -9,6 +9,28 @@ static void count_product(struct pl_device *d, const struct pl_cuda_matrix *w, i
     d->work.bytes += w->out * (int64_t)w->row_bytes;
 }
 
+/* Products of one input on tensor cores that take the weights as they come: x is f32 where rows are
+ * few, else of the weights' type. */
+static bool streams(const struct pl_device *d, const struct pl_cuda_matrix *w, int64_t rows,
+                    enum pl_dtype act)
+{
+    return !d->plain && pl_k_gemv_mma_does(w, rows) && (pl_cuda_few(d, rows) || w->dtype == act);
+}
+
+/* Products of one f32 input of a few rows, weights of one type. */
+static void few(const struct pl_device *d, const struct pl_cuda_product *p, int n, const float *x,
+                int rows)
+{
+    bool stream = true;
+
+    for (int i = 0; i < n; i++)
+        stream = stream && streams(d, p[i].w, rows, PL_DT_F32);
+    if (stream)
+        pl_k_gemv_mma(p, n, x, rows, d->stream);
+    else
+        pl_k_gemv(p, n, x, rows, d->stream);
+}
+
 enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix *w, const void *x,
                                int64_t rows, enum pl_dtype act, void *decoded, float *y, bool add,
                                struct pl_err *err)
@@ -22,10 +44,14 @@ enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix 
     if (pl_cuda_few(d, rows)) {
         for (int64_t r = 0; r < rows; r += PL_CUDA_GEMV_ROWS) {
             struct pl_cuda_product p = {.w = w, .y = y + r * w->out, .add = add};
-            pl_k_gemv(&p, 1, (const float *)x + r * w->in,
-                      (int)(rows - r < PL_CUDA_GEMV_ROWS ? rows - r : PL_CUDA_GEMV_ROWS),
-                      d->stream);
+            few(d, &p, 1, (const float *)x + r * w->in,
+                (int)(rows - r < PL_CUDA_GEMV_ROWS ? rows - r : PL_CUDA_GEMV_ROWS));
         }
+        return PL_OK;
+    }
+    if (streams(d, w, rows, act)) {
+        const struct pl_cuda_product p = {.w = w, .y = y, .add = add};
+        pl_k_gemv_mma(&p, 1, x, (int)rows, d->stream);
         return PL_OK;
     }
     if (w->dtype != act && !most)
@@ -52,14 +78,19 @@ enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix 
 static void products(struct pl_cuda_run *r, const struct pl_cuda_product *p, int n, const void *x)
 {
     struct pl_device *d = r->n->device;
-    bool alike = r->rows <= PL_CUDA_GEMV_ROWS;
+    bool alike = r->rows <= PL_CUDA_GEMV_ROWS, stream = !pl_cuda_few(d, r->rows);
 
-    for (int i = 1; i < n; i++)
+    for (int i = 0; i < n; i++) {
         alike = alike && p[i].w->dtype == p[0].w->dtype;
+        stream = stream && streams(d, p[i].w, r->rows, r->n->act);
+    }
     if (r->st)
         return;
-    if (alike) {
-        pl_k_gemv(p, n, (const float *)x, r->rows, d->stream);
+    if (alike || stream) {
+        if (stream)
+            pl_k_gemv_mma(p, n, x, r->rows, d->stream);
+        else
+            few(d, p, n, (const float *)x, r->rows);
         for (int i = 0; i < n; i++)
             count_product(d, p[i].w, r->rows);
         return;
@@ -236,14 +267,27 @@ static void cross_attention(struct pl_cuda_run *r, int32_t l)
     pl_cuda_run_product(r, &w->w[PL_W_CROSS_O], b->att, b->x, true);
 }
 
-/* Gate, up and activation in one launch: a few rows of dense weights. A deterministic device's rows
- * all go the same way, whatever their number. */
-static bool fuses(const struct pl_cuda_run *r, const struct pl_cuda_layer *w)
+/* Gate, up and activation in one launch, where they can be: dense weights of a few rows, or such as
+ * are streamed. A deterministic device's rows all go the same way, whatever their number. */
+static bool fused(struct pl_cuda_run *r, const struct pl_cuda_layer *w, const void *x)
 {
     const struct pl_cuda_matrix *gate = &w->w[PL_W_GATE], *up = &w->w[PL_W_UP];
+    const struct pl_arch *a = &r->n->arch;
+    struct pl_device *d = r->n->device;
+    void *mid = r->n->work.mid;
 
-    return r->n->arch.gated && !r->st && !r->n->device->exact && r->rows <= PL_CUDA_GEMV_ROWS &&
-           gate->dtype == up->dtype && pl_dtype_traits(gate->dtype)->computes;
+    if (!a->gated || r->st || d->exact || gate->dtype != up->dtype ||
+        !pl_dtype_traits(gate->dtype)->computes)
+        return false;
+    if (streams(d, gate, r->rows, r->n->act) && streams(d, up, r->rows, r->n->act))
+        pl_k_gemv_mma_gated(gate, up, a->act, x, r->rows, mid, d->stream);
+    else if (r->rows <= PL_CUDA_GEMV_ROWS)
+        pl_k_gemv_gated(gate, up, a->act, x, r->rows, mid, d->stream);
+    else
+        return false;
+    count_product(d, gate, r->rows);
+    count_product(d, up, r->rows);
+    return true;
 }
 
 static void feed_forward(struct pl_cuda_run *r, int32_t l, const void *x)
@@ -255,19 +299,12 @@ static void feed_forward(struct pl_cuda_run *r, int32_t l, const void *x)
                                   {.w = &w->w[PL_W_GATE], .y = b->gate}};
 
     pl_cuda_op(r->n->device, PL_CUDA_OP_FFN_IN);
-    if (fuses(r, w)) {
-        pl_k_gemv_gated(&w->w[PL_W_GATE], &w->w[PL_W_UP], a->act, (const float *)x, r->rows, b->mid,
-                        r->n->device->stream);
-        count_product(r->n->device, &w->w[PL_W_GATE], r->rows);
-        count_product(r->n->device, &w->w[PL_W_UP], r->rows);
-        pl_cuda_op(r->n->device, PL_CUDA_OP_FFN_OUT);
-        pl_cuda_run_product(r, &w->w[PL_W_DOWN], b->mid, b->x, true);
-        return;
+    if (!fused(r, w, x)) {
+        products(r, p, a->gated ? 2 : 1, x);
+        pl_cuda_op(r->n->device, PL_CUDA_OP_ACT);
+        pl_k_act(a->act, b->mid, r->input, a->gated ? b->gate : NULL, b->up,
+                 (int64_t)r->rows * a->ffn, r->n->device->stream);
     }
-    products(r, p, a->gated ? 2 : 1, x);
-    pl_cuda_op(r->n->device, PL_CUDA_OP_ACT);
-    pl_k_act(a->act, b->mid, r->input, a->gated ? b->gate : NULL, b->up, (int64_t)r->rows * a->ffn,
-             r->n->device->stream);
     pl_cuda_op(r->n->device, PL_CUDA_OP_FFN_OUT);
     pl_cuda_run_product(r, &w->w[PL_W_DOWN], b->mid, b->x, true);
 }

@@ -1,0 +1,324 @@
+/*
+ * Products of up to 32 rows with 16-bit weights, which are read once and go from memory straight to
+ * tensor cores (m16n8k16; weights are A, rows of x the columns of B). Where k stands in a fragment
+ * is free as long as A and B agree: a lane takes eight weights that follow one another, 16 bytes. A
+ * block has 16 or 32 outputs; its warps share k, two steps of 32 at a time, and are added up in
+ * their order, so that an output's bits depend neither on the number of rows nor on what else is in
+ * the launch.
+ *
+ * x in f32 is taken as the sum of two 16-bit numbers, which keep 16 (bf16) or 22 (f16) of its bits.
+ */
+#include "model/cuda/mma.cuh"
+
+#include <type_traits>
+
+#define STREAM_WARPS 8
+#define STEP 32     /* of k: eights of four lanes */
+#define TOGETHER 2  /* steps that follow one another, of one warp */
+#define IN_FLIGHT 4 /* steps of a tile of 16 rows that a warp has on their way from memory */
+#define PARTS 4
+
+struct stream {
+    struct {
+        const void *w;
+        const float *bias;
+        float *y;
+        int64_t out;
+        int first; /* group of outputs among all */
+        bool add;
+    } part[PARTS];
+    int n, rows, steps;
+    int64_t in;
+    const void *x;
+};
+
+/* Eights of k of 8 rows, for two k16 steps. */
+struct columns {
+    uint32_t b[2][2];
+};
+
+template <typename T> __device__ __forceinline__ struct columns columns_of(const T *x, bool there)
+{
+    uint4 v = {};
+
+    if (there)
+        v = *(const uint4 *)(const void *)x;
+    return {{{v.x, v.y}, {v.z, v.w}}};
+}
+
+/* What rounding left of a pair. */
+template <typename T> __device__ __forceinline__ uint32_t rest(float low, float high, uint32_t pair)
+{
+    const T a = {(uint16_t)(pair & 0xffffu)}, b = {(uint16_t)(pair >> 16)};
+
+    return pack(low - to_f32(a), high - to_f32(b), T());
+}
+
+/* c[tile] += weights · x of eight rows. */
+template <typename T, int TILES>
+__device__ __forceinline__ void times(float (*c)[4], const uint4 (*w)[2], const struct columns &x)
+{
+    PL_UNROLL
+    for (int i = 0; i < TILES; i++) {
+        const uint32_t a[2][4] = {{w[i][0].x, w[i][1].x, w[i][0].y, w[i][1].y},
+                                  {w[i][0].z, w[i][1].z, w[i][0].w, w[i][1].w}};
+        mma(c[i], a[0], x.b[0], T());
+        mma(c[i], a[1], x.b[1], T());
+    }
+}
+
+/* The same with x in its own type, or in f32: first what fits, then what it left. */
+template <typename T, int TILES>
+__device__ __forceinline__ void step(float (*c)[4], const uint4 (*w)[2], const T *x, bool there)
+{
+    times<T, TILES>(c, w, columns_of(x, there));
+}
+template <typename T, int TILES>
+__device__ __forceinline__ void step(float (*c)[4], const uint4 (*w)[2], const float *x, bool there)
+{
+    float4 v[2] = {};
+    struct columns most, left;
+
+    if (there) {
+        v[0] = ((const float4 *)(const void *)x)[0];
+        v[1] = ((const float4 *)(const void *)x)[1];
+    }
+    PL_UNROLL
+    for (int i = 0; i < 2; i++) {
+        most.b[i][0] = pack(v[i].x, v[i].y, T());
+        most.b[i][1] = pack(v[i].z, v[i].w, T());
+        left.b[i][0] = rest<T>(v[i].x, v[i].y, most.b[i][0]);
+        left.b[i][1] = rest<T>(v[i].z, v[i].w, most.b[i][1]);
+    }
+    times<T, TILES>(c, w, most);
+    times<T, TILES>(c, w, left);
+}
+
+/* Which step is the u-th of those that this warp takes at once from `at` on. */
+__device__ __forceinline__ int step_at(int at, int u)
+{
+    return at + u / TOGETHER * STREAM_WARPS * TOGETHER + u % TOGETHER;
+}
+
+/* N of a warp's steps; zeros beyond the last. */
+template <typename T, int TILES, int N>
+__device__ __forceinline__ void load(uint4 (*w)[TILES][2], const T *const (*from)[2], int at,
+                                     int steps)
+{
+    PL_UNROLL
+    for (int u = 0; u < N; u++) {
+        PL_UNROLL
+        for (int i = 0; i < TILES * 2; i++) {
+            w[u][i / 2][i % 2] = uint4{};
+            if (step_at(at, u) < steps)
+                w[u][i / 2][i % 2] =
+                    *(const uint4 *)(const void *)(from[i / 2][i % 2] + step_at(at, u) * STEP);
+        }
+    }
+}
+
+/* The part that group `at` of outputs belongs to. */
+__device__ __forceinline__ int part_of(const struct stream &g, int at)
+{
+    int s = 0;
+
+    while (s + 1 < g.n && at >= g.part[s + 1].first)
+        s++;
+    return s;
+}
+
+/* Sums of this warp's share of k: tile i are 16 weight rows from from[i] on, c[r][i] of rows
+ * 8r … 8r + 7 of x. */
+template <typename T, typename X, int ROWS8, int TILES>
+__device__ __forceinline__ void share(const struct stream &g, const T *const (*from)[2],
+                                      float (*c)[TILES][4])
+{
+    const int N = IN_FLIGHT / TILES, warp = (int)threadIdx.x / WARP;
+    const int lane = (int)threadIdx.x % WARP;
+    const X *x = (const X *)g.x + (int64_t)(lane / 4) * g.in + lane % 4 * 8;
+    uint4 w[N][TILES][2], next[N][TILES][2];
+
+    load<T, TILES, N>(next, from, warp * TOGETHER, g.steps);
+    for (int at = warp * TOGETHER; at < g.steps; at += STREAM_WARPS * N) {
+        memcpy(w, next, sizeof(w));
+        load<T, TILES, N>(next, from, at + STREAM_WARPS * N, g.steps);
+        PL_UNROLL
+        for (int u = 0; u < N; u++) {
+            PL_UNROLL
+            for (int r = 0; r < ROWS8; r++)
+                step<T, TILES>(c[r], w[u], x + 8 * r * g.in + step_at(at, u) * STEP,
+                               step_at(at, u) < g.steps && 8 * r + lane / 4 < g.rows);
+        }
+    }
+}
+
+/* Adds the warps' sums up, in their order, into the first's; false: another warp. */
+template <int N> __device__ __forceinline__ bool together(float *c)
+{
+    __shared__ float sums[STREAM_WARPS - 1][N][WARP];
+    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+
+    if (warp) {
+        PL_UNROLL
+        for (int i = 0; i < N; i++)
+            sums[warp - 1][i][lane] = c[i];
+    }
+    __syncthreads();
+    if (warp)
+        return false;
+    for (int w = 0; w < STREAM_WARPS - 1; w++) {
+        PL_UNROLL
+        for (int i = 0; i < N; i++)
+            c[i] += sums[w][i][lane];
+    }
+    return true;
+}
+
+template <typename T, typename X, int ROWS8, int TILES>
+__global__ void __launch_bounds__(STREAM_WARPS *WARP, 2) gemv_mma(const struct stream g)
+{
+    const int lane = (int)threadIdx.x % WARP, s = part_of(g, (int)blockIdx.x);
+    const int64_t out = g.part[s].out;
+    const int64_t o0 = (int64_t)((int)blockIdx.x - g.part[s].first) * 16 * TILES + lane / 4;
+    const T *from[TILES][2];
+    float c[ROWS8][TILES][4] = {};
+
+    for (int i = 0; i < TILES * 2; i++) { /* beyond the last: read the last again, store nothing */
+        const int64_t o = o0 + 8 * i;
+        from[i / 2][i % 2] = (const T *)g.part[s].w + (o < out ? o : out - 1) * g.in + lane % 4 * 8;
+    }
+    share<T, X, ROWS8, TILES>(g, from, c);
+    if (!together<ROWS8 * TILES * 4>(&c[0][0][0]))
+        return;
+    PL_UNROLL
+    for (int i = 0; i < ROWS8 * TILES * 4; i++) {
+        const int row = i / (4 * TILES) * 8 + lane % 4 * 2 + i % 2;
+        const int64_t o = o0 + i % (4 * TILES) / 2 * 8;
+        if (row >= g.rows || o >= out)
+            continue;
+        float *y = g.part[s].y + row * out + o;
+        const float v = (&c[0][0][0])[i] + (g.part[s].bias ? g.part[s].bias[o] : 0);
+        *y = g.part[s].add ? *y + v : v;
+    }
+}
+
+/* y = act(part 0) · part 1: a block has the same outputs of both. */
+template <typename T, typename X, int ROWS8>
+__global__ void __launch_bounds__(STREAM_WARPS *WARP, 2)
+    gemv_mma_gated(const struct stream g, int act, X *y)
+{
+    const int lane = (int)threadIdx.x % WARP;
+    const int64_t out = g.part[0].out, o0 = (int64_t)blockIdx.x * 16 + lane / 4;
+    const T *from[2][2];
+    float c[ROWS8][2][4] = {};
+
+    for (int i = 0; i < 4; i++) {
+        const int64_t o = o0 + i % 2 * 8;
+        from[i / 2][i % 2] =
+            (const T *)g.part[i / 2].w + (o < out ? o : out - 1) * g.in + lane % 4 * 8;
+    }
+    share<T, X, ROWS8, 2>(g, from, c);
+    if (!together<ROWS8 * 8>(&c[0][0][0]))
+        return;
+    PL_UNROLL
+    for (int r = 0; r < ROWS8; r++) {
+        PL_UNROLL
+        for (int i = 0; i < 4; i++) {
+            const int row = r * 8 + lane % 4 * 2 + i % 2;
+            const int64_t o = o0 + i / 2 * 8;
+            if (row >= g.rows || o >= out)
+                continue;
+            const float gate = c[r][0][i] + (g.part[0].bias ? g.part[0].bias[o] : 0);
+            const float up = c[r][1][i] + (g.part[1].bias ? g.part[1].bias[o] : 0);
+            from_f32(act_one(act, gate) * up, y + row * out + o);
+        }
+    }
+}
+
+template <int N> using constant = std::integral_constant<int, N>;
+
+/* Calls f with null pointers of the weights' and x's types, the eights of rows, and the tiles of 16
+ * outputs that share an x. */
+template <typename F> static void by_rows(enum pl_dtype w, int rows, F f)
+{
+    const auto typed = [&](auto *t) {
+        if (rows <= 4)
+            f(t, (float *)NULL, constant<1>(), constant<1>());
+        else if (rows <= PL_CUDA_GEMV_ROWS)
+            f(t, (float *)NULL, constant<1>(), constant<2>());
+        else if (rows <= 16)
+            f(t, t, constant<2>(), constant<2>());
+        else if (rows <= 24)
+            f(t, t, constant<3>(), constant<2>());
+        else
+            f(t, t, constant<4>(), constant<2>());
+    };
+
+    if (w == PL_DT_F16)
+        typed((pl_f16 *)NULL);
+    else
+        typed((pl_bf16 *)NULL);
+}
+
+static struct stream stream_of(const struct pl_cuda_matrix *w, const void *x, int rows)
+{
+    struct stream g = {};
+
+    g.rows = rows;
+    g.in = w->in;
+    g.steps = (int)(w->in / STEP);
+    g.x = x;
+    return g;
+}
+
+extern "C" bool pl_k_gemv_mma_does(const struct pl_cuda_matrix *w, int64_t rows)
+{
+    return rows <= PL_CUDA_STREAM_ROWS && w->in % STEP == 0 && (uintptr_t)w->data % 16 == 0 &&
+           (w->dtype == PL_DT_BF16 || w->dtype == PL_DT_F16);
+}
+
+extern "C" void pl_k_gemv_mma(const struct pl_cuda_product *p, int n, const void *x, int rows,
+                              cudaStream_t s)
+{
+    const int each = rows > 4 ? 32 : 16;
+    struct stream g = stream_of(p[0].w, x, rows);
+    int groups = 0;
+
+    g.n = n;
+    for (int i = 0; i < n; i++) {
+        g.part[i].w = p[i].w->data;
+        g.part[i].bias = p[i].w->bias;
+        g.part[i].y = p[i].y;
+        g.part[i].out = p[i].w->out;
+        g.part[i].first = groups;
+        g.part[i].add = p[i].add;
+        groups += (int)ceil_div(p[i].w->out, each);
+    }
+    by_rows(p[0].w->dtype, rows, [&](auto *t, auto *f, auto eights, auto tiles) {
+        typedef typename std::remove_pointer<decltype(t)>::type T;
+        typedef typename std::remove_pointer<decltype(f)>::type X;
+        PL_LAUNCH((gemv_mma<T, X, decltype(eights)::value, decltype(tiles)::value>),
+                  (unsigned)groups, STREAM_WARPS * WARP, 0, s, g);
+    });
+}
+
+extern "C" void pl_k_gemv_mma_gated(const struct pl_cuda_matrix *gate,
+                                    const struct pl_cuda_matrix *up, enum pl_act_kind act,
+                                    const void *x, int rows, void *y, cudaStream_t s)
+{
+    const struct pl_cuda_matrix *w[2] = {gate, up};
+    struct stream g = stream_of(gate, x, rows);
+
+    g.n = 2;
+    for (int i = 0; i < 2; i++) {
+        g.part[i].w = w[i]->data;
+        g.part[i].bias = w[i]->bias;
+        g.part[i].out = w[i]->out;
+    }
+    by_rows(gate->dtype, rows, [&](auto *t, auto *f, auto eights, auto) {
+        typedef typename std::remove_pointer<decltype(t)>::type T;
+        typedef typename std::remove_pointer<decltype(f)>::type X;
+        PL_LAUNCH((gemv_mma_gated<T, X, decltype(eights)::value>), ceil_div(gate->out, 16),
+                  STREAM_WARPS * WARP, 0, s, g, (int)act, (X *)y);
+    });
+}
