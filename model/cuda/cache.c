@@ -91,7 +91,9 @@ enum pl_status pl_cuda_cache_create(struct pl_network *n, const struct pl_cache_
     struct pl_cache *c = NULL;
     enum pl_status st;
 
-    st = pl_cuda_work_reserve(n, forward_rows(&n->arch, o), err);
+    st = pl_cuda_enter(n->device, "a session", err);
+    if (!st)
+        st = pl_cuda_work_reserve(n, forward_rows(&n->arch, o), err);
     if (!st)
         st = pl_cache_create(&memory, n, &n->arch, n->device, o, &c, err);
     if (!st && n->arch.pos == PL_POS_RELATIVE)
@@ -145,7 +147,7 @@ void pl_cuda_cache_keep(struct pl_cache *c, int32_t layer, const int32_t *idx, s
 
     /* the call cannot fail: without room the sequence is emptied, which the next step refuses */
     kv->first = kv->len = base;
-    if (pl_cuda_scratch(d, list + 2 * half, NULL))
+    if (pl_cuda_enter(d, "keep", NULL) || pl_cuda_scratch(d, list + 2 * half, NULL))
         return;
     room = d->scratch;
     if (cudaMemcpyAsync(room, idx, (size_t)a->kv_heads * n * sizeof(*idx), cudaMemcpyHostToDevice,
@@ -170,6 +172,8 @@ enum pl_status pl_cuda_cache_keep_path(struct pl_cache *c, size_t rows, const in
     for (size_t i = 0; i < n; i++)
         moved |= idx[i] != (int32_t)i;
     if (moved)
+        st = pl_cuda_enter(d, "a path", err);
+    if (moved && !st)
         st = pl_cuda_scratch(d, list + 2 * half, err);
     for (size_t h = 0; h < heads && moved && !st; h++)
         st = pl_cuda_check(cudaMemcpyAsync((int32_t *)d->scratch + h * n, idx, n * sizeof(*idx),
@@ -190,7 +194,7 @@ enum pl_status pl_cuda_cache_keep_path(struct pl_cache *c, size_t rows, const in
 
 void pl_cuda_cache_sums_clear(struct pl_cache *c)
 {
-    if (c->sums.data)
+    if (c->sums.data && !pl_cuda_enter(c->network->device, "sums", NULL))
         (void)!cudaMemsetAsync(c->sums.data, 0, c->sums.rows * c->sums.cols * sizeof(float),
                                c->network->device->stream);
 }

@@ -17,10 +17,7 @@
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
 #else /* tests/cuda_emu */
 #define PL_LAUNCH(kernel, grid, block, shared, stream, ...)                                        \
-    do {                                                                                           \
-        (void)(stream);                                                                            \
-        pl_emu_launch((grid), (block), (shared), [&] { kernel(__VA_ARGS__); });                    \
-    } while (0)
+    pl_emu_launch((grid), (block), (shared), (stream), [&] { kernel(__VA_ARGS__); })
 #define PL_DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(pl_emu_shared())
 #define PL_BIG_SHARED(kernel, bytes) (void)(bytes)
 #endif

@@ -159,6 +159,10 @@ static inline enum pl_dtype pl_cuda_act(const struct pl_device *d, enum pl_dtype
 /* PL_ENOMEM when memory ran out, else PL_EDEVICE; "what: the runtime's text". */
 PL_MUST_CHECK
 enum pl_status pl_cuda_check(cudaError_t e, const char *what, struct pl_err *err);
+/* Makes d the calling thread's current device: before anything is allocated, launched or recorded
+ * there. Another device, or another thread's, may have been used last. */
+PL_MUST_CHECK
+enum pl_status pl_cuda_enter(const struct pl_device *d, const char *what, struct pl_err *err);
 /* Waits for the stream; what went wrong in it since the last time. */
 PL_MUST_CHECK
 enum pl_status pl_cuda_sync(struct pl_device *d, const char *what, struct pl_err *err);

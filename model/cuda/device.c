@@ -13,6 +13,11 @@ enum pl_status pl_cuda_check(cudaError_t e, const char *what, struct pl_err *err
                    what, cudaGetErrorString(e));
 }
 
+enum pl_status pl_cuda_enter(const struct pl_device *d, const char *what, struct pl_err *err)
+{
+    return pl_cuda_check(cudaSetDevice(d->ordinal), what, err);
+}
+
 /* For tests: PACELINE_CUDA_FAULT=alloc:N fails the N-th allocation of the process for want of
  * memory, sync:N the N-th wait and all later ones, as a GPU does that was lost. */
 static bool planted(const char *kind, _Atomic long *calls, bool stays)
@@ -135,7 +140,7 @@ static enum pl_status device_open(const struct pl_device_opts *o, struct pl_devi
     if (!st && d->ordinal >= n)
         st = pl_fail(err, PL_ERANGE, "GPU %d of %d", d->ordinal, n);
     if (!st)
-        st = pl_cuda_check(cudaSetDevice(d->ordinal), "cudaSetDevice", err);
+        st = pl_cuda_enter(d, "cudaSetDevice", err);
     if (!st)
         st = pl_cuda_check(cudaGetDeviceProperties(&p, d->ordinal), "cudaGetDeviceProperties", err);
     if (!st)

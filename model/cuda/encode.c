@@ -67,7 +67,7 @@ enum pl_status pl_cuda_encode(struct pl_network *n, struct pl_cache *c, const st
     struct pl_cuda_run r;
 
     if (!st)
-        st = pl_cuda_check(cudaSetDevice(n->device->ordinal), "encode", err);
+        st = pl_cuda_enter(n->device, "encode", err);
     if (!st)
         st = begin_source(c, to, s, err);
     if (st)
@@ -117,7 +117,9 @@ enum pl_status pl_cuda_pool(struct pl_network *n, struct pl_cache *c, float *out
 
     if (!n->pooler.data)
         return pl_fail(err, PL_EUNSUPPORTED, "the model has no pooler");
-    st = pl_cuda_product(d, &n->pooler, c->stage.data, 1, n->act, NULL, n->work.q, false, err);
+    st = pl_cuda_enter(d, "pooler", err);
+    if (!st)
+        st = pl_cuda_product(d, &n->pooler, c->stage.data, 1, n->act, NULL, n->work.q, false, err);
     if (st)
         return st;
     pl_k_tanh(n->work.q, n->arch.hidden, d->stream);

@@ -413,7 +413,7 @@ enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f,
 
     st = check_forward(n, f, &rows, &longest, err);
     if (!st)
-        st = pl_cuda_check(cudaSetDevice(n->device->ordinal), "forward", err);
+        st = pl_cuda_enter(n->device, "forward", err);
     if (st)
         return st;
     pl_cuda_run_begin(&r, n, f, rows, err);

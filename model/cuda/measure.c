@@ -179,7 +179,7 @@ enum pl_status pl_cuda_ceilings(struct pl_device *d, struct pl_device_ceilings *
     struct work w = {.d = d};
     size_t free = 0, total = 0, side = PRODUCT;
     double seconds;
-    enum pl_status st = pl_cuda_check(cudaSetDevice(d->ordinal), "ceilings", err);
+    enum pl_status st = pl_cuda_enter(d, "ceilings", err);
 
     if (!st)
         st = pl_cuda_check(cudaMemGetInfo(&free, &total), "ceilings", err);

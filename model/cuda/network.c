@@ -291,6 +291,8 @@ enum pl_status pl_cuda_network_create(struct pl_device *d, const struct pl_arch 
     n->layers = calloc((size_t)a->layers, sizeof(*n->layers));
     if (!n->layers)
         st = pl_fail(err, PL_ENOMEM, "no memory for a model");
+    if (!st)
+        st = pl_cuda_enter(d, "a model", err);
     if (!st && a->head_dim > PL_CUDA_MAX_HEAD)
         st = pl_fail(err, PL_EUNSUPPORTED, "heads of %d: the CUDA backend runs up to %d",
                      (int)a->head_dim, PL_CUDA_MAX_HEAD);
@@ -369,7 +371,8 @@ void pl_cuda_embed(const struct pl_network *n, const int32_t *ids, size_t n_ids,
     /* the call cannot fail; what it could not fill stays NaN, which no later step takes for data */
     for (size_t i = 0; i < n_ids * h; i++)
         out[i] = (float)NAN;
-    if (pl_cuda_scratch(d, list + n_ids * h * sizeof(float), NULL))
+    if (pl_cuda_enter(d, "embed", NULL) ||
+        pl_cuda_scratch(d, list + n_ids * h * sizeof(float), NULL))
         return;
     float *rows = (float *)(void *)((char *)d->scratch + list);
     if (cudaMemcpyAsync(d->scratch, ids, n_ids * sizeof(*ids), cudaMemcpyHostToDevice, d->stream))

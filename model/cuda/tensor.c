@@ -8,11 +8,11 @@ enum pl_status pl_cuda_tensor_create(struct pl_device *d, size_t rows, size_t co
                                      struct pl_tensor **out, struct pl_err *err)
 {
     struct pl_tensor *t = calloc(1, sizeof(*t));
-    enum pl_status st = PL_OK;
+    enum pl_status st = pl_cuda_enter(d, "a tensor", err);
     void *p = NULL;
     size_t n = 0;
 
-    if (!t || __builtin_mul_overflow(rows, cols, &n) || n > SIZE_MAX / sizeof(float))
+    if (!st && (!t || __builtin_mul_overflow(rows, cols, &n) || n > SIZE_MAX / sizeof(float)))
         st = pl_fail(err, PL_ENOMEM, "no memory for a tensor [%zu, %zu]", rows, cols);
     if (!st)
         st = pl_cuda_alloc(&p, n * sizeof(float), "a tensor", err);
@@ -33,11 +33,11 @@ enum pl_status pl_cuda_weight_create(struct pl_device *d, const struct pl_weight
 {
     struct pl_tensor *t = calloc(1, sizeof(*t));
     struct pl_cuda_matrix *m = calloc(1, sizeof(*m));
-    enum pl_status st;
+    enum pl_status st = pl_cuda_enter(d, src->name, err);
 
-    if (t && m)
+    if (!st && t && m)
         st = pl_cuda_matrix_load(d, src, dt, m, err);
-    else
+    else if (!st)
         st = pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
     if (st) {
         free(m);
@@ -124,6 +124,8 @@ enum pl_status pl_cuda_linear(struct pl_tensor *y, const struct pl_tensor *x,
     enum pl_status st = pl_check_linear(y, x, w, bias, err);
     struct pl_cuda_matrix m;
 
+    if (!st)
+        st = pl_cuda_enter(y->device, "linear", err);
     if (st)
         return st;
     m = *(const struct pl_cuda_matrix *)w->weight;
@@ -140,6 +142,8 @@ enum pl_status pl_cuda_norm(enum pl_norm_kind kind, float eps, struct pl_tensor 
     enum pl_status st = pl_check_norm(y, x, gain, bias, err);
 
     if (!st)
+        st = pl_cuda_enter(y->device, "norm", err);
+    if (!st)
         pl_k_norm(kind, eps, y->data, PL_DT_F32, x->data, gain->data, bias ? bias->data : NULL,
                   (int)x->rows, (int64_t)x->cols, y->device->stream);
     return st;
@@ -150,6 +154,8 @@ enum pl_status pl_cuda_activate(enum pl_act_kind act, struct pl_tensor *y,
 {
     enum pl_status st = pl_check_rowwise("activate", "output and input", y, x, err);
 
+    if (!st)
+        st = pl_cuda_enter(y->device, "activate", err);
     if (!st)
         pl_k_act(act, y->data, PL_DT_F32, NULL, x->data, (int64_t)(x->rows * x->cols),
                  y->device->stream);
@@ -162,6 +168,8 @@ enum pl_status pl_cuda_axpby(float a, const struct pl_tensor *x, float b, struct
     enum pl_status st = pl_check_rowwise("axpby", "y and x", y, x, err);
 
     if (!st)
+        st = pl_cuda_enter(y->device, "axpby", err);
+    if (!st)
         pl_k_axpby(a, x->data, b, y->data, (int64_t)(x->rows * x->cols), y->device->stream);
     return st;
 }
@@ -172,6 +180,8 @@ enum pl_status pl_cuda_attention(struct pl_tensor *y, const struct pl_tensor *q,
 {
     enum pl_status st = pl_check_attention(y, q, k, v, heads, causal, err);
 
+    if (!st)
+        st = pl_cuda_enter(y->device, "attention", err);
     if (!st)
         pl_k_attend_small(y->data, q->data, k->data, v->data, (int)q->rows, (int)k->rows,
                           (int)heads, (int)(q->cols / heads), causal, y->device->stream);
@@ -194,6 +204,8 @@ enum pl_status pl_cuda_topk(const struct pl_tensor *x, size_t k, int32_t *idx, s
     enum pl_status st = pl_check_topk(x, k, err);
 
     if (!st)
+        st = pl_cuda_enter(x->device, "topk", err);
+    if (!st)
         st = pl_cuda_scratch(x->device, k * sizeof(*idx), err);
     if (st)
         return st;
@@ -205,6 +217,8 @@ enum pl_status pl_cuda_argmax(const struct pl_tensor *x, int32_t *idx, struct pl
 {
     enum pl_status st = pl_check_argmax(x, err);
 
+    if (!st)
+        st = pl_cuda_enter(x->device, "argmax", err);
     if (!st)
         st = pl_cuda_scratch(x->device, x->rows * sizeof(*idx), err);
     if (st)
@@ -222,7 +236,9 @@ enum pl_status pl_cuda_gather(struct pl_tensor *y, const struct pl_tensor *x, co
 
     if (st || !n)
         return st;
-    st = pl_cuda_scratch(d, ids + rows, err);
+    st = pl_cuda_enter(d, "gather", err);
+    if (!st)
+        st = pl_cuda_scratch(d, ids + rows, err);
     if (!st)
         st = pl_cuda_check(
             cudaMemcpyAsync(d->scratch, idx, n * sizeof(*idx), cudaMemcpyHostToDevice, d->stream),

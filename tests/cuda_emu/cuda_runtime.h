@@ -35,8 +35,8 @@ struct __attribute__((aligned(16))) float4 {
 
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-/* Runs body(arg) for every thread of every block. */
-void pl_emu_run(dim3 grid, dim3 block, size_t shared, void (*body)(void *), void *arg);
+/* Runs body(arg) for every thread of every block, on the stream's GPU, which must be current. */
+void pl_emu_run(dim3 grid, dim3 block, size_t shared, cudaStream_t s, void (*body)(void *), void *arg);
 void *pl_emu_shared(void);
 void __syncthreads(void);
 void __syncwarp(unsigned mask = 0xffffffffu);
@@ -46,10 +46,10 @@ int pl_emu_lane(void);
 /* What all 32 lanes give, one behind the other: n ≤ 64 bytes each, alive until the lane's next but one call. */
 const void *pl_emu_gather(const void *mine, size_t n);
 
-template <typename K> void pl_emu_launch(dim3 grid, dim3 block, size_t shared, K body)
+template <typename K> void pl_emu_launch(dim3 grid, dim3 block, size_t shared, cudaStream_t s, K body)
 {
     pl_emu_run(
-        grid, block, shared, [](void *p) { (*static_cast<K *>(p))(); }, &body);
+        grid, block, shared, s, [](void *p) { (*static_cast<K *>(p))(); }, &body);
 }
 
 template <typename T> T pl_emu_from(T v, int lane)

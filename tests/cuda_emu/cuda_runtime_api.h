@@ -2,6 +2,11 @@
  * A stand-in for the CUDA runtime, for tests on machines with no GPU: the calls that model/cuda/
  * makes, on ordinary memory, done at once. It checks what the backend computes and which memory it
  * touches; it says nothing of a GPU's speed, its races or its rounding.
+ *
+ * There is one GPU, or as many (at most 4) as PACELINE_EMULATED_GPUS says; each reaches the others
+ * unless PACELINE_EMULATED_PEERS is 0. What a thread allocates, makes and launches belongs to the
+ * GPU that is current to it, and a stream or event of another is refused as the runtime does; under
+ * the address sanitizer a kernel that touches another GPU's memory is told.
  */
 #ifndef PL_EMU_CUDA_RUNTIME_API_H
 #define PL_EMU_CUDA_RUNTIME_API_H
@@ -18,6 +23,8 @@ typedef enum {
     cudaSuccess = 0,
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidDevice = 101,
+    cudaErrorInvalidResourceHandle = 400,
     cudaErrorNotReady = 600,
     cudaErrorIllegalAddress = 700,
     cudaErrorPeerAccessAlreadyEnabled = 704
@@ -90,6 +97,9 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to);
 cudaError_t cudaGetLastError(void);
 cudaError_t cudaDeviceSynchronize(void);
 const char *cudaGetErrorString(cudaError_t e);
+
+/* For what stands in for a library beside the runtime: 1 before it touches a GPU's memory, 0 after. */
+void pl_emu_hold(int held);
 
 #ifdef __cplusplus
 }

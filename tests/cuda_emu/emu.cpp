@@ -6,7 +6,7 @@
 #include <time.h>
 #include <ucontext.h>
 
-#include <atomic>
+#include <map>
 #include <mutex>
 #include <vector>
 
@@ -30,7 +30,7 @@ struct fiber {
 
 const size_t STACK = 64 * 1024;
 
-std::mutex device; /* one launch at a time, whoever makes it */
+std::mutex device; /* one launch or copy at a time, whoever makes it */
 std::vector<fiber> &fibers = *new std::vector<fiber>; /* stacks live to the end */
 std::vector<uint64_t> slots; /* [warp][2][32] */
 std::vector<char> gathered;  /* [warp][2][32 · 64] */
@@ -158,41 +158,6 @@ void run_block(size_t n)
 }
 } // namespace
 
-void pl_emu_run(dim3 grid, dim3 block, size_t shared, void (*body)(void *), void *arg)
-{
-    std::lock_guard<std::mutex> hold(device);
-    size_t n = (size_t)block.x * block.y * block.z;
-
-    if (!n || n > 1024 || !grid.x || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535)
-        die("a launch that no GPU takes");
-    if (shared > 227 * 1024)
-        die("more shared memory than a block can have");
-    while (fibers.size() < n) {
-        fiber f = {};
-        f.stack = (char *)malloc(STACK);
-        fibers.push_back(f);
-    }
-    slots.assign((n + 31) / 32 * 64, 0);
-    gathered.assign((n + 31) / 32 * 2 * 32 * 64, 0);
-    blockDim = block;
-    gridDim = grid;
-    kernel_body = body;
-    kernel_arg = arg;
-    for (size_t i = 0; i < n; i++) {
-        fibers[i].index = dim3((unsigned)i % block.x, (unsigned)i / block.x % block.y,
-                               (unsigned)i / (block.x * block.y));
-        fibers[i].lane = (unsigned)i % 32;
-        fibers[i].warp = (unsigned)i / 32;
-    }
-    for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
-        for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
-            for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) {
-                /* of the very size, so that a sanitizer sees what lies beyond; never zeros */
-                shared_memory = std::vector<char>(shared, (char)0xa5);
-                run_block(n);
-            }
-}
-
 void *pl_emu_shared(void)
 {
     return shared_memory.data();
@@ -240,9 +205,27 @@ const void *pl_emu_gather(const void *mine, size_t n)
 }
 
 /* --- the runtime --- */
-static const size_t MEMORY = (size_t)96 << 20; /* what it says it has; it gives as much as is asked for */
-static std::atomic<size_t> in_use;
-static cudaError_t last_error;
+static const size_t MEMORY = (size_t)96 << 20; /* what each says it has; it gives as much as is asked for */
+static const int MOST_GPUS = 4;
+
+struct pl_emu_stream {
+    int gpu;
+};
+struct pl_emu_event {
+    int gpu;
+    struct timespec at;
+};
+struct block {
+    int gpu;
+    size_t bytes;
+    bool pinned;
+};
+static std::mutex memory; /* of what stands below */
+static std::map<void *, block> &blocks = *new std::map<void *, block>;
+static size_t in_use[MOST_GPUS];
+static bool reached[MOST_GPUS][MOST_GPUS];
+static thread_local cudaError_t last_error;
+static thread_local int current_gpu;
 
 static cudaError_t give(cudaError_t e)
 {
@@ -251,66 +234,119 @@ static cudaError_t give(cudaError_t e)
     return e;
 }
 
+static int number_of(const char *name, int otherwise)
+{
+    const char *said = getenv(name);
+
+    return said && *said ? atoi(said) : otherwise;
+}
+
+static int n_gpus()
+{
+    int n = number_of("PACELINE_EMULATED_GPUS", 1);
+
+    return n < 1 ? 1 : n < MOST_GPUS ? n : MOST_GPUS;
+}
+
+/* Kernels of the current GPU touch its own memory and what is pinned, nothing else. */
+static void others_memory(bool away)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    std::lock_guard<std::mutex> hold(memory);
+
+    for (auto &b : blocks)
+        if (b.second.gpu != current_gpu && !b.second.pinned) {
+            if (away)
+                __asan_poison_memory_region(b.first, b.second.bytes);
+            else
+                __asan_unpoison_memory_region(b.first, b.second.bytes);
+        }
+#else
+    (void)away;
+#endif
+}
+
 cudaError_t cudaGetDeviceCount(int *n)
 {
-    *n = 1;
+    *n = n_gpus();
     return cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int ordinal)
 {
-    return give(ordinal == 0 ? cudaSuccess : cudaErrorInvalidValue);
+    if (ordinal < 0 || ordinal >= n_gpus())
+        return give(cudaErrorInvalidDevice);
+    current_gpu = ordinal;
+    return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int ordinal)
 {
-    if (ordinal)
-        return give(cudaErrorInvalidValue);
+    if (ordinal < 0 || ordinal >= n_gpus())
+        return give(cudaErrorInvalidDevice);
     *p = cudaDeviceProp();
     snprintf(p->name, sizeof(p->name), "emulated on the CPU");
     p->major = 8;
     p->multiProcessorCount = 4;
     p->totalGlobalMem = MEMORY;
     memcpy(p->uuid.bytes, "\xe0" "emulated GPU 0", 15);
+    p->uuid.bytes[14] = (char)('0' + ordinal);
     p->sharedMemPerBlockOptin = 227 * 1024;
     return cudaSuccess;
 }
 
 cudaError_t cudaGetDevice(int *ordinal)
 {
-    *ordinal = 0;
+    *ordinal = current_gpu;
     return cudaSuccess;
 }
 
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
 {
-    size_t used = in_use;
+    std::lock_guard<std::mutex> hold(memory);
+    size_t used = in_use[current_gpu];
 
     *total = MEMORY;
     *free = used < MEMORY ? MEMORY - used : 0;
     return cudaSuccess;
 }
 
+static cudaError_t allocate(void **p, size_t n, bool pinned)
+{
+    std::lock_guard<std::mutex> hold(memory);
+
+    *p = n < (size_t)1 << 34 ? aligned_alloc(256, (n + 255) / 256 * 256 + (n ? 0 : 256)) : NULL;
+    if (!*p)
+        return give(cudaErrorMemoryAllocation);
+    memset(*p, 0xa5, n); /* never zeros by luck */
+    blocks[*p] = block{current_gpu, malloc_usable_size(*p), pinned};
+    in_use[current_gpu] += malloc_usable_size(*p);
+    return cudaSuccess;
+}
+
 cudaError_t cudaMalloc(void **p, size_t n)
 {
-    *p = n < (size_t)1 << 34 ? aligned_alloc(256, (n + 255) / 256 * 256 + (n ? 0 : 256)) : NULL;
-    if (*p) {
-        memset(*p, 0xa5, n); /* never zeros by luck */
-        in_use += malloc_usable_size(*p);
-    }
-    return give(*p ? cudaSuccess : cudaErrorMemoryAllocation);
+    return allocate(p, n, false);
 }
 
 cudaError_t cudaFree(void *p)
 {
-    in_use -= p ? malloc_usable_size(p) : 0;
+    std::lock_guard<std::mutex> hold(memory);
+    auto b = blocks.find(p);
+
+    if (!p)
+        return cudaSuccess;
+    if (b == blocks.end())
+        return give(cudaErrorInvalidValue);
+    in_use[b->second.gpu] -= b->second.bytes;
+    blocks.erase(b);
     free(p);
     return cudaSuccess;
 }
 
 cudaError_t cudaMallocHost(void **p, size_t n)
 {
-    return cudaMalloc(p, n);
+    return allocate(p, n, true);
 }
 
 cudaError_t cudaFreeHost(void *p)
@@ -318,8 +354,18 @@ cudaError_t cudaFreeHost(void *p)
     return cudaFree(p);
 }
 
+void pl_emu_hold(int held)
+{
+    if (held)
+        device.lock();
+    else
+        device.unlock();
+}
+
 cudaError_t cudaMemcpy(void *to, const void *from, size_t n, enum cudaMemcpyKind)
 {
+    std::lock_guard<std::mutex> hold(device);
+
     if (n)
         memcpy(to, from, n);
     return cudaSuccess;
@@ -334,6 +380,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcp
 cudaError_t cudaMemcpy2DAsync(void *to, size_t pitch_to, const void *from, size_t pitch_from,
                               size_t width, size_t height, enum cudaMemcpyKind, cudaStream_t)
 {
+    std::lock_guard<std::mutex> hold(device);
+
     for (size_t i = 0; i < height; i++)
         memcpy((char *)to + i * pitch_to, (const char *)from + i * pitch_from, width);
     return cudaSuccess;
@@ -341,6 +389,8 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t pitch_to, const void *from, size_
 
 cudaError_t cudaMemset(void *p, int value, size_t n)
 {
+    std::lock_guard<std::mutex> hold(device);
+
     memset(p, value, n);
     return cudaSuccess;
 }
@@ -352,12 +402,16 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t n, cudaStream_t)
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
 {
-    *s = NULL;
+    *s = (cudaStream_t)calloc(1, sizeof(**s));
+    if (!*s)
+        return give(cudaErrorMemoryAllocation);
+    (*s)->gpu = current_gpu;
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamDestroy(cudaStream_t)
+cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
+    free(s);
     return cudaSuccess;
 }
 
@@ -376,20 +430,43 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t e, unsigned)
     return give(e ? cudaSuccess : cudaErrorInvalidValue);
 }
 
-/* There is one device here: nothing to be a peer of. */
-cudaError_t cudaMemcpyPeerAsync(void *, int, const void *, int, size_t, cudaStream_t)
+/* Whether [p, p + n) lies in one allocation of that GPU. */
+static bool owns(int gpu, const void *p, size_t n)
 {
-    return give(cudaErrorInvalidValue);
+    std::lock_guard<std::mutex> hold(memory);
+    auto b = blocks.upper_bound(const_cast<void *>(p));
+
+    if (b == blocks.begin())
+        return false;
+    --b;
+    return b->second.gpu == gpu && !b->second.pinned && (const char *)p + n <= (const char *)b->first + b->second.bytes;
 }
 
-cudaError_t cudaDeviceCanAccessPeer(int *, int, int)
+cudaError_t cudaMemcpyPeerAsync(void *to, int to_gpu, const void *from, int from_gpu, size_t n, cudaStream_t)
 {
-    return give(cudaErrorInvalidValue);
+    if (!owns(to_gpu, to, n) || !owns(from_gpu, from, n))
+        return give(cudaErrorInvalidValue);
+    return cudaMemcpy(to, from, n, cudaMemcpyDeviceToDevice);
 }
 
-cudaError_t cudaDeviceEnablePeerAccess(int, unsigned)
+cudaError_t cudaDeviceCanAccessPeer(int *can, int from, int to)
 {
-    return give(cudaErrorInvalidValue);
+    if (from < 0 || to < 0 || from >= n_gpus() || to >= n_gpus())
+        return give(cudaErrorInvalidDevice);
+    *can = from != to && number_of("PACELINE_EMULATED_PEERS", 1);
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceEnablePeerAccess(int to, unsigned)
+{
+    std::lock_guard<std::mutex> hold(memory);
+
+    if (to < 0 || to >= n_gpus() || to == current_gpu || !number_of("PACELINE_EMULATED_PEERS", 1))
+        return give(cudaErrorInvalidDevice);
+    if (reached[current_gpu][to])
+        return give(cudaErrorPeerAccessAlreadyEnabled);
+    reached[current_gpu][to] = true;
+    return cudaSuccess;
 }
 
 /* There are no graphs here: who asks for one is told so and goes without. */
@@ -423,14 +500,13 @@ cudaError_t cudaGraphDestroy(cudaGraph_t)
     return cudaSuccess;
 }
 
-struct pl_emu_event {
-    struct timespec at;
-};
-
 cudaError_t cudaEventCreate(cudaEvent_t *e)
 {
     *e = (cudaEvent_t)calloc(1, sizeof(**e));
-    return give(*e ? cudaSuccess : cudaErrorMemoryAllocation);
+    if (!*e)
+        return give(cudaErrorMemoryAllocation);
+    (*e)->gpu = current_gpu;
+    return cudaSuccess;
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
@@ -444,8 +520,10 @@ cudaError_t cudaEventDestroy(cudaEvent_t e)
     return cudaSuccess;
 }
 
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t)
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
+    if (e->gpu != (s ? s->gpu : current_gpu))
+        return give(cudaErrorInvalidResourceHandle);
     clock_gettime(CLOCK_MONOTONIC, &e->at);
     return cudaSuccess;
 }
@@ -457,6 +535,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t)
 
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 {
+    if (from->gpu != to->gpu)
+        return give(cudaErrorInvalidResourceHandle);
     *ms = (float)((double)(to->at.tv_sec - from->at.tv_sec) * 1e3 +
                   (double)(to->at.tv_nsec - from->at.tv_nsec) / 1e6);
     return cudaSuccess;
@@ -474,6 +554,8 @@ const char *cudaGetErrorString(cudaError_t e)
 {
     return e == cudaErrorMemoryAllocation ? "out of memory"
            : e == cudaErrorIllegalAddress ? "an illegal memory access was encountered"
+           : e == cudaErrorInvalidDevice  ? "invalid device ordinal"
+           : e == cudaErrorInvalidResourceHandle ? "invalid resource handle"
            : e                            ? "invalid value"
                                           : "no error";
 }
@@ -481,4 +563,45 @@ const char *cudaGetErrorString(cudaError_t e)
 cudaError_t cudaDeviceSynchronize(void)
 {
     return cudaSuccess;
+}
+
+void pl_emu_run(dim3 grid, dim3 block, size_t shared, cudaStream_t s, void (*body)(void *), void *arg)
+{
+    std::lock_guard<std::mutex> hold(device);
+    size_t n = (size_t)block.x * block.y * block.z;
+
+    if (s && s->gpu != current_gpu) {
+        give(cudaErrorInvalidResourceHandle);
+        return;
+    }
+    if (!n || n > 1024 || !grid.x || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535)
+        die("a launch that no GPU takes");
+    if (shared > 227 * 1024)
+        die("more shared memory than a block can have");
+    while (fibers.size() < n) {
+        fiber f = {};
+        f.stack = (char *)malloc(STACK);
+        fibers.push_back(f);
+    }
+    slots.assign((n + 31) / 32 * 64, 0);
+    gathered.assign((n + 31) / 32 * 2 * 32 * 64, 0);
+    blockDim = block;
+    gridDim = grid;
+    kernel_body = body;
+    kernel_arg = arg;
+    for (size_t i = 0; i < n; i++) {
+        fibers[i].index = dim3((unsigned)i % block.x, (unsigned)i / block.x % block.y,
+                               (unsigned)i / (block.x * block.y));
+        fibers[i].lane = (unsigned)i % 32;
+        fibers[i].warp = (unsigned)i / 32;
+    }
+    others_memory(true);
+    for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
+        for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
+            for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) {
+                /* of the very size, so that a sanitizer sees what lies beyond; never zeros */
+                shared_memory = std::vector<char>(shared, (char)0xa5);
+                run_block(n);
+            }
+    others_memory(false);
 }

@@ -1,22 +1,25 @@
-/* cuBLASLt's part, by plain loops. */
+/* cuBLASLt's part, by plain loops. As with it, what was made on one GPU works while that one is current. */
 #include "model/cuda/cuda.h"
 
-struct pl_cuda_gemm {
-    int unused;
-};
+#include <stdlib.h>
 
-static struct pl_cuda_gemm only;
+struct pl_cuda_gemm {
+    int gpu;
+};
 
 enum pl_status pl_cuda_gemm_create(struct pl_cuda_gemm **out, struct pl_err *err)
 {
-    (void)err;
-    *out = &only;
-    return PL_OK;
+    struct pl_cuda_gemm *g = calloc(1, sizeof(*g));
+
+    if (!g)
+        return pl_fail(err, PL_ENOMEM, "no memory");
+    *out = g;
+    return pl_cuda_check(cudaGetDevice(&g->gpu), "gemm", err);
 }
 
 void pl_cuda_gemm_free(struct pl_cuda_gemm *g)
 {
-    (void)g;
+    free(g);
 }
 
 static float at(enum pl_dtype dt, const void *p, int64_t i)
@@ -30,7 +33,12 @@ static float at(enum pl_dtype dt, const void *p, int64_t i)
 enum pl_status pl_cuda_gemm_run(struct pl_cuda_gemm *g, const struct pl_cuda_gemm_call *c,
                                 cudaStream_t s, struct pl_err *err)
 {
-    (void)g, (void)s, (void)err;
+    int gpu = -1;
+
+    (void)s;
+    if (cudaGetDevice(&gpu) || gpu != g->gpu)
+        return pl_fail(err, PL_EDEVICE, "gemm of GPU %d while GPU %d is current", g->gpu, gpu);
+    pl_emu_hold(1);
     for (int64_t r = 0; r < c->rows; r++)
         for (int64_t o = 0; o < c->out; o++) {
             float sum = 0, *y = c->y + r * c->ldy + o;
@@ -38,5 +46,6 @@ enum pl_status pl_cuda_gemm_run(struct pl_cuda_gemm *g, const struct pl_cuda_gem
                 sum += at(c->dtype, c->x, r * c->in + k) * at(c->dtype, c->w, o * c->in + k);
             *y = c->add ? *y + sum : sum;
         }
+    pl_emu_hold(0);
     return PL_OK;
 }

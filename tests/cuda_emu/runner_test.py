@@ -113,8 +113,9 @@ def loads():
     assert max(peaks[1:]) - min(peaks[1:]) < 1 << 14, peaks  # what malloc adds varies
 
 
-def transports():
-    """Adapters fed by each transport that one GPU has, and NCCL's stand-in: the same tokens as the verifier alone, the same drafts, and what carried them is told."""
+def transports(gpus):
+    """Adapters fed by each transport that one GPU has, or two (emulated), and NCCL's stand-in: the same tokens as the verifier alone, the same drafts, and what
+    carried them is told."""
     goldens = os.path.join(SOURCE, "tests/spec_decode/goldens")
     models = {n: {"path": LLAMA, "dtype": "f32", "device": "cuda", "weights": f"random:{i}"} for i, n in enumerate(("v", "d"), 1)}
     arms, counts = {"alone": {"model": "v"}}, {}
@@ -122,9 +123,13 @@ def transports():
         for way in ("host", "auto", "nccl"):
             arms[kind + way] = {"model": "v", "draft": {"model": "d", "adapter": kind, "weights": os.path.join(goldens, kind + ".safetensors"), "gamma": 4,
                                                         "overlap": "none", "transport": way}}
-    os.environ["PACELINE_NCCL"] = os.path.join(os.path.dirname(EMULATED), "libfake_nccl.so")
+    if gpus == 2:
+        arms["two lanes"] = {"model": "v", "draft": {**arms["L4auto"]["draft"], "overlap": "prefill"}}
+    os.environ.update(PACELINE_NCCL=os.path.join(os.path.dirname(EMULATED), "libfake_nccl.so"), PACELINE_EMULATED_GPUS=str(gpus))
     r, sample = Runner(EMULATED, "serve"), {"kind": "synthetic", "index": 0, "key": "%016x" % 5}
-    said = r.call("load", **load(models, arms, tokens=6, max_context=12))
+    here = [{"kind": "cuda", "uuid": d["uuid"]} for d in r.hello["devices"] if d["kind"] == "cuda"]
+    assert len(here) == gpus, r.hello
+    said = r.call("load", **{**load(models, arms, tokens=6, max_context=12), **({"device": here[0], "devices": here} if gpus == 2 else {})})
     assert said["type"] == "loaded", said
     tokens = {}
     for a in arms:
@@ -135,9 +140,9 @@ def transports():
     assert all(t == tokens["alone"] for t in tokens.values()), tokens
     for kind in ("L1", "L4", "L5F"):
         assert counts[kind + "host"]["drafted"] > 0 and counts[kind + "host"] == counts[kind + "auto"] == counts[kind + "nccl"], counts
-        assert [said["arms"][kind + w] for w in ("host", "auto", "nccl")] == [{"transport": t, "shared_device": True} for t in ("host", "peer", "nccl")], said
-    del os.environ["PACELINE_NCCL"]
-    print("transports: states go from device to device, drafts are the same")
+        assert [said["arms"][kind + w] for w in ("host", "auto", "nccl")] == [{"transport": t, "shared_device": gpus == 1} for t in ("host", "peer", "nccl")], said
+    del os.environ["PACELINE_NCCL"], os.environ["PACELINE_EMULATED_GPUS"]
+    print(f"transports: states go from device to device of {gpus}, drafts are the same")
 
 
 def kernels(tmp):
@@ -226,7 +231,8 @@ with tempfile.TemporaryDirectory() as folder:
     counts()
     faults(folder)
     loads()
-    transports()
+    transports(1)
+    transports(2)
     kernels(folder)
     bench()
     script(folder)

@@ -1,5 +1,5 @@
-/* Transports between two devices: of the CPU, and of the emulated GPU, where NCCL is a stand-in that works or fails as it is told. Says
- * nothing of two GPUs: there the emulation has none. */
+/* Transports between two devices: of the CPU, and of one or two emulated GPUs, where NCCL is a stand-in that works or fails as it is told.
+ * Says nothing of the links between two real ones. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,6 +11,7 @@
 
 #include <dlfcn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define ROWS 6
@@ -26,8 +27,8 @@ static void ok(enum pl_status st)
 
 static struct pl_transport_end open_end(const char *name)
 {
-    struct pl_transport_end e = {.backend = pl_backend_by_name(name)};
-    const struct pl_device_opts o = {.threads = 1};
+    struct pl_transport_end e = {.backend = pl_backend_by_name(*name == 'c' && name[1] == 'u' ? "cuda" : name)};
+    const struct pl_device_opts o = {.threads = 1, .ordinal = strchr(name, ':') ? 1 : 0};
 
     assert_non_null(e.backend);
     ok(e.backend->open(&o, &e.device, &err));
@@ -84,7 +85,9 @@ static void each_way(void **state)
     } pairs[] = {{"cpu", "cpu", "auto", PL_TRANSPORT_HOST, false},    {"cpu", "cuda", "auto", PL_TRANSPORT_HOST, false},
                  {"cuda", "cpu", "host", PL_TRANSPORT_HOST, false},   {"cuda", "cuda", "auto", PL_TRANSPORT_PEER, true},
                  {"cuda", "cuda", "peer", PL_TRANSPORT_PEER, true},   {"cuda", "cuda", "host", PL_TRANSPORT_HOST, true},
-                 {"cuda", "cuda", "nccl", PL_TRANSPORT_NCCL, true}};
+                 {"cuda", "cuda", "nccl", PL_TRANSPORT_NCCL, true},   {"cuda", "cuda:1", "auto", PL_TRANSPORT_PEER, false},
+                 {"cuda:1", "cuda", "peer", PL_TRANSPORT_PEER, false}, {"cuda", "cuda:1", "nccl", PL_TRANSPORT_NCCL, false},
+                 {"cuda:1", "cuda", "host", PL_TRANSPORT_HOST, false}};
 
     (void)state;
     for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
@@ -121,6 +124,9 @@ static void refusals(void **state)
     refused("cpu", "cuda", "nccl", NULL, "transport nccl joins two GPUs, not cpu and cuda");
     refused("cuda", "cuda", "nccl", "/nowhere/libnccl.so.2", "/nowhere/libnccl.so.2");
     refused("cuda", "cuda", "nccl", "libm.so.6", "NCCL has no ncclGetUniqueId: 2.14 or later is expected");
+    setenv("PACELINE_EMULATED_PEERS", "0", 1);
+    refused("cuda", "cuda:1", "peer", NULL, "peer copy: GPU 0 does not reach GPU 1");
+    unsetenv("PACELINE_EMULATED_PEERS");
 }
 
 /* Whatever NCCL does: an error, in time; what was begun is aborted; later carries say the same. */
@@ -193,5 +199,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(each_way), cmocka_unit_test(refusals), cmocka_unit_test(nccl_fails)};
 
+    setenv("PACELINE_EMULATED_GPUS", "2", 1);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
