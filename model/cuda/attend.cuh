@@ -18,12 +18,7 @@ __device__ __forceinline__ void seen(const struct pl_cuda_kv *kv, bool causal, i
 
 __device__ __forceinline__ void attend_out(const struct pl_cuda_attend &a, int64_t at, float v)
 {
-    if (a.to == PL_DT_F32)
-        ((float *)a.out)[at] = v;
-    else if (a.to == PL_DT_BF16)
-        from_f32(v, (pl_bf16 *)a.out + at);
-    else
-        from_f32(v, (pl_f16 *)a.out + at);
+    put(a.to, a.out, at, v);
 }
 
 #endif

@@ -82,6 +82,17 @@ __device__ __forceinline__ void from_f32(float f, pl_bf16 *out)
         out->u = (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 }
 
+/* to[at] = v, in the type dt. */
+__device__ __forceinline__ void put(enum pl_dtype dt, void *to, int64_t at, float v)
+{
+    if (dt == PL_DT_F32)
+        ((float *)to)[at] = v;
+    else if (dt == PL_DT_BF16)
+        from_f32(v, (pl_bf16 *)to + at);
+    else
+        from_f32(v, (pl_f16 *)to + at);
+}
+
 __device__ __forceinline__ float warp_sum(float v)
 {
     for (int o = WARP / 2; o; o /= 2)
@@ -122,6 +133,16 @@ __device__ __forceinline__ float act_one(int act, float x)
     default:
         return x > 0 || x != x ? x : 0;
     }
+}
+
+/* Where row r stands in its text. */
+__device__ __forceinline__ int32_t position_of(const struct pl_cuda_step &st, int layer, int r)
+{
+    if (st.positions)
+        return st.positions[r];
+    if (st.tree)
+        return st.kv[layer].next_position - st.tree[0] + st.tree[1 + st.tree[0] + r];
+    return st.kv[layer * st.n_spans + st.span[r]].next_position + st.in_span[r];
 }
 
 static inline unsigned ceil_div(int64_t a, int64_t b)

@@ -7,6 +7,8 @@
  * the launch.
  *
  * x in f32 is taken as the sum of two 16-bit numbers, which keep 16 (bf16) or 22 (f16) of its bits.
+ * Where rows are to be normed by their mean square first, x is multiplied by the gain as it comes
+ * and the sums by the row's factor, whose squares every block adds up on its way.
  */
 #include "model/cuda/mma.cuh"
 
@@ -30,6 +32,8 @@ struct stream {
     int n, rows, steps;
     int64_t in;
     const void *x;
+    const float *gain; /* [in], of a norm by mean squares; NULL: x as it is */
+    float eps;
 };
 
 /* Eights of k of 8 rows, for two k16 steps. */
@@ -68,20 +72,30 @@ __device__ __forceinline__ void times(float (*c)[4], const uint4 (*w)[2], const 
 }
 
 /* The same with x in its own type, or in f32: first what fits, then what it left. */
-template <typename T, int TILES>
-__device__ __forceinline__ void step(float (*c)[4], const uint4 (*w)[2], const T *x, bool there)
+template <typename T, int TILES, bool NORM>
+__device__ __forceinline__ void step(float (*c)[4], const uint4 (*w)[2], const T *x, const float *,
+                                     float *, bool there)
 {
     times<T, TILES>(c, w, columns_of(x, there));
 }
-template <typename T, int TILES>
-__device__ __forceinline__ void step(float (*c)[4], const uint4 (*w)[2], const float *x, bool there)
+template <typename T, int TILES, bool NORM>
+__device__ __forceinline__ void step(float (*c)[4], const uint4 (*w)[2], const float *x,
+                                     const float *gain, float *squares, bool there)
 {
     float4 v[2] = {};
     struct columns most, left;
 
-    if (there) {
-        v[0] = ((const float4 *)(const void *)x)[0];
-        v[1] = ((const float4 *)(const void *)x)[1];
+    PL_UNROLL
+    for (int i = 0; i < 2 && there; i++) {
+        v[i] = ((const float4 *)(const void *)x)[i];
+        if (NORM) {
+            const float4 by = ((const float4 *)(const void *)gain)[i];
+            *squares = fmaf(v[i].x, v[i].x, *squares);
+            *squares = fmaf(v[i].y, v[i].y, *squares);
+            *squares = fmaf(v[i].z, v[i].z, *squares);
+            *squares = fmaf(v[i].w, v[i].w, *squares);
+            v[i] = float4{v[i].x * by.x, v[i].y * by.y, v[i].z * by.z, v[i].w * by.w};
+        }
     }
     PL_UNROLL
     for (int i = 0; i < 2; i++) {
@@ -128,15 +142,17 @@ __device__ __forceinline__ int part_of(const struct stream &g, int at)
 }
 
 /* Sums of this warp's share of k: tile i are 16 weight rows from from[i] on, c[r][i] of rows
- * 8r … 8r + 7 of x. */
-template <typename T, typename X, int ROWS8, int TILES>
-__device__ __forceinline__ void share(const struct stream &g, const T *const (*from)[2],
-                                      float (*c)[TILES][4])
+ * 8r … 8r + 7 of x; and the squares of this lane's share of x. */
+template <typename T, typename X, int ROWS8, int TILES, bool NORM>
+__device__ __forceinline__ float share(const struct stream &g, const T *const (*from)[2],
+                                       float (*c)[TILES][4])
 {
     const int N = IN_FLIGHT / TILES, warp = (int)threadIdx.x / WARP;
     const int lane = (int)threadIdx.x % WARP;
     const X *x = (const X *)g.x + (int64_t)(lane / 4) * g.in + lane % 4 * 8;
+    const float *gain = NORM ? g.gain + lane % 4 * 8 : NULL;
     uint4 w[N][TILES][2], next[N][TILES][2];
+    float squares = 0;
 
     load<T, TILES, N>(next, from, warp * TOGETHER, g.steps);
     for (int at = warp * TOGETHER; at < g.steps; at += STREAM_WARPS * N) {
@@ -146,18 +162,28 @@ __device__ __forceinline__ void share(const struct stream &g, const T *const (*f
         for (int u = 0; u < N; u++) {
             PL_UNROLL
             for (int r = 0; r < ROWS8; r++)
-                step<T, TILES>(c[r], w[u], x + 8 * r * g.in + step_at(at, u) * STEP,
-                               step_at(at, u) < g.steps && 8 * r + lane / 4 < g.rows);
+                step<T, TILES, NORM>(c[r], w[u], x + 8 * r * g.in + step_at(at, u) * STEP,
+                                     NORM ? gain + step_at(at, u) * STEP : NULL, &squares,
+                                     step_at(at, u) < g.steps && 8 * r + lane / 4 < g.rows);
         }
     }
+    return squares;
 }
 
-/* Adds the warps' sums up, in their order, into the first's; false: another warp. */
-template <int N> __device__ __forceinline__ bool together(float *c)
+/* Adds the warps' sums up, in their order, into the first's, and norms them: c of two rows, 2t and
+ * 2t + 1 of every eight, takes turns. false: another warp. */
+template <int N, bool NORM>
+__device__ __forceinline__ bool together(const struct stream &g, float *c, float squares)
 {
-    __shared__ float sums[STREAM_WARPS - 1][N][WARP];
+    __shared__ float sums[STREAM_WARPS - 1][N][WARP], squared[STREAM_WARPS][8];
     const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
 
+    if (NORM) {
+        squares += __shfl_xor_sync(FULL, squares, 1);
+        squares += __shfl_xor_sync(FULL, squares, 2);
+        if (lane % 4 == 0)
+            squared[warp][lane / 4] = squares;
+    }
     if (warp) {
         PL_UNROLL
         for (int i = 0; i < N; i++)
@@ -171,10 +197,20 @@ template <int N> __device__ __forceinline__ bool together(float *c)
         for (int i = 0; i < N; i++)
             c[i] += sums[w][i][lane];
     }
+    PL_UNROLL
+    for (int k = 0; k < 2 && NORM; k++) {
+        float all = 0;
+        for (int w = 0; w < STREAM_WARPS; w++)
+            all += squared[w][lane % 4 * 2 + k];
+        const float by = 1.0f / sqrtf(all / (float)g.in + g.eps);
+        PL_UNROLL
+        for (int i = k; i < N; i += 2)
+            c[i] *= by;
+    }
     return true;
 }
 
-template <typename T, typename X, int ROWS8, int TILES>
+template <typename T, typename X, int ROWS8, int TILES, bool NORM>
 __global__ void __launch_bounds__(STREAM_WARPS *WARP, 2) gemv_mma(const struct stream g)
 {
     const int lane = (int)threadIdx.x % WARP, s = part_of(g, (int)blockIdx.x);
@@ -187,8 +223,8 @@ __global__ void __launch_bounds__(STREAM_WARPS *WARP, 2) gemv_mma(const struct s
         const int64_t o = o0 + 8 * i;
         from[i / 2][i % 2] = (const T *)g.part[s].w + (o < out ? o : out - 1) * g.in + lane % 4 * 8;
     }
-    share<T, X, ROWS8, TILES>(g, from, c);
-    if (!together<ROWS8 * TILES * 4>(&c[0][0][0]))
+    const float squares = share<T, X, ROWS8, TILES, NORM>(g, from, c);
+    if (!together<ROWS8 * TILES * 4, NORM>(g, &c[0][0][0], squares))
         return;
     PL_UNROLL
     for (int i = 0; i < ROWS8 * TILES * 4; i++) {
@@ -203,7 +239,7 @@ __global__ void __launch_bounds__(STREAM_WARPS *WARP, 2) gemv_mma(const struct s
 }
 
 /* y = act(part 0) · part 1: a block has the same outputs of both. */
-template <typename T, typename X, int ROWS8>
+template <typename T, typename X, int ROWS8, bool NORM>
 __global__ void __launch_bounds__(STREAM_WARPS *WARP, 2)
     gemv_mma_gated(const struct stream g, int act, X *y)
 {
@@ -217,8 +253,8 @@ __global__ void __launch_bounds__(STREAM_WARPS *WARP, 2)
         from[i / 2][i % 2] =
             (const T *)g.part[i / 2].w + (o < out ? o : out - 1) * g.in + lane % 4 * 8;
     }
-    share<T, X, ROWS8, 2>(g, from, c);
-    if (!together<ROWS8 * 8>(&c[0][0][0]))
+    const float squares = share<T, X, ROWS8, 2, NORM>(g, from, c);
+    if (!together<ROWS8 * 8, NORM>(g, &c[0][0][0], squares))
         return;
     PL_UNROLL
     for (int r = 0; r < ROWS8; r++) {
@@ -232,6 +268,55 @@ __global__ void __launch_bounds__(STREAM_WARPS *WARP, 2)
             const float up = c[r][1][i] + (g.part[1].bias ? g.part[1].bias[o] : 0);
             from_f32(act_one(act, gate) * up, y + row * out + o);
         }
+    }
+}
+
+/* Q, K and V (the parts) of normed rows: a block has 16 elements of one head and those half a head
+ * behind them, so that a thread turns pairs of its own; q in f32, K and V to their places. */
+template <typename T>
+__global__ void __launch_bounds__(STREAM_WARPS *WARP, 2)
+    gemv_mma_qkv(const struct stream g, const struct pl_cuda_step st, const struct pl_cuda_heads h)
+{
+    const int lane = (int)threadIdx.x % WARP, s = part_of(g, (int)blockIdx.x), half = h.dim / 2;
+    const int group = (int)blockIdx.x - g.part[s].first, head = group / (half / 16);
+    const int first = group % (half / 16) * 16 + lane / 4;
+    const int64_t o0 = (int64_t)head * h.dim + first;
+    const T *from[2][2];
+    float c[1][2][4] = {};
+
+    for (int i = 0; i < 4; i++)
+        from[i / 2][i % 2] =
+            (const T *)g.part[s].w + (o0 + i / 2 * half + i % 2 * 8) * g.in + lane % 4 * 8;
+    const float squares = share<T, float, 1, 2, true>(g, from, c);
+    if (!together<8, true>(g, &c[0][0][0], squares))
+        return;
+    PL_UNROLL
+    for (int e = 0; e < 4; e++) {
+        const int row = lane % 4 * 2 + e % 2, i = first + e / 2 * 8;
+        const int64_t o = o0 + e / 2 * 8;
+        if (row >= g.rows)
+            continue;
+        const float *bias = g.part[s].bias;
+        float a = c[0][0][e] + (bias ? bias[o] : 0), b = c[0][1][e] + (bias ? bias[o + half] : 0);
+        if (s < 2 && h.inv_freq) {
+            float sin, cos, turned;
+            sincosf((float)position_of(st, h.layer, row) * h.inv_freq[i], &sin, &cos);
+            sin *= h.rope_factor;
+            cos *= h.rope_factor;
+            turned = a * cos - b * sin;
+            b = b * cos + a * sin;
+            a = turned;
+        }
+        if (s == 0) {
+            g.part[0].y[row * g.part[0].out + o] = a;
+            g.part[0].y[row * g.part[0].out + o + half] = b;
+            continue;
+        }
+        const struct pl_cuda_kv *kv = &st.kv[h.layer * st.n_spans + st.span[row]];
+        const int at = (h.append ? kv->len + st.in_span[row] : row) % kv->cap;
+        const int64_t to = ((int64_t)head * kv->cap + at) * h.dim + i;
+        put(h.kv_dtype, s == 1 ? kv->k : kv->v, to, a);
+        put(h.kv_dtype, s == 1 ? kv->k : kv->v, to + half, b);
     }
 }
 
@@ -260,10 +345,15 @@ template <typename F> static void by_rows(enum pl_dtype w, int rows, F f)
         typed((pl_bf16 *)NULL);
 }
 
-static struct stream stream_of(const struct pl_cuda_matrix *w, const void *x, int rows)
+static struct stream stream_of(const struct pl_cuda_matrix *w, const void *x,
+                               const struct pl_cuda_rms *norm, int rows)
 {
     struct stream g = {};
 
+    if (norm) {
+        g.gain = norm->gain;
+        g.eps = norm->eps;
+    }
     g.rows = rows;
     g.in = w->in;
     g.steps = (int)(w->in / STEP);
@@ -277,48 +367,86 @@ extern "C" bool pl_k_gemv_mma_does(const struct pl_cuda_matrix *w, int64_t rows)
            (w->dtype == PL_DT_BF16 || w->dtype == PL_DT_F16);
 }
 
-extern "C" void pl_k_gemv_mma(const struct pl_cuda_product *p, int n, const void *x, int rows,
-                              cudaStream_t s)
+/* Calls f with NORM, which 16-bit rows never ask for. */
+template <typename X, typename F> static void by_norm(const struct pl_cuda_rms *norm, F f)
 {
-    const int each = rows > 4 ? 32 : 16;
-    struct stream g = stream_of(p[0].w, x, rows);
+    if constexpr (std::is_same<X, float>::value) {
+        if (norm) {
+            f(std::true_type());
+            return;
+        }
+    }
+    f(std::false_type());
+}
+
+/* Parts of one launch, and how many groups of `each` outputs they have. */
+static int add_parts(struct stream *g, const struct pl_cuda_product *p, int n, int each)
+{
     int groups = 0;
 
-    g.n = n;
+    g->n = n;
     for (int i = 0; i < n; i++) {
-        g.part[i].w = p[i].w->data;
-        g.part[i].bias = p[i].w->bias;
-        g.part[i].y = p[i].y;
-        g.part[i].out = p[i].w->out;
-        g.part[i].first = groups;
-        g.part[i].add = p[i].add;
+        g->part[i].w = p[i].w->data;
+        g->part[i].bias = p[i].w->bias;
+        g->part[i].y = p[i].y;
+        g->part[i].out = p[i].w->out;
+        g->part[i].first = groups;
+        g->part[i].add = p[i].add;
         groups += (int)ceil_div(p[i].w->out, each);
     }
+    return groups;
+}
+
+extern "C" void pl_k_gemv_mma(const struct pl_cuda_product *p, int n, const void *x,
+                              const struct pl_cuda_rms *norm, int rows, cudaStream_t s)
+{
+    struct stream g = stream_of(p[0].w, x, norm, rows);
+    const unsigned groups = (unsigned)add_parts(&g, p, n, rows > 4 ? 32 : 16);
+
     by_rows(p[0].w->dtype, rows, [&](auto *t, auto *f, auto eights, auto tiles) {
         typedef typename std::remove_pointer<decltype(t)>::type T;
         typedef typename std::remove_pointer<decltype(f)>::type X;
-        PL_LAUNCH((gemv_mma<T, X, decltype(eights)::value, decltype(tiles)::value>),
-                  (unsigned)groups, STREAM_WARPS * WARP, 0, s, g);
+        by_norm<X>(norm, [&](auto normed) {
+            PL_LAUNCH((gemv_mma<T, X, decltype(eights)::value, decltype(tiles)::value,
+                                decltype(normed)::value>),
+                      groups, STREAM_WARPS * WARP, 0, s, g);
+        });
     });
 }
 
 extern "C" void pl_k_gemv_mma_gated(const struct pl_cuda_matrix *gate,
                                     const struct pl_cuda_matrix *up, enum pl_act_kind act,
-                                    const void *x, int rows, void *y, cudaStream_t s)
+                                    const void *x, const struct pl_cuda_rms *norm, int rows,
+                                    void *y, cudaStream_t s)
 {
-    const struct pl_cuda_matrix *w[2] = {gate, up};
-    struct stream g = stream_of(gate, x, rows);
+    const struct pl_cuda_product p[2] = {{gate, NULL, false}, {up, NULL, false}};
+    struct stream g = stream_of(gate, x, norm, rows);
 
-    g.n = 2;
-    for (int i = 0; i < 2; i++) {
-        g.part[i].w = w[i]->data;
-        g.part[i].bias = w[i]->bias;
-        g.part[i].out = w[i]->out;
-    }
+    add_parts(&g, p, 2, 16);
     by_rows(gate->dtype, rows, [&](auto *t, auto *f, auto eights, auto) {
         typedef typename std::remove_pointer<decltype(t)>::type T;
         typedef typename std::remove_pointer<decltype(f)>::type X;
-        PL_LAUNCH((gemv_mma_gated<T, X, decltype(eights)::value>), ceil_div(gate->out, 16),
-                  STREAM_WARPS * WARP, 0, s, g, (int)act, (X *)y);
+        by_norm<X>(norm, [&](auto normed) {
+            PL_LAUNCH((gemv_mma_gated<T, X, decltype(eights)::value, decltype(normed)::value>),
+                      ceil_div(gate->out, 16), STREAM_WARPS * WARP, 0, s, g, (int)act, (X *)y);
+        });
     });
+}
+
+extern "C" bool pl_k_gemv_mma_qkv_does(const struct pl_cuda_heads *h)
+{
+    return h->dim % 32 == 0 && !h->q_norm && !h->k_norm;
+}
+
+extern "C" void pl_k_gemv_mma_qkv(const struct pl_cuda_product *p, const float *x,
+                                  const struct pl_cuda_rms *norm, const struct pl_cuda_step *step,
+                                  const struct pl_cuda_heads *h, cudaStream_t s)
+{
+    struct stream g = stream_of(p[0].w, x, norm, step->rows);
+    const unsigned groups = (unsigned)add_parts(&g, p, 3, 32);
+
+    if (p[0].w->dtype == PL_DT_F16)
+        PL_LAUNCH(gemv_mma_qkv<pl_f16>, groups, STREAM_WARPS * WARP, 0, s, g, *step, *h);
+    else
+        PL_LAUNCH(gemv_mma_qkv<pl_bf16>, groups, STREAM_WARPS * WARP, 0, s, g, *step, *h);
 }

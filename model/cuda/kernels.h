@@ -75,13 +75,21 @@ void pl_k_gemv(const struct pl_cuda_product *p, int n, const float *x, int rows,
  * above. */
 void pl_k_gemv_gated(const struct pl_cuda_matrix *gate, const struct pl_cuda_matrix *up,
                      enum pl_act_kind act, const float *x, int rows, float *y, cudaStream_t s);
+/* x[r] · gain / √(mean x[r]² + eps) on the way into a product. */
+struct pl_cuda_rms {
+    const float *gain; /* [in] */
+    float eps;
+};
+
 /* Both on tensor cores, of up to PL_CUDA_STREAM_ROWS rows and 16-bit weights. x is f32 up to
- * PL_CUDA_GEMV_ROWS rows and of the weights' type beyond them; so is y of the gated one. A row's
- * bits do not depend on the other rows, up to PL_CUDA_GEMV_ROWS. */
+ * PL_CUDA_GEMV_ROWS rows and of the weights' type beyond them; so is y of the gated one. norm: of
+ * x in f32, or NULL. A row's bits do not depend on the other rows, up to PL_CUDA_GEMV_ROWS. */
 bool pl_k_gemv_mma_does(const struct pl_cuda_matrix *w, int64_t rows);
-void pl_k_gemv_mma(const struct pl_cuda_product *p, int n, const void *x, int rows, cudaStream_t s);
+void pl_k_gemv_mma(const struct pl_cuda_product *p, int n, const void *x,
+                   const struct pl_cuda_rms *norm, int rows, cudaStream_t s);
 void pl_k_gemv_mma_gated(const struct pl_cuda_matrix *gate, const struct pl_cuda_matrix *up,
-                         enum pl_act_kind act, const void *x, int rows, void *y, cudaStream_t s);
+                         enum pl_act_kind act, const void *x, const struct pl_cuda_rms *norm,
+                         int rows, void *y, cudaStream_t s);
 /* A weight, or n plain values, as f32, f16 or bf16. */
 void pl_k_decode(const struct pl_cuda_matrix *w, enum pl_dtype to, void *out, cudaStream_t s);
 void pl_k_cast(const float *x, int64_t n, enum pl_dtype to, void *y, cudaStream_t s);
@@ -122,6 +130,13 @@ struct pl_cuda_heads {
 /* q in place; k and v into the cache. q or k NULL: not there. */
 void pl_k_rope_store(const struct pl_cuda_step *step, const struct pl_cuda_heads *h, float *q,
                      float *k, const float *v, cudaStream_t s);
+/* pl_k_gemv_mma of Q, K and V with pl_k_rope_store behind it in one launch, for at most
+ * PL_CUDA_GEMV_ROWS rows: q in f32 into p[0].y, K and V into the cache alone. Heads of a multiple
+ * of 32, not normed themselves. */
+bool pl_k_gemv_mma_qkv_does(const struct pl_cuda_heads *h);
+void pl_k_gemv_mma_qkv(const struct pl_cuda_product *p, const float *x,
+                       const struct pl_cuda_rms *norm, const struct pl_cuda_step *step,
+                       const struct pl_cuda_heads *h, cudaStream_t s);
 
 struct pl_cuda_attend {
     const float *q; /* [rows, heads · dim] */

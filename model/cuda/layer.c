@@ -26,7 +26,7 @@ static void few(const struct pl_device *d, const struct pl_cuda_product *p, int 
     for (int i = 0; i < n; i++)
         stream = stream && streams(d, p[i].w, rows, PL_DT_F32);
     if (stream)
-        pl_k_gemv_mma(p, n, x, rows, d->stream);
+        pl_k_gemv_mma(p, n, x, NULL, rows, d->stream);
     else
         pl_k_gemv(p, n, x, rows, d->stream);
 }
@@ -51,7 +51,7 @@ enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix 
     }
     if (streams(d, w, rows, act)) {
         const struct pl_cuda_product p = {.w = w, .y = y, .add = add};
-        pl_k_gemv_mma(&p, 1, x, (int)rows, d->stream);
+        pl_k_gemv_mma(&p, 1, x, NULL, (int)rows, d->stream);
         return PL_OK;
     }
     if (w->dtype != act && !most)
@@ -88,7 +88,7 @@ static void products(struct pl_cuda_run *r, const struct pl_cuda_product *p, int
         return;
     if (alike || stream) {
         if (stream)
-            pl_k_gemv_mma(p, n, x, r->rows, d->stream);
+            pl_k_gemv_mma(p, n, x, NULL, r->rows, d->stream);
         else
             few(d, p, n, (const float *)x, r->rows);
         for (int i = 0; i < n; i++)
@@ -226,7 +226,46 @@ static void attend(struct pl_cuda_run *r, const struct pl_cuda_step *step,
     }
 }
 
-static void self_attention(struct pl_cuda_run *r, int32_t l, const void *x)
+/* What a part of a block reads of x, normed by its gain where the block norms before. */
+static const void *read_rows(struct pl_cuda_run *r, const float *gain, const float *bias)
+{
+    return r->n->arch.post_norm || !gain ? pl_cuda_run_as_input(r) : normed(r, gain, bias);
+}
+
+/* Whether that norm can ride in the product behind it: by mean squares, of a few rows. A
+ * deterministic device's rows all go the same way, whatever their number. */
+static bool rides(const struct pl_cuda_run *r, const float *gain, const float *bias,
+                  struct pl_cuda_rms *out)
+{
+    const struct pl_arch *a = &r->n->arch;
+
+    *out = (struct pl_cuda_rms){.gain = gain, .eps = a->norm_eps};
+    return !a->post_norm && a->norm == PL_NORM_RMS && gain && !bias && !r->n->device->exact &&
+           r->rows <= PL_CUDA_GEMV_ROWS;
+}
+
+/* Norm, Q, K and V, RoPE and the cache's new rows in one launch, where that can be. */
+static bool qkv_at_once(struct pl_cuda_run *r, int32_t l, const struct pl_cuda_product *p,
+                        const struct pl_cuda_heads *h)
+{
+    const struct pl_cuda_layer *w = &r->n->layers[l];
+    struct pl_device *d = r->n->device;
+    struct pl_cuda_rms norm;
+
+    if (r->st || !rides(r, w->v[PL_V_ATTN], w->v[PL_V_ATTN_BIAS], &norm) ||
+        !pl_k_gemv_mma_qkv_does(h))
+        return false;
+    for (int i = 0; i < 3; i++)
+        if (!streams(d, p[i].w, r->rows, r->n->act) || p[i].w->dtype != p[0].w->dtype)
+            return false;
+    pl_cuda_op(d, PL_CUDA_OP_QKV);
+    pl_k_gemv_mma_qkv(p, r->n->work.x, &norm, &r->step, h, d->stream);
+    for (int i = 0; i < 3; i++)
+        count_product(d, p[i].w, r->rows);
+    return true;
+}
+
+static void self_attention(struct pl_cuda_run *r, int32_t l)
 {
     const struct pl_cuda_layer *w = &r->n->layers[l];
     struct pl_cuda_work *b = &r->n->work;
@@ -238,10 +277,13 @@ static void self_attention(struct pl_cuda_run *r, int32_t l, const void *x)
     struct pl_device *d = r->n->device;
     cudaStream_t s = d->stream;
 
-    pl_cuda_op(d, PL_CUDA_OP_QKV);
-    products(r, qkv, 3, x);
-    pl_cuda_op(d, PL_CUDA_OP_ROPE);
-    pl_k_rope_store(&r->step, &h, b->q, b->k, b->v, s);
+    if (!qkv_at_once(r, l, qkv, &h)) {
+        const void *x = read_rows(r, w->v[PL_V_ATTN], w->v[PL_V_ATTN_BIAS]);
+        pl_cuda_op(d, PL_CUDA_OP_QKV);
+        products(r, qkv, 3, x);
+        pl_cuda_op(d, PL_CUDA_OP_ROPE);
+        pl_k_rope_store(&r->step, &h, b->q, b->k, b->v, s);
+    }
     pl_cuda_op(d, PL_CUDA_OP_ATTENTION);
     attend(r, &r->step, &a);
     if (a.lse) {
@@ -267,45 +309,50 @@ static void cross_attention(struct pl_cuda_run *r, int32_t l)
     pl_cuda_run_product(r, &w->w[PL_W_CROSS_O], b->att, b->x, true);
 }
 
-/* Gate, up and activation in one launch, where they can be: dense weights of a few rows, or such as
- * are streamed. A deterministic device's rows all go the same way, whatever their number. */
-static bool fused(struct pl_cuda_run *r, const struct pl_cuda_layer *w, const void *x)
-{
-    const struct pl_cuda_matrix *gate = &w->w[PL_W_GATE], *up = &w->w[PL_W_UP];
-    const struct pl_arch *a = &r->n->arch;
-    struct pl_device *d = r->n->device;
-    void *mid = r->n->work.mid;
+/* How gate, up and activation go: each by itself, or in one launch of a few rows of dense weights
+ * or of weights that are streamed. */
+enum gating { PL_APART, PL_FEW_ROWS, PL_STREAMED };
 
-    if (!a->gated || r->st || d->exact || gate->dtype != up->dtype ||
+static enum gating gating_of(const struct pl_cuda_run *r, const struct pl_cuda_matrix *gate,
+                             const struct pl_cuda_matrix *up)
+{
+    const struct pl_device *d = r->n->device;
+
+    if (!r->n->arch.gated || r->st || d->exact || gate->dtype != up->dtype ||
         !pl_dtype_traits(gate->dtype)->computes)
-        return false;
+        return PL_APART;
     if (streams(d, gate, r->rows, r->n->act) && streams(d, up, r->rows, r->n->act))
-        pl_k_gemv_mma_gated(gate, up, a->act, x, r->rows, mid, d->stream);
-    else if (r->rows <= PL_CUDA_GEMV_ROWS)
-        pl_k_gemv_gated(gate, up, a->act, x, r->rows, mid, d->stream);
-    else
-        return false;
-    count_product(d, gate, r->rows);
-    count_product(d, up, r->rows);
-    return true;
+        return PL_STREAMED;
+    return r->rows <= PL_CUDA_GEMV_ROWS ? PL_FEW_ROWS : PL_APART;
 }
 
-static void feed_forward(struct pl_cuda_run *r, int32_t l, const void *x)
+static void feed_forward(struct pl_cuda_run *r, int32_t l)
 {
     const struct pl_cuda_layer *w = &r->n->layers[l];
     const struct pl_arch *a = &r->n->arch;
+    const struct pl_cuda_matrix *gate = &w->w[PL_W_GATE], *up = &w->w[PL_W_UP];
     struct pl_cuda_work *b = &r->n->work;
-    struct pl_cuda_product p[] = {{.w = &w->w[PL_W_UP], .y = b->up},
-                                  {.w = &w->w[PL_W_GATE], .y = b->gate}};
+    struct pl_device *d = r->n->device;
+    struct pl_cuda_product p[] = {{.w = up, .y = b->up}, {.w = gate, .y = b->gate}};
+    const enum gating how = gating_of(r, gate, up);
+    struct pl_cuda_rms norm;
+    const bool ride = how == PL_STREAMED && rides(r, w->v[PL_V_FFN], w->v[PL_V_FFN_BIAS], &norm);
+    const void *x = ride ? b->x : read_rows(r, w->v[PL_V_FFN], w->v[PL_V_FFN_BIAS]);
 
-    pl_cuda_op(r->n->device, PL_CUDA_OP_FFN_IN);
-    if (!fused(r, w, x)) {
+    pl_cuda_op(d, PL_CUDA_OP_FFN_IN);
+    if (how == PL_STREAMED) {
+        pl_k_gemv_mma_gated(gate, up, a->act, x, ride ? &norm : NULL, r->rows, b->mid, d->stream);
+    } else if (how == PL_FEW_ROWS) {
+        pl_k_gemv_gated(gate, up, a->act, x, r->rows, b->mid, d->stream);
+    } else {
         products(r, p, a->gated ? 2 : 1, x);
-        pl_cuda_op(r->n->device, PL_CUDA_OP_ACT);
+        pl_cuda_op(d, PL_CUDA_OP_ACT);
         pl_k_act(a->act, b->mid, r->input, a->gated ? b->gate : NULL, b->up,
-                 (int64_t)r->rows * a->ffn, r->n->device->stream);
+                 (int64_t)r->rows * a->ffn, d->stream);
     }
-    pl_cuda_op(r->n->device, PL_CUDA_OP_FFN_OUT);
+    for (int i = 0; i < 2 && how != PL_APART; i++)
+        count_product(d, p[i].w, r->rows);
+    pl_cuda_op(d, PL_CUDA_OP_FFN_OUT);
     pl_cuda_run_product(r, &w->w[PL_W_DOWN], b->mid, b->x, true);
 }
 
@@ -314,15 +361,12 @@ void pl_cuda_run_layer(struct pl_cuda_run *r, int32_t l)
     const struct pl_cuda_layer *w = &r->n->layers[l];
     bool post = r->n->arch.post_norm;
 
-    self_attention(r, l,
-                   post || !w->v[PL_V_ATTN] ? pl_cuda_run_as_input(r)
-                                            : normed(r, w->v[PL_V_ATTN], w->v[PL_V_ATTN_BIAS]));
+    self_attention(r, l);
     if (r->n->encoder)
         cross_attention(r, l);
     if (post)
         pl_cuda_run_norm(r, w->v[PL_V_ATTN], w->v[PL_V_ATTN_BIAS]);
-    feed_forward(r, l,
-                 post ? pl_cuda_run_as_input(r) : normed(r, w->v[PL_V_FFN], w->v[PL_V_FFN_BIAS]));
+    feed_forward(r, l);
     if (post)
         pl_cuda_run_norm(r, w->v[PL_V_FFN], w->v[PL_V_FFN_BIAS]);
     pl_cuda_run_taps(r, l + 1);

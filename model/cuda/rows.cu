@@ -104,15 +104,6 @@ extern "C" void pl_k_act(enum pl_act_kind act, void *y, enum pl_dtype to, const 
     });
 }
 
-__device__ __forceinline__ int32_t position_of(const struct pl_cuda_step &st, int layer, int r)
-{
-    if (st.positions)
-        return st.positions[r];
-    if (st.tree)
-        return st.kv[layer].next_position - st.tree[0] + st.tree[1 + st.tree[0] + r];
-    return st.kv[layer * st.n_spans + st.span[r]].next_position + st.in_span[r];
-}
-
 __global__ void add_tables(const struct pl_cuda_step st, const float *positions, int32_t offset,
                            const float *types, int64_t cols, float *x)
 {

@@ -96,7 +96,7 @@ static void check_products(enum pl_dtype dt, int rows, int64_t out, int64_t in)
     for (size_t i = 0; i < PL_CUDA_STREAM_ROWS * MOST_OUT; i++)
         y[0][i] = y[1][i] = 0.5F;
     assert_true(pl_k_gemv_mma_does(&w[0], rows));
-    pl_k_gemv_mma(p, 2, input(rows), rows, NULL);
+    pl_k_gemv_mma(p, 2, input(rows), NULL, rows, NULL);
     for (int i = 0; i < 2; i++)
         for (int r = 0; r < rows; r++)
             for (int64_t o = 0; o < w[i].out; o++) {
@@ -120,7 +120,7 @@ static void check_gated(enum pl_dtype dt, int rows, int64_t out, int64_t in)
                                 up = matrix(1, dt, out, in, true);
     uint16_t got16[PL_CUDA_STREAM_ROWS * MOST_OUT];
 
-    pl_k_gemv_mma_gated(&gate, &up, PL_ACT_SILU, input(rows), rows,
+    pl_k_gemv_mma_gated(&gate, &up, PL_ACT_SILU, input(rows), NULL, rows,
                         rows <= PL_CUDA_GEMV_ROWS ? (void *)y[0] : (void *)got16, NULL);
     for (int r = 0; r < rows; r++)
         for (int64_t o = 0; o < out; o++) {
@@ -166,15 +166,143 @@ static void test_bits(void **state)
 
     (void)state;
     draw(PL_DT_BF16);
-    pl_k_gemv_mma(both, 2, x32, PL_CUDA_GEMV_ROWS, NULL);
+    pl_k_gemv_mma(both, 2, x32, NULL, PL_CUDA_GEMV_ROWS, NULL);
     for (int rows = 1; rows < PL_CUDA_GEMV_ROWS; rows++)
         for (int i = 0; i < 2; i++) {
             const struct pl_cuda_product one = {.w = &w[i], .y = again[i]};
             const int first = PL_CUDA_GEMV_ROWS - rows;
-            pl_k_gemv_mma(&one, 1, x32 + first * MOST_IN, rows, NULL);
+            pl_k_gemv_mma(&one, 1, x32 + first * MOST_IN, NULL, rows, NULL);
             assert_memory_equal(again[i], y[i] + first * w[i].out,
                                 (size_t)(rows * w[i].out) * sizeof(float));
         }
+}
+
+/* Row r normed by its mean square, and what `exact` says of it then. */
+static double exact_normed(const struct pl_cuda_matrix *w, int i, const struct pl_cuda_rms *norm,
+                           int r, int64_t o, double *size)
+{
+    double squares = 0, sum = 0;
+
+    *size = 0;
+    for (int64_t k = 0; k < w->in; k++)
+        squares += (double)x32[r * w->in + k] * (double)x32[r * w->in + k];
+    const double by = 1 / sqrt(squares / (double)w->in + (double)norm->eps);
+    for (int64_t k = 0; k < w->in; k++) {
+        const double v = (double)x32[r * w->in + k] * (double)norm->gain[k] * by *
+                         (double)from16(w->dtype, weights[i][o * w->in + k]);
+        sum += v;
+        *size += fabs(v);
+    }
+    return sum;
+}
+
+static float gain[MOST_IN] __attribute__((aligned(16)));
+
+static void draw_gain(void)
+{
+    for (size_t i = 0; i < MOST_IN; i++)
+        gain[i] = (float)(1 + uniform() / 2);
+}
+
+static void test_normed(void **state)
+{
+    const struct pl_cuda_rms norm = {.gain = gain, .eps = 1e-5F};
+
+    (void)state;
+    draw(PL_DT_BF16);
+    draw_gain();
+    for (int rows = 1; rows <= PL_CUDA_GEMV_ROWS; rows += rows == 1 ? 3 : 4) {
+        const struct pl_cuda_matrix w[2] = {matrix(0, PL_DT_BF16, 33, MOST_IN, true),
+                                            matrix(1, PL_DT_BF16, 33, MOST_IN, true)};
+        const struct pl_cuda_product p = {.w = &w[0], .y = y[0]};
+        pl_k_gemv_mma(&p, 1, x32, &norm, rows, NULL);
+        pl_k_gemv_mma_gated(&w[0], &w[1], PL_ACT_RELU, x32, &norm, rows, y[1], NULL);
+        for (int r = 0; r < rows; r++)
+            for (int64_t o = 0; o < 33; o++) {
+                double size, more,
+                    g = exact_normed(&w[0], 0, &norm, r, o, &size) + (double)bias[0][o];
+                double u = exact_normed(&w[1], 1, &norm, r, o, &more) + (double)bias[1][o];
+                assert_true(fabs((double)y[0][r * 33 + o] - g) <= 1e-5 * (size + 1));
+                assert_true(fabs((double)y[1][r * 33 + o] - fmax(g, 0) * u) <=
+                            2e-5 * ((size + 1) * (fabs(u) + 1) + (more + 1) * (fabs(g) + 1)));
+            }
+    }
+}
+
+#define DIM 32
+#define CAP 11
+
+/* A cache's element, whatever its type. */
+static double at(enum pl_dtype dt, const void *p, int64_t i)
+{
+    return dt == PL_DT_F32 ? (double)((const float *)p)[i]
+                           : (double)from16(dt, ((const uint16_t *)p)[i]);
+}
+
+/* Two sequences, of 3 and 2 rows, whose caches end at 9 of 11 and at 4; two heads read one K and V
+ * of 32. */
+static void check_qkv(enum pl_dtype kv_dtype)
+{
+    static float cache[2][2][CAP * DIM];
+    const int32_t span[] = {0, 0, 0, 1, 1}, in_span[] = {0, 1, 2, 0, 1}, span_row[] = {0, 3, 5},
+                  len[] = {9, 4};
+    const struct pl_cuda_kv kv[2] = {{cache[0][0], cache[0][1], CAP, 0, 0, 9, 30},
+                                     {cache[1][0], cache[1][1], CAP, 0, 0, 4, 7}};
+    const struct pl_cuda_step step = {
+        .span = span, .in_span = in_span, .span_row = span_row, .kv = kv, .rows = 5, .n_spans = 2};
+    const struct pl_cuda_rms norm = {.gain = gain, .eps = 1e-6F};
+    const struct pl_cuda_matrix w[3] = {matrix(0, PL_DT_BF16, 2 * DIM, MOST_IN, false),
+                                        matrix(1, PL_DT_BF16, DIM, MOST_IN, true),
+                                        matrix(1, PL_DT_BF16, DIM, MOST_IN, false)};
+    const struct pl_cuda_product p[3] = {{.w = &w[0], .y = y[0]}, {.w = &w[1]}, {.w = &w[2]}};
+    float inv_freq[DIM / 2];
+    const struct pl_cuda_heads h = {.heads = 2,
+                                    .kv_heads = 1,
+                                    .dim = DIM,
+                                    .kv_dtype = kv_dtype,
+                                    .inv_freq = inv_freq,
+                                    .rope_factor = 1.25F,
+                                    .append = true};
+    const double fine = kv_dtype == PL_DT_F32 ? 0 : kv_dtype == PL_DT_F16 ? 1.0 / 2048 : 1.0 / 256;
+
+    for (int i = 0; i < DIM / 2; i++)
+        inv_freq[i] = (float)pow(10000, -2.0 * i / DIM);
+    assert_true(pl_k_gemv_mma_qkv_does(&h));
+    pl_k_gemv_mma_qkv(p, x32, &norm, &step, &h, NULL);
+    for (int r = 0; r < 5; r++)
+        for (int part = 0; part < 4; part++) /* two heads of q, k, v */
+            for (int i = 0; i < DIM / 2; i++) {
+                const int m = part < 2 ? 0 : part - 1;
+                const int64_t o = part == 1 ? DIM + i : i;
+                double size[2], a = exact_normed(&w[m], m > 0, &norm, r, o, &size[0]) +
+                                    (m == 1 ? (double)bias[1][o] : 0);
+                double b = exact_normed(&w[m], m > 0, &norm, r, o + DIM / 2, &size[1]) +
+                           (m == 1 ? (double)bias[1][o + DIM / 2] : 0);
+                const double angle =
+                    (double)(kv[span[r]].next_position + in_span[r]) * (double)inv_freq[i];
+                const double want[2] = {part == 3 ? a : 1.25 * (a * cos(angle) - b * sin(angle)),
+                                        part == 3 ? b : 1.25 * (b * cos(angle) + a * sin(angle))};
+                for (int half = 0; half < 2; half++) {
+                    const int64_t place =
+                        (int64_t)((len[span[r]] + in_span[r]) % CAP) * DIM + i + half * DIM / 2;
+                    const double got = part < 2 ? (double)y[0][r * 2 * DIM + o + half * DIM / 2]
+                                                : at(kv_dtype, cache[span[r]][part - 2], place);
+                    if (!(fabs(got - want[half]) <= 3e-5 * (size[0] + size[1] + 1) +
+                                                        (part < 2 ? 0 : fine * fabs(want[half]))))
+                        fail_msg("row %d, part %d, element %d: %.9g, expected %.9g", r, part,
+                                 i + half * DIM / 2, got, want[half]);
+                }
+            }
+}
+
+static void test_qkv(void **state)
+{
+    (void)state;
+    draw(PL_DT_BF16);
+    draw_gain();
+    check_qkv(PL_DT_F32);
+    check_qkv(PL_DT_F16);
+    check_qkv(PL_DT_BF16);
 }
 
 /* What it does not take: other types, rows that are no whole steps, more rows, an address that is
@@ -197,7 +325,8 @@ static void test_refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_values), cmocka_unit_test(test_bits),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_values), cmocka_unit_test(test_normed),
+                                       cmocka_unit_test(test_qkv), cmocka_unit_test(test_bits),
                                        cmocka_unit_test(test_refused)};
 
     pl_rng_init(&rng, 11);
