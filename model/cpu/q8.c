@@ -118,16 +118,6 @@ INLINE struct group_scales block_scales_of(const struct pl_q8_format f, const ui
                          : (struct group_scales){0};
 }
 
-/* What stands AHEAD bytes behind p, as much as is read there: hardware does not foresee the next
- * page. More rows than FEW wait for arithmetic. */
-#define AHEAD 4096
-#define FEW 8
-INLINE void fetch_ahead(const uint8_t *p, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i += 64)
-        __builtin_prefetch(p + AHEAD + i);
-}
-
 /* One part of the block at p and one row, whose unit `first` is the block's first. */
 INLINE vf block_row(const struct pl_q8_format f, const uint8_t *p, int part, const struct pl_q8 *a,
                     size_t first, vf sum)
@@ -143,7 +133,7 @@ INLINE vf block_row(const struct pl_q8_format f, const uint8_t *p, int part, con
         vi dot = {0};
         const int8_t *q = a->q + PL_Q8_UNIT * u;
         if (part == 0)
-            fetch_ahead(unit, pl_q8_unit_bytes(&f));
+            pl_q8_fetch(unit, pl_q8_unit_bytes(&f));
 #pragma GCC unroll 8
         for (int j = 0; j < 8; j += n) {
             vacc acc = {0};
@@ -234,8 +224,8 @@ INLINE void block_rows(const struct pl_q8_format f, const uint8_t *p, const stru
 #pragma GCC unroll 4
         for (int part = 0; part < PARTS; part++)
             b.g[part] = block_scales_of(f, p, part, i);
-        if (rows <= FEW)
-            fetch_ahead(unit, pl_q8_unit_bytes(&f));
+        if (rows <= PL_Q8_FEW)
+            pl_q8_fetch(unit, pl_q8_unit_bytes(&f));
 #pragma GCC unroll 2
         for (int from = 0; from < 8; from += QUADS) {
             __asm__ volatile("" ::: "memory"); /* else registers hold the other half, too */

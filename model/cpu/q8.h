@@ -28,6 +28,8 @@
 
 #define PL_Q8_CHUNK 256 /* columns of one struct pl_q8 */
 #define PL_Q8_UNIT 32
+#define PL_Q8_AHEAD 4096 /* bytes */
+#define PL_Q8_FEW 8      /* rows; more wait for arithmetic, not for weights */
 
 /* A row's activations of 256 columns (zeros behind the last). */
 struct pl_q8 {
@@ -73,6 +75,14 @@ static inline uint32_t pl_q8_head_bytes(const struct pl_q8_format *f)
 static inline uint32_t pl_q8_block_bytes(const struct pl_q8_format *f)
 {
     return pl_q8_head_bytes(f) + f->block / PL_Q8_UNIT * pl_q8_unit_bytes(f);
+}
+
+/* Fetches what stands PL_Q8_AHEAD behind p, as much as is read there: hardware does not foresee the
+ * next page. */
+static inline __attribute__((always_inline)) void pl_q8_fetch(const uint8_t *p, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch(p + PL_Q8_AHEAD + i);
 }
 
 /* block 0: dt has no such form. */

@@ -12,8 +12,6 @@
 #define GROUP 4 /* rows */
 #define TILE 64 /* rows that pass 256 columns of a panel */
 #define BLOCK (32 + 16 * PL_Q8_UNIT)
-#define AHEAD 4096 /* bytes: hardware does not foresee the next page */
-#define FEW 8      /* rows; more wait for arithmetic */
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -53,8 +51,8 @@ INLINE void group(size_t rows, const uint8_t *w, const struct pl_q8 *a, size_t u
 
     for (size_t u = 0; u < units; u++, w += BLOCK) {
         __m256i acc[GROUP][2];
-        for (size_t i = 0; fetch && i < BLOCK; i += 64)
-            __builtin_prefetch(w + AHEAD + i);
+        if (fetch)
+            pl_q8_fetch(w, BLOCK);
 #pragma GCC unroll 4
         for (size_t r = 0; r < rows; r++)
             acc[r][0] = acc[r][1] = _mm256_setzero_si256();
@@ -113,7 +111,7 @@ static void panel_tile(const struct pl_gemm *g, size_t p, size_t r0, size_t rows
         const size_t left = g->k - k,
                      units = (left < PL_Q8_CHUNK ? left : PL_Q8_CHUNK) / PL_Q8_UNIT;
         for (size_t r = 0; r < rows; r += GROUP)
-            any_group(rows - r < GROUP ? rows - r : GROUP, w, a + r, units, !r && rows <= FEW,
+            any_group(rows - r < GROUP ? rows - r : GROUP, w, a + r, units, !r && rows <= PL_Q8_FEW,
                       out + r);
         w += units * BLOCK;
     }

@@ -120,20 +120,6 @@ INLINE vi pair_product(vscale s0, vscale s1, const int16_t *pair)
     return (vi)_mm512_madd_epi16((__m512i)both, (__m512i)four(pair));
 }
 
-/* −128 … 127 as 0 … 255: 128 times the activations are taken off again. */
-#define OFFSET_OF_8 128
-
-INLINE vb first8(const uint8_t *w)
-{
-    return load_bytes(w) ^ 128;
-}
-
-INLINE vi mac8(vi acc, vb w, const uint8_t *from, const int8_t *a)
-{
-    (void)from;
-    return mac(acc, w, a);
-}
-
 #elif defined(PL_ISA_AVX2)
 
 typedef __m256i vacc;
@@ -251,6 +237,10 @@ INLINE vi pair_product(vscale s0, vscale s1, const int16_t *pair)
     return s0 * pair[0] + s1 * pair[1];
 }
 
+#endif
+
+#ifndef OFFSET_OF_8 /* no vpsignb to give a sign away with */
+/* −128 … 127 as 0 … 255: 128 times the activations are taken off again. */
 #define OFFSET_OF_8 128
 
 INLINE vb first8(const uint8_t *w)
