@@ -1,3 +1,4 @@
+#include "base/cgroup.h"
 #include "base/clock.h"
 #include "base/rng.h"
 #include "cli/runner/bench_print.h"
@@ -391,7 +392,7 @@ static enum pl_status measure(const struct request *q, const char *path, struct 
         b.info = pl_model_info(b.m);
         head.info = b.info;
         head.kv = pl_dtype_traits(pl_entry_kv(&e, b.info->dtype))->name;
-        head.threads = q->a.threads ? (int)q->a.threads : pl_usable_cpus();
+        head.threads = q->a.threads ? (int)q->a.threads : pl_usable_cpus("");
         st = prepare(&b, q, &e, err);
     }
     for (size_t d = 0; !st && d < depths; d++) {

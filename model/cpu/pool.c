@@ -1,5 +1,7 @@
 #include "model/cpu/pool.h"
 
+#include "base/cgroup.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
@@ -165,20 +167,13 @@ void pl_pool_run(struct pl_pool *p, void (*fn)(void *, int, int), void *arg)
     pl_pool_barrier(p);
 }
 
-static int usable_cpus(void)
-{
-    cpu_set_t set;
-
-    if (sched_getaffinity(0, sizeof(set), &set))
-        return 1;
-    return CPU_COUNT(&set) > 0 ? CPU_COUNT(&set) : 1;
-}
-
 enum pl_status pl_pool_create(int threads, const int *cpus, size_t n_cpus, struct pl_pool **out,
                               struct pl_err *err)
 {
     static atomic_ullong serials;
-    int n = threads ? threads : n_cpus ? (int)n_cpus : usable_cpus();
+    const double quota = pl_cpu_quota("");
+    const int given = n_cpus ? (int)n_cpus : pl_usable_cpus("");
+    int n = threads ? threads : given;
     struct pl_pool *p;
 
     if (n < 1 || n > PL_POOL_MAX)
@@ -193,7 +188,7 @@ enum pl_status pl_pool_create(int threads, const int *cpus, size_t n_cpus, struc
     p->n = n;
     p->n_cpus = n_cpus;
     p->serial = atomic_fetch_add(&serials, 1) + 1;
-    p->spins = n <= (n_cpus ? (int)n_cpus : usable_cpus()) ? SPINS : 0;
+    p->spins = n <= given && (quota <= 0 || n <= quota) ? SPINS : 0;
     p->members = calloc((size_t)n, sizeof(*p->members));
     p->cpus = calloc(n_cpus + 1, sizeof(*p->cpus));
     if (!p->members || !p->cpus) {

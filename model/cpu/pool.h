@@ -1,7 +1,7 @@
 /*
  * A team of threads that runs one function together. The calling thread is member 0. Members meet
  * at barriers, where they spin for some tens of µs and then sleep (at once when there are more
- * members than CPUs). One caller at a time.
+ * members than CPUs, or than the control group lets run at once). One caller at a time.
  */
 #ifndef PL_MODEL_CPU_POOL_H
 #define PL_MODEL_CPU_POOL_H
@@ -15,8 +15,9 @@
 
 struct pl_pool;
 
-/* threads 0: n_cpus when given, else as many as the process may use. Member i is bound to cpus[i
- * mod n_cpus]; the caller, member 0, is bound when it first runs something on this pool. */
+/* threads 0: n_cpus when given, else as many as the process may use (affinity, control group).
+ * Member i is bound to cpus[i mod n_cpus]; the caller, member 0, is bound when it first runs
+ * something on this pool. */
 PL_MUST_CHECK
 enum pl_status pl_pool_create(int threads, const int *cpus, size_t n_cpus, struct pl_pool **out,
                               struct pl_err *err);

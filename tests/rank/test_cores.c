@@ -1,6 +1,8 @@
 /* Shares of cores: contiguous, disjoint while there are enough, never empty. */
 #include "worker/rank/cores.h"
 
+#include "base/cgroup.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -153,7 +155,7 @@ static void this_node(void **state)
     n = pl_cores_parse(list, pus, 4096);
     assert_in_range(n, 1, 4096);
     assert_in_range(threads, 1, (int)n);
-    print_message("processors %s, %d threads, quota %.2f\n", list, threads, pl_cores_quota());
+    print_message("processors %s, %d threads, quota %.2f\n", list, threads, pl_cpu_quota(""));
     assert_int_equal(sched_getaffinity(0, sizeof(old), &old), 0);
     CPU_ZERO(&one);
     CPU_SET(pus[0], &one);

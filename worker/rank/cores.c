@@ -1,6 +1,6 @@
 #include "worker/rank/cores.h"
 
-#include "worker/rank/cgroup.h"
+#include "base/cgroup.h"
 
 #include <hwloc.h>
 #include <stdbool.h>
@@ -98,13 +98,6 @@ enum pl_status pl_cores_split(const struct pl_pu *pus, size_t n, double quota, i
     return st;
 }
 
-double pl_cores_quota(void)
-{
-    struct pl_cgroup g;
-
-    return pl_cgroup_find("", "cpu", &g) ? pl_cgroup_cpus(&g) : 0;
-}
-
 enum pl_status pl_cores_share(int local_index, int local_count, char *list, size_t size,
                               int *n_threads, struct pl_err *err)
 {
@@ -135,7 +128,7 @@ enum pl_status pl_cores_share(int local_index, int local_count, char *list, size
         pus[n++] =
             (struct pl_pu){.pu = pu->os_index, .core = core ? core->logical_index : (uint32_t)i};
     }
-    st = pl_cores_split(pus, n, pl_cores_quota(), local_index, local_count, list, size, n_threads,
+    st = pl_cores_split(pus, n, pl_cpu_quota(""), local_index, local_count, list, size, n_threads,
                         err);
 out:
     free(pus);

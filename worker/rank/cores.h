@@ -1,7 +1,7 @@
 /*
  * Which cores a worker's runner gets. The node's usable PUs are what the cgroup's cpuset allows (by
  * hwloc), never the mask that mpirun gave the rank; they are split among the local workers core by
- * core. Pure but for pl_cores_share and pl_cores_quota.
+ * core. Pure but for pl_cores_share.
  */
 #ifndef PL_WORKER_RANK_CORES_H
 #define PL_WORKER_RANK_CORES_H
@@ -35,10 +35,6 @@ PL_MUST_CHECK
 enum pl_status pl_cores_split(const struct pl_pu *pus, size_t n, double quota, int local_index,
                               int local_count, char *list, size_t size, int *n_threads,
                               struct pl_err *err);
-
-/* The cgroup's CPU quota in CPUs (cpu.max or cpu.cfs_quota_us, the least from here to the root); 0:
- * none. */
-double pl_cores_quota(void);
 
 /* "0-1,4" → the numbers in order, into pus[cap]; how many there are, 0 for anything that is not
  * such a list. */

@@ -1,6 +1,6 @@
 #include "worker/rank/oom.h"
 
-#include "worker/rank/cgroup.h"
+#include "base/cgroup.h"
 
 void pl_oom_read(struct pl_oom_count *c)
 {

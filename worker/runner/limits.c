@@ -3,7 +3,6 @@
 #include "base/clock.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -20,14 +19,6 @@
 #define READ_NS (600 * PL_NS_PER_MS)
 #define FMA_NS (200 * PL_NS_PER_MS)
 #define FMA_ITERATIONS 500000 /* a pass of a millisecond or so */
-
-int pl_usable_cpus(void)
-{
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-
-    return n > 0 ? n : 1;
-}
 
 /* Eight sums side by side: the adds must not be what is waited for. */
 typedef uint64_t vec __attribute__((vector_size(32)));

@@ -27,7 +27,5 @@ enum pl_status pl_limits_measure(int threads, struct pl_limits *out, struct pl_e
  */
 PL_MUST_CHECK
 enum pl_status pl_limits_measure_apart(int threads, struct pl_limits *out, struct pl_err *err);
-/* CPUs that this process may use, ≥ 1. */
-int pl_usable_cpus(void);
 
 #endif

@@ -1,5 +1,6 @@
 #include "worker/runner/serve.h"
 
+#include "base/cgroup.h"
 #include "base/clock.h"
 #include "worker/runner/engine.h"
 #include "worker/runner/host.h"
@@ -142,7 +143,7 @@ static enum pl_status do_ceilings(const json_t *q, json_t *answer, struct pl_fau
     if (!st && (threads < 0 || threads > MAX_CPUS))
         st = pl_fail(&f->err, PL_ERANGE, "ceilings: %lld threads", (long long)threads);
     if (!st && threads == 0)
-        threads = pl_usable_cpus();
+        threads = pl_usable_cpus("");
     json_object_set_new(answer, "type", json_string("ceilings"));
     json_object_set_new(answer, "threads", json_integer((json_int_t)threads));
     if (!st && strcmp(pl_json_get_str(device, "kind", "cpu"), "cpu") != 0) {

@@ -1,5 +1,5 @@
 /* Reading control groups of both versions, from a made-up /proc and /sys. */
-#include "worker/rank/cgroup.h"
+#include "base/cgroup.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 #include <ftw.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,6 +123,25 @@ static void nothing_there(void **state)
     assert_int_equal(pl_cgroup_keyed("/no/such/file", "x"), -1);
 }
 
+/* Whole CPUs of the quota, where those are fewer than the affinity's; one at least. */
+static void usable(void **state)
+{
+    cpu_set_t set;
+
+    (void)state;
+    assert_int_equal(sched_getaffinity(0, sizeof(set), &set), 0);
+    assert_int_equal(pl_usable_cpus(root), CPU_COUNT(&set));
+    assert_true(pl_cpu_quota(root) == 0);
+    put("proc/self/cgroup", "0::/\n");
+    put("sys/fs/cgroup/cpu.max", "99900000 100000\n");
+    assert_int_equal(pl_usable_cpus(root), CPU_COUNT(&set) < 999 ? CPU_COUNT(&set) : 999);
+    put("sys/fs/cgroup/cpu.max", "190000 100000\n");
+    assert_int_equal(pl_usable_cpus(root), 1);
+    put("sys/fs/cgroup/cpu.max", "20000 100000\n");
+    assert_int_equal(pl_usable_cpus(root), 1);
+    assert_true(pl_cpu_quota(root) == 0.2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -129,6 +149,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(version_1, make_root, remove_root),
         cmocka_unit_test_setup_teardown(hidden_paths, make_root, remove_root),
         cmocka_unit_test_setup_teardown(nothing_there, make_root, remove_root),
+        cmocka_unit_test_setup_teardown(usable, make_root, remove_root),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
-#include "worker/rank/cgroup.h"
+#include "base/cgroup.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,6 +101,24 @@ double pl_cgroup_cpus(const struct pl_cgroup *g)
         if (len <= g->root)
             return least;
     }
+}
+
+double pl_cpu_quota(const char *sysroot)
+{
+    struct pl_cgroup g;
+
+    return pl_cgroup_find(sysroot, "cpu", &g) ? pl_cgroup_cpus(&g) : 0;
+}
+
+int pl_usable_cpus(const char *sysroot)
+{
+    const double quota = pl_cpu_quota(sysroot);
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+
+    if (quota > 0 && quota < n)
+        n = (int)quota;
+    return n > 0 ? n : 1;
 }
 
 int64_t pl_cgroup_keyed(const char *path, const char *key)

@@ -2,8 +2,8 @@
  * This process's control group, versions 1 and 2, read only. sysroot is "" in life, and a folder
  * that holds proc/self/cgroup and sys/fs/cgroup in tests.
  */
-#ifndef PL_WORKER_RANK_CGROUP_H
-#define PL_WORKER_RANK_CGROUP_H
+#ifndef PL_BASE_CGROUP_H
+#define PL_BASE_CGROUP_H
 
 #include <limits.h>
 #include <stdbool.h>
@@ -21,6 +21,11 @@ struct pl_cgroup {
 bool pl_cgroup_find(const char *sysroot, const char *controller, struct pl_cgroup *out);
 /* CPUs that the group may use at once, the least from here to the top; 0: no limit. */
 double pl_cgroup_cpus(const struct pl_cgroup *g);
+/* The same of this process; 0: no limit, or no such group. */
+double pl_cpu_quota(const char *sysroot);
+/* CPUs that this process may use at once: those of its affinity, and no more than the whole ones of
+ * its quota; at least one. */
+int pl_usable_cpus(const char *sysroot);
 /* Out-of-memory kills that the group counted; −1: not readable. */
 int64_t pl_cgroup_oom_kills(const struct pl_cgroup *g);
 /* The number after `key` at a line's start of a "key number" file; −1: not there. */
