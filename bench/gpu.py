@@ -16,8 +16,9 @@ import tempfile
 import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, os.path.join(TOP, "tests", "runner"))
+sys.path[:0] = [os.path.join(TOP, "tests", "runner"), os.path.join(TOP, "bench")]
 from lib import Runner, load  # noqa: E402
+import gpu_report  # noqa: E402
 
 LLAMA = dict(architectures=["LlamaForCausalLM"], model_type="llama", hidden_act="silu", rms_norm_eps=1e-5, rope_theta=10000.0, bos_token_id=1,
              eos_token_id=2, tie_word_embeddings=False, torch_dtype="bfloat16", max_position_embeddings=40960, vocab_size=32000)
@@ -33,12 +34,10 @@ class Failed(Exception):
 
 
 class Bench:
-    def __init__(self, a):
-        self.a, self.small, self.device = a, a.small, a.device
-        self.out = os.path.abspath(a.out)
-        os.makedirs(self.out, exist_ok=True)
+    def __init__(self, a, report):
+        self.report, self.small, self.device, self.out, self.notes = report, a.small, a.device, report.out, report.notes
         self.tmp = tempfile.mkdtemp(prefix="paceline-gpu-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
-        self.figures, self.notes, self.children, self.ends = [], [], [], time.monotonic() + 30
+        self.children, self.ends = [], time.monotonic() + 10
         unpacked = os.path.join(TOP, ".gpu", "unpacked")
         self.bin = os.path.join(unpacked, "bin") if os.path.isdir(os.path.join(unpacked, "bin")) else None
         self.env, self.cublaslt = dict(os.environ), cublaslt()
@@ -63,7 +62,8 @@ class Bench:
         """aim: (">=" or "<=", number)."""
         aim = None if self.small else aim
         ok = None if aim is None or value is None else value >= aim[1] if aim[0] == ">=" else value <= aim[1]
-        self.figures.append(dict(part=self.part, name=name, value=value, unit=unit, aim="" if aim is None else f"{aim[0]} {aim[1]:g}", met=ok, note=note))
+        self.report.figures.append(dict(part=self.part, name=name, value=value, unit=unit, aim="" if aim is None else f"{aim[0]} {aim[1]:g}", met=ok, note=note))
+        self.report.write()
         print(f"  {name}: {value:.6g} {unit}" + ("" if ok is None else " (met)" if ok else f" (aim {aim[0]} {aim[1]:g})"), flush=True)
 
     def sh(self, argv, limit=None, check=True):
@@ -84,12 +84,12 @@ class Bench:
             json.dump(config, f)
         return path
 
-    def bench(self, path, *argv, weights=("--weights", "random:1", "--dtype", "bf16"), limit=None):
-        done = self.sh([self.runner, "bench", path, *weights, "--device", self.device, "--format", "json", *argv], limit)
+    def bench(self, path, *argv, weights=("--weights", "random:1", "--dtype", "bf16")):
+        done = self.sh([self.runner, "bench", path, *weights, "--device", self.device, "--format", "json", *argv])
         return json.loads(done.stdout)
 
-    def serve(self, *argv):
-        return Child(self, *(argv or (self.runner, "serve")))
+    def serve(self, *argv, most=3600):
+        return Child(self, *(argv or (self.runner, "serve")), most=most)
 
     def stop_children(self):
         """Those that a part which failed left behind."""
@@ -101,15 +101,15 @@ class Bench:
 
 
 class Child(Runner):
-    """A runner that is waited for as long as its part may run."""
+    """A runner that is waited for as long as its part may run, or `most` seconds."""
 
-    def __init__(self, bench, *argv):
-        self.bench = bench
+    def __init__(self, bench, *argv, most=3600):
+        self.bench, self.ends = bench, time.monotonic() + most
         super().__init__(*argv)
         bench.children.append(self)
 
     def line(self, timeout=None):
-        return super().line(self.bench.left())
+        return super().line(min(self.bench.left(), max(1.0, self.ends - time.monotonic())))
 
 
 def cublaslt():
@@ -182,17 +182,17 @@ def write_tensors(path, shapes, scale=0.02):
     return path
 
 
-# ---- the parts, the most worth first: (name, its limit in seconds, what it does) ----
+# ---- the parts, the most worth first ----
 
 def inventory(b):
-    b.info = {"host": os.uname().nodename, "kernel": os.uname().release, "cores": os.cpu_count(), "runner": b.runner, "cublaslt": b.cublaslt}
+    b.report.info = info = {"host": os.uname().nodename, "kernel": os.uname().release, "cores": os.cpu_count(), "runner": b.runner, "cublaslt": b.cublaslt}
     try:
         fields = "name,uuid,driver_version,memory.total,clocks.sm,clocks.mem,temperature.gpu,clocks_throttle_reasons.active,power.draw"
-        b.info["gpus"] = b.sh(["nvidia-smi", f"--query-gpu={fields}", "--format=csv"], 20).stdout.strip().splitlines()
+        info["gpus"] = b.sh(["nvidia-smi", f"--query-gpu={fields}", "--format=csv"], 20).stdout.strip().splitlines()
     except (Failed, OSError) as e:
-        b.info["gpus"] = [f"nvidia-smi: {e}"]
-    b.info["build"] = json.loads(b.sh([b.runner, "inspect", "--build", "--json"], 30).stdout)
-    for line in b.info["gpus"]:
+        info["gpus"] = [f"nvidia-smi: {e}"]
+    info["build"] = json.loads(b.sh([b.runner, "inspect", "--build", "--json"], 30).stdout)
+    for line in info["gpus"]:
         print("  " + line)
 
 
@@ -225,23 +225,24 @@ def tests(b):
 def seven(b):
     """The 7B Llama shape in bf16: decode at depths, a batch of eight, prefill, verify."""
     path = b.model("7b", SIZES[b.small])
-    depths, prompt, long = ("64,128", 64, 256) if b.small else ("512,1024,2048,4096", 4096, 16384)
-    j = b.bench(path, "-p", "", "-n", "64", "-d", depths, "-k", "22", "-r", "3", limit=90)
-    limits = j.get("device_limits") or j["limits"]
-    b.figure("read stream", limits["read_gb_per_s"], "GB/s")
-    if "gflop_per_s" in limits:
-        b.figure("bf16 product", limits["gflop_per_s"] / 1e3, "TFLOP/s", note=limits["kind"])
-    steps = {r["depth"]: r for r in j["rows"] if r["kind"] == "generation"}
-    for r in j["rows"]:
-        if r["kind"] == "generation":
-            b.figure(f"decode at {r['depth']}: of the read stream", r["limit_pct"], "%", (">=", 85), f"{r['ms']:.3f} ms, {r['gb_per_s']:.0f} GB/s")
-        else:
-            b.figure(f"verify 22 at {r['depth']} / decode", r["ms"] / steps[r["depth"]]["ms"], "×", ("<=", 1.15), f"{r['ms']:.3f} ms")
-    j = b.bench(path, "-p", f"{prompt},{long}", "-n", "", "-r", "3", limit=90)
-    for r in j["rows"]:
-        b.figure(f"prefill {r['tokens']}: of the product's rate", r["limit_pct"], "%", (">=", 80 if r["tokens"] == prompt else 70),
+    depths, prompt, long = (["64,128"], 64, 256) if b.small else (["512,1024", "2048,4096"], 4096, 16384)
+    for i, some in enumerate(depths):  # a run that is cut short leaves what came before
+        j = b.bench(path, "-p", "", "-n", "64", "-d", some, "-k", "22", "-r", "3")
+        limits = j.get("device_limits") or j["limits"]
+        b.figure(f"read stream{' again' if i else ''}", limits["read_gb_per_s"], "GB/s")
+        if "gflop_per_s" in limits:
+            b.figure(f"bf16 product{' again' if i else ''}", limits["gflop_per_s"] / 1e3, "TFLOP/s", note=limits["kind"])
+        steps = {r["depth"]: r for r in j["rows"] if r["kind"] == "generation"}
+        for r in j["rows"]:
+            if r["kind"] == "generation":
+                b.figure(f"decode at {r['depth']}: of the read stream", r["limit_pct"], "%", (">=", 85), f"{r['ms']:.3f} ms, {r['gb_per_s']:.0f} GB/s")
+            else:
+                b.figure(f"verify 22 at {r['depth']} / decode", r["ms"] / steps[r["depth"]]["ms"], "×", ("<=", 1.15), f"{r['ms']:.3f} ms")
+    for tokens in (prompt, long):
+        r = b.bench(path, "-p", str(tokens), "-n", "", "-r", "3")["rows"][0]
+        b.figure(f"prefill {tokens}: of the product's rate", r["limit_pct"], "%", (">=", 80 if tokens == prompt else 70),
                  f"{r['ms']:.1f} ms, {r['gflop_per_s'] / 1e3:.0f} TFLOP/s")
-    j = b.bench(path, "-p", "", "-n", "32", "-b", "8", "-d", depths.split(",")[0], "-r", "3", limit=60)
+    j = b.bench(path, "-p", "", "-n", "32", "-b", "8", "-d", depths[0].split(",")[0], "-r", "3")
     b.figure("decode of 8 together: of the read stream", j["rows"][0]["limit_pct"], "%", (">=", 80), f"{j['rows'][0]['ms']:.3f} ms a step")
 
 
@@ -250,7 +251,7 @@ def deterministic(b):
     path, depth = b.model("7b", SIZES[b.small]), "64" if b.small else "1024"
     got = {}
     for name, more in (("plain", ()), ("deterministic", ("--deterministic",))):
-        j = b.bench(path, "-p", "", "-n", "32", "-d", depth, "-k", "22", "-r", "3", *more, limit=60)
+        j = b.bench(path, "-p", "", "-n", "32", "-d", depth, "-k", "22", "-r", "3", *more)
         got[name] = {r["kind"]: r["ms"] for r in j["rows"]}
     for kind in ("generation", "verify"):
         plain, exact = got["plain"][kind], got["deterministic"][kind]
@@ -271,7 +272,7 @@ def transport(b):
 def kernels(b):
     """The 7B shape's kernels by CUPTI: a decode step and a prompt, each beside its limit."""
     path = b.model("7b", SIZES[b.small])
-    j = b.bench(path, "-p", "64" if b.small else "4096", "-n", "4", "-d", "64" if b.small else "1024", "-r", "1", "--profile", limit=60)
+    j = b.bench(path, "-p", "64" if b.small else "4096", "-n", "4", "-d", "64" if b.small else "1024", "-r", "1", "--profile")
     for p in j["profile"]:
         lines = ["| kernel | ms | % | calls | % of limit |", "|---|---:|---:|---:|---:|"]
         for o in sorted(p["ops"], key=lambda o: -o["ms"])[:16]:
@@ -294,7 +295,7 @@ def video(b):
     tower = [json.loads(line) for line in done.stdout.splitlines() if '"tower"' in line]
     if not tower:
         raise Failed((done.stderr.strip().splitlines() or ["bench_ops measured no tower"])[-1])
-    j = b.bench(model, "-p", str(theirs["rows"]), "-n", "", "-r", "3", limit=60)
+    j = b.bench(model, "-p", str(theirs["rows"]), "-n", "", "-r", "3")
     ours = tower[0]["ms"] + j["rows"][0]["ms"]
     b.figure("Video-LLaVA TTFT: transformers / ours", theirs["ttft_ms"] / ours, "×", (">=", 1.3),
              f"{theirs['ttft_ms']:.1f} / {tower[0]['ms']:.1f} + {j['rows'][0]['ms']:.1f} ms, {theirs['rows']} rows; ours is a sum")
@@ -305,7 +306,7 @@ def quantised(b):
     for kind in ("Q4_K", "Q8_0"):
         path = os.path.join(b.tmp, f"{kind}.gguf")
         b.sh([sys.executable, os.path.join(TOP, "bench", "gpu_gguf.py"), path, kind, "small" if b.small else "7b"], 60)
-        j = b.bench(path, "-p", "256" if b.small else "2048", "-n", "64", "-d", "64" if b.small else "512", "-r", "3", weights=(), limit=60)
+        j = b.bench(path, "-p", "256" if b.small else "2048", "-n", "64", "-d", "64" if b.small else "512", "-r", "3", weights=())
         for r in j["rows"]:
             if r["kind"] == "generation":
                 b.figure(f"{kind} decode: of the read stream", r["limit_pct"], "%", (">=", 75), f"{r['ms']:.3f} ms")
@@ -384,13 +385,17 @@ def transformers(b):
     runners = {"ours": b.serve()}
     for name, more in (("eager", []), ("compiled", ["--compile", "decode"])):
         try:
-            r = b.serve(*hf, *more)
+            r = None
+            r = b.serve(*hf, *more, most=b.left() * 0.6)  # what does not come up leaves time for the others
             must_load(r, b.device, {"m": entry}, {"a": {"model": "m"}}, tokens=tokens, max_context=context)
             trial(r, "a", context, 99)
             trial(r, "a", context, 98)
             runners[name] = r
+            r.ends = b.ends
         except (Failed, ValueError, TimeoutError, OSError) as e:
             b.notes.append(f"transformers {name}: {e}")
+            if r:
+                r.p.kill()  # its memory, too
     must_load(runners["ours"], b.device, {"m": entry}, {"a": {"model": "m"}}, tokens=tokens, max_context=context)
     trial(runners["ours"], "a", context, 99)
     if len(runners) == 1:
@@ -474,9 +479,11 @@ def sanitizer(b):
         raise Failed("; ".join(broken))
 
 
-PARTS = [("inventory", 40, inventory), ("tests", 90, tests), ("7b", 120, seven), ("sdtp", 80, sdtp), ("quantised", 45, quantised), ("outside", 30, outside),
-         ("transport", 15, transport), ("deterministic", 30, deterministic), ("transformers", 100, transformers), ("video", 60, video), ("kernels", 30, kernels),
-         ("sweep", 45, sweep), ("life", 40, life), ("sanitizer", 90, sanitizer)]
+# Name, share of the eight minutes, what it does. What one leaves over goes to the next.
+PARTS = [("inventory", 12, inventory), ("tests", 60, tests), ("7b", 85, seven), ("sdtp", 55, sdtp), ("transformers", 70, transformers), ("quantised", 30, quantised),
+         ("outside", 20, outside), ("video", 35, video), ("kernels", 20, kernels), ("deterministic", 15, deterministic), ("transport", 8, transport),
+         ("sweep", 20, sweep), ("life", 12, life), ("sanitizer", 30, sanitizer)]
+ENDING = 6  # seconds of the budget for what comes after the last part: children that are killed, the report
 
 
 def gpu_there(b):
@@ -494,33 +501,61 @@ def gpu_there(b):
     return None if "cuda" in kinds else "no GPU"
 
 
-def write_report(b, parts, began):
-    report = dict(info=getattr(b, "info", {}), device=b.device, small=b.small, seconds=round(time.monotonic() - began, 1), parts=parts, figures=b.figures, notes=b.notes)
-    with open(os.path.join(b.out, "report.json"), "w") as f:
-        json.dump(report, f, indent=1)
-    with open(os.path.join(b.out, "report.md"), "w") as f:
-        f.write(f"# bench/gpu.sh, {time.strftime('%Y-%m-%d %H:%M')} UTC\n\n")
-        if b.small or b.device == "cpu":
-            f.write(f"**Toy sizes on {b.device}: a trial of the script; no figure below says anything of a GPU.**\n\n")
-        for line in report["info"].get("gpus", []):
-            f.write(line + "\n")
-        f.write("\n| part | state | s |\n|---|---|---:|\n")
-        for p in parts:
-            f.write(f"| {p['part']} | {p['state']}{': ' + p['why'] if p['why'] else ''} | {p['seconds']:.1f} |\n")
-        f.write("\n| figure | value | aim | | |\n|---|---:|---|---|---|\n")
-        for g in b.figures:
-            f.write(f"| {g['name']} | {g['value']:.6g} {g['unit']} | {g['aim']} | {'' if g['met'] is None else 'met' if g['met'] else 'short'} | {g['note']} |\n")
-        for n in b.notes:
-            f.write(f"\n{n}\n")
-    return report
-
-
 def over(*_):
     raise Failed("over its time")
 
 
+def stopped(*_):
+    sys.exit(143)
+
+
+def run_part(b, part, limit, run):
+    """(state, why) of one part, which ends by its limit: children by their own, this program's own work by the alarm."""
+    state, why = "ran", ""
+    b.ends = time.monotonic() + limit
+    signal.setitimer(signal.ITIMER_REAL, limit + 1)
+    try:
+        run(b)
+    except (Failed, OSError, ValueError, KeyError, IndexError, TypeError, TimeoutError, AssertionError) as e:
+        state, why = "failed", f"{'' if isinstance(e, Failed) else type(e).__name__ + ': '}{e}"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        b.stop_children()
+    return state, why
+
+
+def run_all(b, chosen, budget, missing):
+    shares = [share for _, share, _ in chosen]
+    for i, (name, _, run) in enumerate(chosen):
+        part, start = b.report.parts[i], time.monotonic()
+        part["limit"] = gpu_report.limit(shares, i, b.report.began + budget - ENDING - start)
+        b.part, part["state"] = name, "running"
+        b.report.write()
+        print(f"== {name}: " + ((run.__doc__ or "").split(". ")[0].split(":")[0].strip() or "what this machine is") + f" (at most {part['limit']:.0f} s)", flush=True)
+        if missing and name != "inventory":
+            part["state"], part["why"] = "left out", missing
+        elif part["limit"] < 2:
+            part["state"], part["why"] = "left out", "the budget is spent"
+        else:
+            part["state"], part["why"] = run_part(b, name, part["limit"], run)
+        part["seconds"] = time.monotonic() - start
+        print(f"  {part['state']}{': ' + part['why'] if part['why'] else ''} ({part['seconds']:.1f} s)", flush=True)
+        b.report.write()
+
+
+def dry_run(chosen, budget, spent):
+    """Who may run from when to when, if each takes all that it may."""
+    shares, at = [share for _, share, _ in chosen], spent
+    for i, (name, share, _) in enumerate(chosen):
+        most = gpu_report.limit(shares, i, budget - ENDING - at)
+        print(f"{name} share {share} from {at:.1f} to {at + most:.1f}")
+        at += most
+    print(f"all end by {at:.1f} of {budget:.0f} s ({spent:.1f} of them before the first)")
+
+
 def main():
     signal.signal(signal.SIGALRM, over)
+    signal.signal(signal.SIGTERM, stopped)
     p = argparse.ArgumentParser(prog="gpu.sh", description="Everything that wants a GPU (see the head of bench/gpu.sh).")
     p.add_argument("--out", default=os.path.join(TOP, "build", "gpu-report"))
     p.add_argument("--budget", type=float, default=480)
@@ -528,6 +563,7 @@ def main():
     p.add_argument("--device", default="cuda")
     p.add_argument("--small", action="store_true")
     p.add_argument("--list", action="store_true")
+    p.add_argument("--dry-run", action="store_true")
     a = p.parse_args()
     if a.list:
         print(" ".join(name for name, _, _ in PARTS))
@@ -536,38 +572,22 @@ def main():
     unknown = sorted(set(only) - {name for name, _, _ in PARTS})
     if unknown:
         p.error(f"--only {','.join(unknown)}: expected some of {' '.join(name for name, _, _ in PARTS)}")
-    began = time.monotonic() - float(os.environ.get("PACELINE_GPU_SPENT", "0"))  # gpu.sh's own, where it had to unpack or build
-    b, parts = Bench(a), []
-    missing = gpu_there(b)
+    chosen = [x for x in PARTS if not only or x[0] in only]
+    spent = float(os.environ.get("PACELINE_GPU_SPENT", "0"))  # gpu.sh's own, where it had to unpack or build
+    if a.dry_run:
+        dry_run(chosen, a.budget, spent)
+        return 0
+    report = gpu_report.Report(os.path.abspath(a.out), [(name, share) for name, share, _ in chosen], time.monotonic() - spent, device=a.device, small=a.small)
+    b = Bench(a, report)
     try:
-        for name, limit, run in PARTS:
-            if only and name not in only:
-                continue
-            b.part, start, state, why = name, time.monotonic(), "ran", ""
-            rest = began + a.budget - start
-            print(f"== {name}: " + ((run.__doc__ or "").split(". ")[0].split(":")[0].strip() or "what this machine is"), flush=True)
-            b.ends = start + min(limit, rest)
-            if missing and name != "inventory":
-                state, why = "left out", missing
-            elif rest < 3:
-                state, why = "left out", "the budget is spent"
-            else:
-                # whatever a part does, it ends: children by their own limits, this program's own work by the alarm
-                signal.setitimer(signal.ITIMER_REAL, b.left() + 2)
-                try:
-                    run(b)
-                except (Failed, OSError, ValueError, KeyError, IndexError, TypeError, TimeoutError, AssertionError) as e:
-                    state, why = "failed", f"{'' if isinstance(e, Failed) else type(e).__name__ + ': '}{e}"
-                finally:
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-                b.stop_children()
-            print(f"  {state}{': ' + why if why else ''} ({time.monotonic() - start:.1f} s)", flush=True)
-            parts.append(dict(part=name, state=state, why=why, seconds=time.monotonic() - start))
-            write_report(b, parts, began)
+        missing = gpu_there(b)
+        run_all(b, chosen, a.budget, missing)
     finally:
+        b.stop_children()
         shutil.rmtree(b.tmp, ignore_errors=True)
-    print(f"report: {b.out}/report.md, {b.out}/report.json")
-    return 6 if missing else 1 if any(x["state"] != "ran" for x in parts) else 0
+        report.write()
+    print(f"report: {report.out}/report.md, {report.out}/report.json")
+    return 6 if missing else 1 if any(x["state"] != "ran" for x in report.parts) else 0
 
 
 if __name__ == "__main__":

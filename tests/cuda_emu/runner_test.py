@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 
 EMULATED, RUNNER, SOURCE = (os.path.abspath(p) for p in sys.argv[1:4])
 sys.path.insert(0, os.path.join(SOURCE, "tests", "runner"))
@@ -119,7 +120,8 @@ def transports(gpus):
     goldens = os.path.join(SOURCE, "tests/spec_decode/goldens")
     models = {n: {"path": LLAMA, "dtype": "f32", "device": "cuda", "weights": f"random:{i}"} for i, n in enumerate(("v", "d"), 1)}
     arms, counts = {"alone": {"model": "v"}}, {}
-    for kind in ("L1", "L4", "L5F"):
+    kinds = ("L1", "L4", "L5F") if gpus == 1 else ("L4",)
+    for kind in kinds:
         for way in ("host", "auto", "nccl"):
             arms[kind + way] = {"model": "v", "draft": {"model": "d", "adapter": kind, "weights": os.path.join(goldens, kind + ".safetensors"), "gamma": 4,
                                                         "overlap": "none", "transport": way}}
@@ -138,7 +140,7 @@ def transports(gpus):
         tokens[a], counts[a] = x["tokens"], x["counts"]
     assert r.end() == 0, r.stderr
     assert all(t == tokens["alone"] for t in tokens.values()), tokens
-    for kind in ("L1", "L4", "L5F"):
+    for kind in kinds:
         assert counts[kind + "host"]["drafted"] > 0 and counts[kind + "host"] == counts[kind + "auto"] == counts[kind + "nccl"], counts
         assert [said["arms"][kind + w] for w in ("host", "auto", "nccl")] == [{"transport": t, "shared_device": gpus == 1} for t in ("host", "peer", "nccl")], said
     del os.environ["PACELINE_NCCL"], os.environ["PACELINE_EMULATED_GPUS"]
@@ -201,6 +203,31 @@ def bench():
     del os.environ["PACELINE_CUPTI"]
 
 
+def shares(tmp):
+    """bench/gpu.sh: however long the parts take, all end within the budget; what is stopped midway leaves what it had."""
+    sys.path.insert(0, os.path.join(SOURCE, "bench"))
+    from gpu_report import limit
+    for spent in ("0", "3.5", "160", "470"):
+        done = subprocess.run([os.path.join(SOURCE, "bench/gpu.sh"), "--dry-run"], env={**os.environ, "PACELINE_GPU_SPENT": spent}, capture_output=True, text=True, timeout=20)
+        ends = [float(line.split()[6]) for line in done.stdout.splitlines() if " share " in line]
+        assert done.returncode == 0 and len(ends) == 14 and ends == sorted(ends) and ends[-1] <= 480, (spent, done.stdout, done.stderr)
+    all = [10, 60, 30]
+    assert limit(all, 0, 100) == 10 and limit(all, 0, 120) == 30 and limit(all, 1, 110) == 80 and limit(all, 2, 110) == 110  # what is left over goes on
+    assert abs(limit(all, 0, 50) - 5) < 1e-9 and abs(limit(all, 1, 45) - 30) < 1e-9
+    out = os.path.join(tmp, "cut")
+    p = subprocess.Popen([sys.executable, os.path.join(SOURCE, "bench/gpu.py"), "--device", "cpu", "--small", "--only", "inventory,7b,sdtp", "--out", out],
+                         env={**os.environ, "PACELINE_RUNNER": RUNNER}, stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (os.path.exists(out + "/report.json") and json.load(open(out + "/report.json"))["figures"]):
+        time.sleep(0.01)
+    p.terminate()
+    assert p.wait(20) == 143
+    report = json.load(open(out + "/report.json"))
+    assert report["figures"] and [x["state"] for x in report["parts"]] == ["ran", "running", "not reached"], report["parts"]
+    assert "not reached" in open(out + "/report.md").read()
+    print("gpu.sh: its shares add up, and a cut run leaves its figures")
+
+
 def script(tmp):
     """bench/gpu.sh: no GPU, then all that toy sizes can try on the CPU."""
     run = lambda runner, *argv: subprocess.run([os.path.join(SOURCE, "bench/gpu.sh"), "--out", tmp, *argv], env={**os.environ, "PACELINE_RUNNER": runner},
@@ -235,4 +262,5 @@ with tempfile.TemporaryDirectory() as folder:
     transports(2)
     kernels(folder)
     bench()
+    shares(folder)
     script(folder)

@@ -6,13 +6,15 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 
 
 class Runner:
     """A runner child: call() sends one request and gives its answer."""
 
     def __init__(self, *argv, timeout=60):
-        self.p = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.said = tempfile.TemporaryFile()  # no pipe: nobody reads it while the child runs
+        self.p = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said)
         self.timeout = timeout
         self.argv = argv
         self.id = 0
@@ -39,9 +41,10 @@ class Runner:
         """Closes stdin; the exit status."""
         self.p.stdin.close()
         code = self.p.wait(self.timeout)
-        self.stderr = self.p.stderr.read().decode(errors="replace")
+        self.said.seek(0)
+        self.stderr = self.said.read().decode(errors="replace")
         self.p.stdout.close()
-        self.p.stderr.close()
+        self.said.close()
         return code
 
 
