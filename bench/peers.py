@@ -8,6 +8,7 @@ the table gives its median and its least and most. Above 1: this engine is quick
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -102,6 +103,8 @@ def read_args():
     p.add_argument("--quick", action="store_true", help="short runs, two rounds: a look, not a measurement")
     p.add_argument("--rounds", type=int)
     p.add_argument("--only", default="", help="models whose name holds one of these (commas between)")
+    p.add_argument("--tests", help="of GGUF files, these: pp512,tg128,tg32@d4096")
+    p.add_argument("--settings", default="0,1", help="of llama.cpp, these values of --repack")
     p.add_argument("--timeout", type=float, default=600)
     p.add_argument("--out", help="the table as JSON; what an earlier run left there of other models stays")
     p.add_argument("--again", action="store_true", help="with --out: models that stand there are measured again")
@@ -111,16 +114,25 @@ def read_args():
     return a
 
 
+def named_tests(text):
+    """"pp512,tg32@d4096" → [(kind, tokens, depth)]"""
+    found = [re.fullmatch(r"(pp|tg)(\d+)(?:@d(\d+))?", t) for t in text.split(",")]
+    if None in found:
+        sys.exit(f"peers.py: --tests {text}: expected names as pp512, tg128 or tg32@d4096")
+    return [(m[1], int(m[2]), int(m[3] or 0)) for m in found]
+
+
 def gguf_rows(a):
-    tests = [("pp", 128, 0), ("tg", 32, 0)] if a.quick else [("pp", 512, 0), ("tg", 128, 0)]
+    tests = named_tests(a.tests) if a.tests else [("pp", 128, 0), ("tg", 32, 0)] if a.quick else [("pp", 512, 0), ("tg", 128, 0)]
     files = sorted(os.path.join(a.models, f) for f in os.listdir(a.models) if f.endswith(".gguf")) + [f for f in a.real if os.path.exists(f)]
     for path in files if a.llama_bench else []:
         name = os.path.basename(path).removesuffix(".gguf")
         if not wanted(a, name):
             continue
-        here = tests + ([("tg", 32, 4096)] if not a.quick and "Q4_K_M" in name else [])
-        more = contest(a, name, {"ours": lambda: ours_gguf(a, path, here), "llama.cpp": lambda: llama(a, path, here, 0),
-                                 "llama.cpp repacked": lambda: llama(a, path, here, 1)}, a.rounds)
+        here = tests + ([("tg", 32, 4096)] if not a.quick and not a.tests and "Q4_K_M" in name else [])
+        peers = {"llama.cpp": lambda: llama(a, path, here, 0), "llama.cpp repacked": lambda: llama(a, path, here, 1)}
+        asked = {k: v for i, (k, v) in enumerate(peers.items()) if str(i) in a.settings.split(",")}
+        more = contest(a, name, {"ours": lambda: ours_gguf(a, path, here), **asked}, a.rounds)
         yield [r + (statistics.median(a.limits.get((path, r[1]), [float("nan")])),) for r in more]
 
 

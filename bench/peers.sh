@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Compares this engine with its peers on this machine: bench/peers.sh [--quick] [--only NAME] [--rounds N] [--out FILE [--again]] [BUILD]
+# Compares this engine with its peers on this machine: bench/peers.sh [--quick] [--only NAME] [--tests pp512,tg128,tg32@d4096] [--settings 0,1] [--rounds N] [--out FILE [--again]] [BUILD]
 #
 # Builds llama.cpp (from the PyPI sdist of llama-cpp-python, pinned), makes a Python environment with CTranslate2, transformers and torch (pinned;
 # about 5 GB), writes models with random weights, then runs everybody in turn (peers.py) and prints the table. All of it is kept in
 # $XDG_CACHE_HOME/paceline/peers (~/.cache/…) and made once; delete the folder to start anew. PACELINE_PEERS_PYTHON names a Python that has the
 # three already. --quick takes about ten minutes once everything is there. With --out, models that already stand in FILE are not run again, so
-# that a table can be made piece by piece (--only) in quiet minutes.
+# that a table can be made piece by piece (--only; --tests for some of the GGUF files' tests, --settings for llama.cpp with --repack 0 or 1 alone) in
+# quiet minutes.
 set -euo pipefail
 
 LLAMA=llama_cpp_python-0.3.36
@@ -18,9 +19,9 @@ args=()
 while [ $# -gt 0 ]; do
   case $1 in
   --quick | --again) args+=("$1") ;;
-  --only | --rounds | --threads | --out) args+=("$1" "$2") && shift ;;
-  -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0" && exit 0 ;;
-  -*) echo "peers.sh: unknown option $1 (--quick, --only NAME, --rounds N, --threads N, --out FILE, --again)" >&2 && exit 2 ;;
+  --only | --tests | --settings | --rounds | --threads | --out) args+=("$1" "$2") && shift ;;
+  -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0" && exit 0 ;;
+  -*) echo "peers.sh: unknown option $1 (--quick, --only NAME, --tests LIST, --settings LIST, --rounds N, --threads N, --out FILE, --again)" >&2 && exit 2 ;;
   *) build=$1 ;;
   esac
   shift

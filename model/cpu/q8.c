@@ -2,7 +2,7 @@
  * Products of 8-bit activations with repacked block formats (layouts and order: q8.h), compiled
  * once for each instruction set.
  *
- * One row: a part's eight vectors at a time. More: vectors of all parts of a panel are unpacked
+ * One row: a unit's vectors one after the other. More: vectors of all parts of a panel are unpacked
  * into registers and all rows of a tile pass them, so that four columns of a row are loaded once
  * for 16 outputs: with AVX2 the loads are what a product waits for first. Eight registers hold
  * half a unit then, and the sums of the first half wait in L1.
@@ -102,54 +102,68 @@ INLINE vf add_unit(const struct pl_q8_format f, vi dot, vf d, vf m, const struct
     return fma_(t, splat(a->d[u]), sum);
 }
 
-/* d and m of part `part` of the block at p, and the scales of its unit i. */
-INLINE void block_head(const struct pl_q8_format f, const uint8_t *p, int part, vf *d, vf *m)
+/* d and m of the block at p. */
+INLINE void block_heads(const struct pl_q8_format f, const uint8_t *p, struct block_scales *b)
 {
-    *d = load_halves(p + part * WIDTH * 2);
-    *m = f.has_m ? load_halves(p + 32 + part * WIDTH * 2) : splat(0);
-    if (f.scale_bytes)
-        *m = -*m;
+#pragma GCC unroll 4
+    for (int part = 0; part < PARTS; part++) {
+        b->d[part] = load_halves(p + part * WIDTH * 2);
+        b->m[part] = f.has_m ? load_halves(p + 32 + part * WIDTH * 2) : splat(0);
+        if (f.scale_bytes)
+            b->m[part] = -b->m[part];
+    }
 }
 
-INLINE struct group_scales block_scales_of(const struct pl_q8_format f, const uint8_t *p, int part,
-                                           size_t i)
+/* The scales of its unit i. */
+INLINE void block_scales_of(const struct pl_q8_format f, const uint8_t *p, size_t i,
+                            struct block_scales *b)
 {
-    return f.scale_bytes ? unit_scales(f, p + 32 + 32 * f.has_m + part * WIDTH, i)
-                         : (struct group_scales){0};
+#pragma GCC unroll 4
+    for (int part = 0; part < PARTS; part++)
+        b->g[part] = f.scale_bytes ? unit_scales(f, p + 32 + 32 * f.has_m + part * WIDTH, i)
+                                   : (struct group_scales){0};
 }
 
-/* One part of the block at p and one row, whose unit `first` is the block's first. */
-INLINE vf block_row(const struct pl_q8_format f, const uint8_t *p, int part, const struct pl_q8 *a,
-                    size_t first, vf sum)
+/* The block at p and one row, whose unit `first` is the block's first: all outputs in one pass. A
+ * pass for each part of a block of 2 to 3 KB left memory idle in every second one. */
+INLINE void block_row(const struct pl_q8_format f, const uint8_t *p, const struct pl_q8 *a,
+                      size_t first, vf sum[PARTS])
 {
-    const uint8_t *unit = p + pl_q8_head_bytes(&f) + part * VB;
+    const uint8_t *unit = p + pl_q8_head_bytes(&f);
     const int n = summed(f);
-    vf d, m;
+    struct block_scales b;
 
-    block_head(f, p, part, &d, &m);
+    block_heads(f, p, &b);
+    pl_q8_fetch(p, pl_q8_head_bytes(&f));
     for (size_t i = 0; i < f.block / PL_Q8_UNIT; i++, unit += pl_q8_unit_bytes(&f)) {
         const size_t u = first + i;
-        const struct group_scales g = block_scales_of(f, p, part, i);
-        vi dot = {0};
         const int8_t *q = a->q + PL_Q8_UNIT * u;
-        if (part == 0)
-            pl_q8_fetch(unit, pl_q8_unit_bytes(&f));
+        vi dot[PARTS] = {{0}};
+        pl_q8_fetch(unit, pl_q8_unit_bytes(&f));
+        block_scales_of(f, p, i, &b);
 #pragma GCC unroll 8
         for (int j = 0; j < 8; j += n) {
-            vacc acc = {0};
+            vacc acc[PARTS] = {{0}};
 #pragma GCC unroll 8
             for (int k = j; k < j + n; k++) {
-                if (f.low == 8)
-                    dot = mac8(dot, unpack(f, unit, k), unit + 64 * k, q + 4 * k);
-                else
-                    acc = mac(acc, unpack(f, unit, k), q + 4 * k);
+#pragma GCC unroll 4
+                for (int part = 0; part < PARTS; part++) {
+                    const uint8_t *w = unit + part * VB;
+                    if (f.low == 8)
+                        dot[part] = mac8(dot[part], unpack(f, w, k), w + 64 * k, q + 4 * k);
+                    else
+                        acc[part] = mac(acc[part], unpack(f, w, k), q + 4 * k);
+                }
             }
-            if (f.low != 8)
-                dot += close_group(f, acc, &g, a, u, j);
+#pragma GCC unroll 4
+            for (int part = 0; part < PARTS; part++)
+                if (f.low != 8)
+                    dot[part] += close_group(f, acc[part], &b.g[part], a, u, j);
         }
-        sum = add_unit(f, dot, d, m, &g, a, u, sum);
+#pragma GCC unroll 4
+        for (int part = 0; part < PARTS; part++)
+            sum[part] = add_unit(f, dot[part], b.d[part], b.m[part], &b.g[part], a, u, sum[part]);
     }
-    return sum;
 }
 
 /* Sums of a tile's rows: the outputs, and what is not finished of a unit. */
@@ -217,13 +231,11 @@ INLINE void block_rows(const struct pl_q8_format f, const uint8_t *p, const stru
     const uint8_t *unit = p + pl_q8_head_bytes(&f);
     struct block_scales b;
 
-#pragma GCC unroll 4
-    for (int part = 0; part < PARTS; part++)
-        block_head(f, p, part, &b.d[part], &b.m[part]);
+    block_heads(f, p, &b);
+    if (rows <= PL_Q8_FEW)
+        pl_q8_fetch(p, pl_q8_head_bytes(&f));
     for (size_t i = 0; i < f.block / PL_Q8_UNIT; i++, unit += pl_q8_unit_bytes(&f)) {
-#pragma GCC unroll 4
-        for (int part = 0; part < PARTS; part++)
-            b.g[part] = block_scales_of(f, p, part, i);
+        block_scales_of(f, p, i, &b);
         if (rows <= PL_Q8_FEW)
             pl_q8_fetch(unit, pl_q8_unit_bytes(&f));
 #pragma GCC unroll 2
@@ -252,10 +264,7 @@ INLINE void panel_row(const struct pl_q8_format f, const struct pl_gemm *g, size
     for (int part = 0; part < PARTS; part++)
         sum[part] = splat(0);
     for (size_t k = 0; k < g->k; k += f.block, w += pl_q8_block_bytes(&f))
-#pragma GCC unroll 4
-        for (int part = 0; part < PARTS; part++)
-            sum[part] = block_row(f, w, part, g->q8 + k / PL_Q8_CHUNK * g->ldq8,
-                                  k % PL_Q8_CHUNK / PL_Q8_UNIT, sum[part]);
+        block_row(f, w, g->q8 + k / PL_Q8_CHUNK * g->ldq8, k % PL_Q8_CHUNK / PL_Q8_UNIT, sum);
     store_row(g, p, 0, sum);
 }
 
