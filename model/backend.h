@@ -150,11 +150,19 @@ struct pl_token_tree {
     size_t base;
 };
 
-/* The greedy choice of a row of logits: the best id that is not left out (−1: NaN, or the best is
+/* The choice of a row of logits: the best id that is not left out (−1: NaN, or the best is
  * infinite), and the best of all ids, which may be one that is (a text would end here). Ties: the
- * lowest. */
+ * lowest. Drawn (struct pl_draw): what was drawn, and `all` is one that was left out and beats it,
+ * or the same. */
 struct pl_picked {
     int32_t id, all;
+};
+
+/* A draw from softmax(logits / temperature) over what is not left out: the first id, in their
+ * order, at which the sum of the probabilities exceeds u (spec_decode/accept.h does the same). */
+struct pl_draw {
+    double temperature; /* > 0 */
+    double u;           /* [0, 1) */
 };
 
 enum pl_logit_rows { PL_LOGITS_NONE, PL_LOGITS_LAST, PL_LOGITS_ALL };
@@ -184,8 +192,9 @@ struct pl_forward {
     float *logits; /* LAST: [n_spans − silent, vocab], ALL: [rows, vocab]; on the host. NULL with
                       `picked`: they stay on the device */
     struct pl_picked *picked; /* of each row of logits, a few of them; NULL, or the backend picks */
-    const int32_t *ends;      /* [n_ends] ids that `picked` leaves out */
-    size_t n_ends;            /* ≤ PL_MAX_EOS */
+    const struct pl_draw *draw; /* of the only row, instead of the greedy choice; or NULL */
+    const int32_t *ends;        /* [n_ends] ids that `picked` leaves out */
+    size_t n_ends;              /* ≤ PL_MAX_EOS */
 };
 
 /* What an encoder reads: one of ids, embeds and pixels. */

@@ -391,20 +391,21 @@ enum pl_status pl_session_decode(struct pl_session *s, int32_t id, float *logits
 }
 
 enum pl_status pl_session_decode_pick(struct pl_session *s, int32_t id, const int32_t *ends,
-                                      size_t n_ends, float *logits, bool *copied,
-                                      struct pl_picked *out, struct pl_err *err)
+                                      size_t n_ends, const struct pl_draw *draw, float *logits,
+                                      bool *copied, struct pl_picked *out, struct pl_err *err)
 {
     const bool there = s->backend->picks;
     struct pl_picked got = {-1, -1};
     struct pl_forward f = {.logits = there ? NULL : logits,
                            .picked = there ? &got : NULL,
+                           .draw = draw,
                            .ends = ends,
                            .n_ends = n_ends};
     enum pl_status st = append(s, &id, 1, f, err);
 
     if (st)
         return st;
-    if (!there) {
+    if (!there && !draw) {
         got.id = pl_pick(logits, s->vocab, ends, n_ends);
         got.all = got.id < 0 ? -1 : pl_logits_argmax(logits, s->vocab);
     }

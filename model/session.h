@@ -96,6 +96,7 @@ struct pl_session_memory {
 
 struct pl_session;
 struct pl_picked; /* backend.h */
+struct pl_draw;
 
 /* PL_ERANGE: more tokens than the model has positions, a tap or hook layer outside the model;
  * PL_EUNSUPPORTED: kv dtype; PL_ENOMEM. */
@@ -136,12 +137,13 @@ enum pl_status pl_session_prefill(struct pl_session *s, const struct pl_prompt *
 PL_MUST_CHECK
 enum pl_status pl_session_decode(struct pl_session *s, int32_t id, float *logits,
                                  struct pl_err *err);
-/* As decode, and the greedy choice among what is not one of `ends` (≤ PL_MAX_EOS). It is made where
- * the logits are: a device then copies none to the host, and *copied is false. */
+/* As decode, and the choice among what is not one of `ends` (≤ PL_MAX_EOS): the greedy one, or a
+ * draw. It is made where the logits are: a device then copies none to the host, and *copied is
+ * false. A backend that does not pick leaves drawing to the caller: out->id is −1, *copied true. */
 PL_MUST_CHECK
 enum pl_status pl_session_decode_pick(struct pl_session *s, int32_t id, const int32_t *ends,
-                                      size_t n_ends, float *logits, bool *copied,
-                                      struct pl_picked *out, struct pl_err *err);
+                                      size_t n_ends, const struct pl_draw *draw, float *logits,
+                                      bool *copied, struct pl_picked *out, struct pl_err *err);
 /* k tokens in, logits [k, vocab]: row i is what decode(ids[i]) after the ones before it would give.
  * 1 ≤ k ≤ max_verify. */
 PL_MUST_CHECK

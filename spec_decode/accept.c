@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdbool.h>
 
-static double uniform(const struct pl_accept_rule *rule, uint64_t t, uint64_t which)
+double pl_accept_uniform(const struct pl_accept_rule *rule, uint64_t t, uint64_t which)
 {
     struct pl_rng r;
 
@@ -78,7 +78,7 @@ enum pl_status pl_accept_one(const struct pl_accept_rule *rule, float *logits, s
     }
     st = pl_accept_probs(rule, logits, vocab, rule->p, err);
     if (!st)
-        *id = pl_accept_draw(rule->p, vocab, uniform(rule, t, 0));
+        *id = pl_accept_draw(rule->p, vocab, pl_accept_uniform(rule, t, 0));
     return st;
 }
 
@@ -106,7 +106,7 @@ static enum pl_status try_drawn(const struct pl_accept_rule *rule, const struct 
 
     if (st)
         return st;
-    *taken = uniform(rule, t, 1) * (double)q[id] < (double)p[id];
+    *taken = pl_accept_uniform(rule, t, 1) * (double)q[id] < (double)p[id];
     if (*taken)
         return PL_OK;
     for (size_t v = 0; v < vocab; v++) {
@@ -114,7 +114,7 @@ static enum pl_status try_drawn(const struct pl_accept_rule *rule, const struct 
         any |= rest[v] > 0;
     }
     /* p = q up to rounding: there is no rest, and p itself is as good. */
-    *next = pl_accept_draw(any ? rest : p, vocab, uniform(rule, t, 2));
+    *next = pl_accept_draw(any ? rest : p, vocab, pl_accept_uniform(rule, t, 2));
     return PL_OK;
 }
 

@@ -38,6 +38,9 @@ struct pl_proposal {
 PL_MUST_CHECK
 enum pl_status pl_accept_probs(const struct pl_accept_rule *rule, const float *logits, size_t vocab,
                                float *p, struct pl_err *err);
+/* Draw `which` of position t: from [0, 1). Draw 0 is the token's, 1 and 2 those of a drafted one.
+ */
+double pl_accept_uniform(const struct pl_accept_rule *rule, uint64_t t, uint64_t which);
 /* One token from p, by a draw from [0, 1). */
 int32_t pl_accept_draw(const float *p, size_t vocab, double draw);
 /* The verifier's token at position t (counts generated tokens), from one row of logits. PL_EFORMAT:

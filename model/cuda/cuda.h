@@ -93,7 +93,7 @@ struct pl_cuda_graph {
     cudaGraphExec_t exec;
     struct pl_device_work work; /* of its products */
     int rows, n_spans, max_span, splits;
-    bool positions, tree, picks;
+    bool positions, tree, picks, draws;
     enum pl_dtype kv_dtype;
 };
 
@@ -128,10 +128,10 @@ static inline struct pl_cuda_kv pl_cuda_kv(const struct pl_kv *kv)
                                .next_position = (int32_t)kv->next_position};
 }
 
-/* 32-bit numbers of a step before its tree: those of rows and spans, ends, picks. */
+/* 32-bit numbers of a step before its tree: those of rows and spans, ends, picks, a draw. */
 static inline size_t pl_cuda_step_numbers(size_t rows)
 {
-    return 5 * rows + PL_CUDA_SPANS + 1 + PL_MAX_EOS + 2 * PL_CUDA_GEMV_ROWS;
+    return 5 * rows + PL_CUDA_SPANS + 1 + PL_MAX_EOS + 2 * PL_CUDA_GEMV_ROWS + PL_CUDA_DRAW;
 }
 
 /* Bytes of a step before its K and V. */

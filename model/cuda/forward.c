@@ -6,7 +6,8 @@
 static struct pl_cuda_step step_at(const struct pl_cuda_work *w, char *base)
 {
     size_t tree = pl_cuda_step_numbers(w->rows), head = pl_cuda_step_head(w->rows);
-    int32_t *p = (int32_t *)(void *)base;
+    int32_t *p = (int32_t *)(void *)base, *ends = p + 5 * w->rows + PL_CUDA_SPANS + 1;
+    int32_t *picks = ends + PL_MAX_EOS;
 
     return (struct pl_cuda_step){.ids = p,
                                  .positions = p + w->rows,
@@ -14,8 +15,9 @@ static struct pl_cuda_step step_at(const struct pl_cuda_work *w, char *base)
                                  .span = p + 3 * w->rows,
                                  .in_span = p + 4 * w->rows,
                                  .span_row = p + 5 * w->rows,
-                                 .ends = p + 5 * w->rows + PL_CUDA_SPANS + 1,
-                                 .picks = p + 5 * w->rows + PL_CUDA_SPANS + 1 + PL_MAX_EOS,
+                                 .ends = ends,
+                                 .picks = picks,
+                                 .draw = picks + 2 * PL_CUDA_GEMV_ROWS,
                                  .tree = p + tree,
                                  .kv = (struct pl_cuda_kv *)(void *)(base + head)};
 }
@@ -65,6 +67,10 @@ enum pl_status pl_cuda_run_send(struct pl_cuda_run *r, const struct pl_source *s
         fill_tree(f->tree, (size_t)r->rows, (int32_t *)host.tree);
     for (size_t i = 0; i < PL_MAX_EOS; i++)
         ((int32_t *)host.ends)[i] = i < f->n_ends ? f->ends[i] : -1;
+    if (f->draw) {
+        const double draw[2] = {f->draw->temperature, f->draw->u};
+        memcpy((int32_t *)host.draw, draw, sizeof(draw));
+    }
     for (size_t s = 0; s < n; s++) {
         const struct pl_cache *c = f->spans[s].cache;
         ((int32_t *)host.span_row)[s] = (int32_t)row;
@@ -122,7 +128,12 @@ static void head(struct pl_cuda_run *r, size_t first, size_t rows)
 static void pick(struct pl_cuda_run *r, size_t rows)
 {
     pl_cuda_op(r->n->device, PL_CUDA_OP_PICK);
-    if (r->f->picked && !r->st)
+    if (r->st || !r->f->picked)
+        return;
+    if (r->f->draw)
+        pl_k_draw(r->n->work.logits, r->n->arch.vocab, r->step.ends, r->step.draw, r->step.picks,
+                  r->n->device->stream);
+    else
         pl_k_pick(r->n->work.logits, (int)rows, r->n->arch.vocab, r->step.ends, r->step.picks,
                   r->n->device->stream);
 }
@@ -216,6 +227,7 @@ static struct pl_cuda_graph key_of(const struct pl_cuda_run *r)
                                   .positions = r->f->positions != NULL,
                                   .tree = r->f->tree != NULL,
                                   .picks = r->f->picked != NULL,
+                                  .draws = r->f->draw != NULL,
                                   .kv_dtype = r->f->spans[0].cache->dtype};
 }
 
@@ -223,7 +235,7 @@ static bool same_key(const struct pl_cuda_graph *a, const struct pl_cuda_graph *
 {
     return a->rows == b->rows && a->n_spans == b->n_spans && a->max_span == b->max_span &&
            a->splits == b->splits && a->positions == b->positions && a->tree == b->tree &&
-           a->picks == b->picks && a->kv_dtype == b->kv_dtype;
+           a->picks == b->picks && a->draws == b->draws && a->kv_dtype == b->kv_dtype;
 }
 
 /* The graph for this kind of step, captured when it is first asked for; NULL: there can be none. */
@@ -401,6 +413,8 @@ static enum pl_status check_forward(struct pl_network *n, const struct pl_forwar
     if (f->picked && *rows > PL_CUDA_GEMV_ROWS)
         return pl_fail(err, PL_ERANGE, "%zu rows are picked from, at most %d can be", *rows,
                        PL_CUDA_GEMV_ROWS);
+    if (f->draw && (*rows != 1 || !f->picked))
+        return pl_fail(err, PL_ERANGE, "a draw from %zu rows, 1 is expected", *rows);
     return pl_cache_check_room(f, err);
 }
 

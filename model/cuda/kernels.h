@@ -47,8 +47,10 @@ struct pl_cuda_step {
     const int32_t *tree;
     const int32_t *ends; /* [PL_MAX_EOS] ids that a pick leaves out, −1 behind them */
     int32_t *picks;      /* [PL_CUDA_GEMV_ROWS][2] struct pl_picked of rows */
+    const int32_t *draw; /* [PL_CUDA_DRAW] the bytes of two doubles: temperature and u */
     int32_t rows, n_spans;
 };
+#define PL_CUDA_DRAW 4
 #define PL_CUDA_TREE_WORDS (PL_TREE_MAX / 32)
 #define PL_CUDA_TREE_HEAD (1 + PL_TREE_MAX) /* words before the bits */
 
@@ -183,6 +185,9 @@ void pl_k_read(const void *from, int64_t n, uint32_t never, uint32_t *out, int b
 /* picks[r] = {best that is none of ends, −1: NaN or infinite; best of all} */
 void pl_k_pick(const float *x, int rows, int64_t cols, const int32_t *ends, int32_t *picks,
                cudaStream_t s);
+/* The same of one row, drawn (struct pl_draw). */
+void pl_k_draw(const float *x, int64_t cols, const int32_t *ends, const int32_t *draw,
+               int32_t *picks, cudaStream_t s);
 /* The k largest of n, as ascending indices: one block, four passes of 256 buckets. */
 void pl_k_topk(const float *x, int n, int k, int32_t *idx, cudaStream_t s);
 

@@ -341,6 +341,112 @@ extern "C" void pl_k_pick(const float *x, int rows, int64_t cols, const int32_t 
     PL_LAUNCH(pick_rows, (unsigned)rows, 512, 0, s, x, cols, ends, picks);
 }
 
+#define DRAW 1024
+
+/* Σ of v over the warps before this one, and over all. */
+__device__ double warps_before(double v, double *part, double *all)
+{
+    const int lane = (int)threadIdx.x % WARP;
+    double sum = 0;
+
+    for (int o = WARP / 2; o; o /= 2)
+        v += __shfl_xor_sync(FULL, v, o);
+    __syncthreads();
+    if (!lane)
+        part[threadIdx.x / WARP] = v;
+    __syncthreads();
+    *all = 0;
+    for (int w = 0; w < DRAW / WARP; w++) {
+        sum += w < (int)threadIdx.x / WARP ? part[w] : 0;
+        *all += part[w];
+    }
+    return sum;
+}
+
+__device__ int block_min(int v, int *room)
+{
+    for (int o = WARP / 2; o; o /= 2)
+        v = min(v, __shfl_xor_sync(FULL, v, o));
+    __syncthreads();
+    if (threadIdx.x % WARP == 0)
+        room[threadIdx.x / WARP] = v;
+    __syncthreads();
+    for (int w = 0; w < DRAW / WARP; w++)
+        v = min(v, room[w]);
+    return v;
+}
+
+/* One block; a warp has cols / 32 ids that follow one another. Probabilities are rounded as the
+ * host's are, their sums in f64 differ from its by their order alone. */
+__global__ void __launch_bounds__(DRAW) draw_row(const float *x, int64_t cols, const int32_t *ends,
+                                                 const int32_t *given, int32_t *picks)
+{
+    __shared__ double part[WARP];
+    __shared__ int room[WARP];
+    __shared__ float top;
+    __shared__ int broken;
+    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    const int64_t each = (cols + WARP * WARP - 1) / (WARP * WARP) * WARP;
+    const int64_t first = warp * each, end = min((int)(first + each), (int)cols);
+    double draw[2], sum = 0, all, mine = 0;
+    float v;
+    int at, nan, found = INT32_MAX, last = INT32_MAX;
+
+    memcpy(draw, given, sizeof(draw));
+    const double scale = 1 / draw[0];
+    best_of(x, cols, ends, &v, &at, &nan);
+    if (!threadIdx.x) {
+        top = v;
+        broken = nan || !(fabsf(v) < INFINITY);
+    }
+    __syncthreads();
+    const auto weight = [&](int64_t i) {
+        bool out = i >= end;
+        for (int e = 0; e < PL_MAX_EOS; e++)
+            out |= ends[e] == (int32_t)i;
+        return out ? 0.0f : (float)exp(((double)x[i] - (double)top) * scale);
+    };
+    for (int64_t i = first + lane; i < end; i += WARP)
+        mine += (double)weight(i);
+    warps_before(mine, part, &sum);
+    mine = 0;
+    for (int64_t i = first + lane; i < end; i += WARP)
+        mine += (double)(float)((double)weight(i) / sum);
+    double before = warps_before(mine, part, &all);
+    for (int64_t i0 = first; i0 < end; i0 += WARP) {
+        const int64_t i = i0 + lane;
+        const float p = (float)((double)weight(i) / sum);
+        double upto = (double)p;
+        for (int o = 1; o < WARP; o *= 2) {
+            const double left = __shfl_sync(FULL, upto, lane - o);
+            upto += lane >= o ? left : 0;
+        }
+        if (p > 0) {
+            last = -(int)i; /* the least of these is the last id */
+            if (draw[1] * all < before + upto)
+                found = min(found, (int)i);
+        }
+        before += __shfl_sync(FULL, upto, WARP - 1);
+    }
+    found = block_min(found, room);
+    last = block_min(last, room);
+    found = found == INT32_MAX ? -last : found; /* rounding left a little over */
+    if (threadIdx.x)
+        return;
+    at = found;
+    for (int e = 0; e < PL_MAX_EOS && !broken; e++)
+        if (ends[e] >= 0 && (x[ends[e]] > x[at] || (x[ends[e]] == x[at] && ends[e] < at)))
+            at = ends[e];
+    picks[0] = broken ? -1 : found;
+    picks[1] = broken ? -1 : at;
+}
+
+extern "C" void pl_k_draw(const float *x, int64_t cols, const int32_t *ends, const int32_t *draw,
+                          int32_t *picks, cudaStream_t s)
+{
+    PL_LAUNCH(draw_row, 1, DRAW, 0, s, x, cols, ends, draw, picks);
+}
+
 extern "C" void pl_k_argmax(const float *x, int rows, int64_t cols, int32_t *idx, cudaStream_t s)
 {
     PL_LAUNCH(argmax, (unsigned)rows, 512, 0, s, x, cols, idx);

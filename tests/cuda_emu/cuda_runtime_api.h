@@ -98,6 +98,12 @@ cudaError_t cudaGetLastError(void);
 cudaError_t cudaDeviceSynchronize(void);
 const char *cudaGetErrorString(cudaError_t e);
 
+/* What the host asked for since the program began. */
+struct pl_emu_asked {
+    long launches, waits, to_host, bytes_to_host, to_device;
+};
+extern struct pl_emu_asked pl_emu_asked;
+
 /* For what stands in for a library beside the runtime: 1 before it touches a GPU's memory, 0 after. */
 void pl_emu_hold(int held);
 

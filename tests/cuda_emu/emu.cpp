@@ -15,6 +15,7 @@
 #endif
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
+struct pl_emu_asked pl_emu_asked;
 
 namespace
 {
@@ -384,9 +385,15 @@ void pl_emu_hold(int held)
         device.unlock();
 }
 
-cudaError_t cudaMemcpy(void *to, const void *from, size_t n, enum cudaMemcpyKind)
+cudaError_t cudaMemcpy(void *to, const void *from, size_t n, enum cudaMemcpyKind kind)
 {
     std::lock_guard<std::mutex> hold(device);
+
+    pl_emu_asked.to_device += kind == cudaMemcpyHostToDevice;
+    if (kind == cudaMemcpyDeviceToHost) {
+        pl_emu_asked.to_host++;
+        pl_emu_asked.bytes_to_host += (long)n;
+    }
 
     if (n)
         memcpy(to, from, n);
@@ -439,6 +446,9 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t)
 {
+    std::lock_guard<std::mutex> hold(device);
+
+    pl_emu_asked.waits++;
     return cudaSuccess;
 }
 
@@ -609,6 +619,7 @@ void pl_emu_run(dim3 grid, dim3 block, size_t shared, cudaStream_t s, void (*bod
     gathered.assign((n + 31) / 32 * 2 * 32 * 64, 0);
     blockDim = block;
     gridDim = grid;
+    pl_emu_asked.launches++;
     kernel_body = body;
     kernel_arg = arg;
     for (size_t i = 0; i < n; i++) {

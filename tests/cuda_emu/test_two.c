@@ -72,7 +72,7 @@ static void decoders(const char *name, int n, const int gpu[2], struct said out[
     {
         bool copied;
         struct pl_picked p;
-        ok(pl_session_decode_pick(s[i], 4, ids, 1, logits[i], &copied, &p, &err));
+        ok(pl_session_decode_pick(s[i], 4, ids, 1, NULL, logits[i], &copied, &p, &err));
         say(&out[i], &(float){(float)p.id}, 1);
     }
     EACH(i) ok(pl_session_verify(s[i], ids, 5, logits[i], &err));

@@ -76,30 +76,29 @@ static int32_t choose(const struct pl_accept_rule *rule, float *logits, size_t v
     return pl_accept_one(rule, logits, vocab, (uint64_t)t, &id, &err) ? -1 : id;
 }
 
-/* One step behind *id: the next token, number t, and whether the text would end here. Greedy
- * choices are made where the logits are. */
+/* One step behind *id: the next token, number t, and whether the text would end here. It is chosen
+ * where the logits are. */
 static enum pl_status next_token(const struct llm_state *s, struct llm_model *m,
                                  const struct pl_accept_rule *rule, int64_t t, int32_t *id,
                                  bool *over, struct pl_err *err)
 {
+    const bool draws = s->temperature > 0;
+    const struct pl_draw draw = {s->temperature,
+                                 draws ? pl_accept_uniform(rule, (uint64_t)t, 0) : 0};
     struct pl_picked got;
-    enum pl_status st;
+    enum pl_status st =
+        pl_session_decode_pick(m->session, *id, rule->masked, rule->n_masked, draws ? &draw : NULL,
+                               m->step, &m->step_there, &got, err);
 
-    if (s->temperature > 0) {
-        st = pl_session_decode(m->session, *id, m->step, err);
-        m->step_there = true;
-        if (st)
-            return st;
-        *id = choose(rule, m->step, (size_t)pl_model_info(m->model)->arch.vocab, t);
-        *over = ends(m, m->step, *id, rule->n_masked);
-        return PL_OK;
-    }
-    st = pl_session_decode_pick(m->session, *id, rule->masked, rule->n_masked, m->step,
-                                &m->step_there, &got, err);
     if (st)
         return st;
-    *id = got.id;
-    *over = got.all != got.id;
+    if (draws && m->step_there) {
+        *id = choose(rule, m->step, (size_t)pl_model_info(m->model)->arch.vocab, t);
+        *over = ends(m, m->step, *id, rule->n_masked);
+    } else {
+        *id = got.id;
+        *over = got.all != got.id;
+    }
     return PL_OK;
 }
 
