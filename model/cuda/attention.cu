@@ -13,31 +13,6 @@
 #define EACH (PL_CUDA_VECTORS / WARPS)  /* vectors of a warp */
 #define WIDTH (PL_CUDA_MAX_HEAD / WARP) /* elements of a lane, at most */
 
-/* The same where rows are a tree's: what stands between is not all seen (in_tree). */
-__device__ __forceinline__ void seen_of(const struct pl_cuda_step &st, const struct pl_cuda_kv *kv,
-                                        bool causal, int row, int *first, int *end)
-{
-    int none;
-
-    seen(kv, causal, row, first, end);
-    if (st.tree) /* the window ends at the row's own place in its path */
-        seen(kv, causal, st.tree[1 + st.tree[0] + row] - st.tree[0], first, &none);
-}
-
-/* Where key `key` stands in the path to row `row`; −1: not in it. */
-__device__ __forceinline__ int in_tree(const struct pl_cuda_step &st, const struct pl_cuda_kv *kv,
-                                       int key, int row)
-{
-    int start = kv->len - st.tree[0], node = key - start;
-
-    if (node < 0)
-        return key;
-    if (node > st.tree[0] + row || node >= PL_TREE_MAX)
-        return -1;
-    const int32_t *bits = st.tree + PL_CUDA_TREE_HEAD + (int64_t)row * PL_CUDA_TREE_WORDS;
-    return (uint32_t)bits[node / 32] >> node % 32 & 1 ? start + st.tree[1 + node] : -1;
-}
-
 struct vectors {
     int row[EACH], head[EACH], first[EACH], end[EACH]; /* of this warp; end 0: none */
 };
@@ -57,19 +32,6 @@ __device__ void load_tile(const struct pl_cuda_kv *kv, const struct pl_cuda_atte
     }
 }
 
-/* Score of this lane's key for one vector; −∞ where it is not seen. */
-__device__ __forceinline__ float score(const struct pl_cuda_attend &a, float dot, int key, int row,
-                                       int head, int first, int end)
-{
-    float s = dot * a.scale;
-
-    if (key < first || key >= end)
-        return -INFINITY;
-    if (a.bias)
-        s += a.bias[(int64_t)head * a.bias_span + a.bias_centre + key - row];
-    return a.mask ? s + a.mask[key] : s;
-}
-
 template <typename T>
 __global__ void __launch_bounds__(WARPS *WARP)
     attend(const struct pl_cuda_step st, const struct pl_cuda_attend a, int blocks_a_span)
@@ -84,7 +46,7 @@ __global__ void __launch_bounds__(WARPS *WARP)
     const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
     float m[EACH], l[EACH], o[EACH][WIDTH] = {}, s[EACH];
     struct vectors my;
-    int begin, end, none;
+    int begin, end;
 
     if (v0 >= n_vectors)
         return;
@@ -101,25 +63,8 @@ __global__ void __launch_bounds__(WARPS *WARP)
         m[i] = -INFINITY;
         l[i] = 0;
     }
-    seen_of(st, kv, a.causal, v0 / group, &begin, &none);
-    seen_of(st, kv, a.causal, last / group, &none, &end);
-    for (int row = v0 / group + 1; st.tree && row <= last / group; row++) {
-        int first;
-        seen_of(st, kv, a.causal, row, &first, &none);
-        begin = min(begin, first);
-    }
-    if (a.chunk) { /* tiles begin at the same keys for whatever rows are at hand */
-        begin = begin / PL_CUDA_KEYS * PL_CUDA_KEYS;
-        if (a.splits > 1) {
-            begin = max(begin, split * a.chunk);
-            end = min(end, (split + 1) * a.chunk);
-        }
-    } else if (a.splits > 1) {
-        int each =
-            (end - begin + a.splits * PL_CUDA_KEYS - 1) / (a.splits * PL_CUDA_KEYS) * PL_CUDA_KEYS;
-        begin += split * each;
-        end = min(end, begin + each);
-    }
+    seen_by(st, kv, a.causal, v0 / group, last / group, &begin, &end);
+    part_of(a, split, PL_CUDA_KEYS, &begin, &end);
     for (int i = (int)threadIdx.x; i < PL_CUDA_VECTORS * a.dim; i += (int)blockDim.x) {
         int at = min(v0 + i / a.dim, last);
         q[i] = a.q[((int64_t)(row0 + at / group) * a.heads + kv_head * group + at % group) * a.dim +
@@ -137,12 +82,8 @@ __global__ void __launch_bounds__(WARPS *WARP)
                 s[i] = fmaf(q[(warp * EACH + i) * a.dim + d], kd, s[i]);
         }
         for (int i = 0; i < EACH; i++) {
-            int key = key0 + lane, at = a.causal ? kv->len + my.row[i] : my.row[i];
-            if (st.tree) {
-                key = key < my.end[i] ? in_tree(st, kv, key, my.row[i]) : -1;
-                at = kv->len - st.tree[0] + st.tree[1 + st.tree[0] + my.row[i]];
-            }
-            s[i] = score(a, s[i], key, at, my.head[i], my.first[i], my.end[i]);
+            s[i] = scored(st, kv, a, s[i] * a.scale, 1, key0 + lane, my.row[i], my.head[i],
+                          my.first[i], my.end[i]);
             float top = fmaxf(m[i], warp_max(s[i]));
             if (top == -INFINITY) { /* the same for all lanes */
                 s[i] = 0;
@@ -189,28 +130,38 @@ __global__ void __launch_bounds__(WARPS *WARP)
     }
 }
 
-/* One block a vector: merges its parts in their order. */
-template <typename T> __global__ void merge(const struct pl_cuda_attend a)
+/* One block a vector, as many threads as there may be parts: merges them in their order. */
+__global__ void __launch_bounds__(PL_CUDA_MAX_SPLITS) merge(const struct pl_cuda_attend a)
 {
+    __shared__ float tops[PL_CUDA_MAX_SPLITS], sums[PL_CUDA_MAX_SPLITS];
     const float *from = a.partial + (int64_t)blockIdx.x * a.splits * (a.dim + 2);
     const int64_t to = (int64_t)a.first_row * a.heads + blockIdx.x;
+    const int me = (int)threadIdx.x;
     float top = -INFINITY, sum = 0;
 
+    if (me < a.splits) {
+        tops[me] = from[me * (a.dim + 2)];
+        sums[me] = from[me * (a.dim + 2) + 1];
+    }
+    __syncthreads();
     for (int i = 0; i < a.splits; i++)
-        top = fmaxf(top, from[i * (a.dim + 2)]);
-    for (int i = 0; i < a.splits; i++) {
-        const float *p = from + i * (a.dim + 2);
-        sum += p[1] > 0 ? p[1] * expf(p[0] - top) : 0;
+        top = fmaxf(top, tops[i]);
+    __syncthreads();
+    if (me < a.splits) { /* how much a part's results count; none where it saw nothing */
+        tops[me] = sums[me] != 0 ? expf(tops[me] - top) : 0;
+        sums[me] *= tops[me];
     }
-    for (int d = (int)threadIdx.x; d < a.dim; d += (int)blockDim.x) {
+    __syncthreads();
+    for (int i = 0; i < a.splits; i++)
+        sum += sums[i];
+    for (int d = me; d < a.dim; d += PL_CUDA_MAX_SPLITS) {
         float o = 0;
-        for (int i = 0; i < a.splits; i++) {
-            const float *p = from + i * (a.dim + 2);
-            o += p[1] > 0 ? p[2 + d] * expf(p[0] - top) : 0;
-        }
-        from_f32(sum > 0 ? o / sum : 0, (T *)a.out + to * a.dim + d);
+#pragma unroll 8
+        for (int i = 0; i < a.splits; i++)
+            o += tops[i] * from[i * (a.dim + 2) + 2 + d];
+        attend_out(a, to * a.dim + d, sum != 0 ? o / sum : 0);
     }
-    if (a.lse && !threadIdx.x)
+    if (a.lse && !me)
         a.lse[to] = top + logf(sum);
 }
 
@@ -220,6 +171,13 @@ static size_t attend_shared(int dim)
            sizeof(float);
 }
 
+extern "C" int pl_k_attend_vectors(const struct pl_cuda_attend *a, bool tree)
+{
+    const int few = pl_k_attend_few_does(a, tree);
+
+    return few ? few : !tree && pl_k_attend_mma_does(a) ? PL_CUDA_MMA_VECTORS : PL_CUDA_VECTORS;
+}
+
 extern "C" void pl_k_attend(const struct pl_cuda_step *st, const struct pl_cuda_attend *a,
                             cudaStream_t s)
 {
@@ -227,7 +185,9 @@ extern "C" void pl_k_attend(const struct pl_cuda_step *st, const struct pl_cuda_
     dim3 grid((unsigned)(blocks * st->n_spans), (unsigned)a->kv_heads, (unsigned)a->splits);
     size_t shared = attend_shared(a->dim);
 
-    if (!st->tree && pl_k_attend_mma_does(a))
+    if (pl_k_attend_few_does(a, st->tree != NULL))
+        pl_k_attend_few(st, a, s);
+    else if (!st->tree && pl_k_attend_mma_does(a))
         pl_k_attend_mma(st, a, s);
     else
         by_dtype(a->kv_dtype, [&](auto *t) {
@@ -237,10 +197,7 @@ extern "C" void pl_k_attend(const struct pl_cuda_step *st, const struct pl_cuda_
             PL_LAUNCH(attend<T>, grid, WARPS * WARP, shared, s, *st, *a, blocks);
         });
     if (a->splits > 1 || a->chunk)
-        by_dtype(a->to, [&](auto *t) {
-            typedef typename std::remove_pointer<decltype(t)>::type T;
-            PL_LAUNCH(merge<T>, (unsigned)(a->n_rows * a->heads), 64, 0, s, *a);
-        });
+        PL_LAUNCH(merge, (unsigned)(a->n_rows * a->heads), PL_CUDA_MAX_SPLITS, 0, s, *a);
 }
 
 #define SUM_WARPS 8
@@ -269,7 +226,7 @@ __global__ void attend_sums(const struct pl_cuda_step st, const struct pl_cuda_a
         seen(kv, true, r, &first, &end);
         for (int d = 0; d < a.dim; d++)
             dot = fmaf(q[d], k[lane * (a.dim + 1) + d], dot);
-        float x = score(a, dot, key0 + lane, kv->len + r, head, first, end);
+        float x = scored(st, kv, a, dot * a.scale, 1, key0 + lane, r, head, first, end);
         sum += x == -INFINITY ? 0 : expf(x - a.lse[(int64_t)r * a.heads + head]);
     }
     part[warp][lane] = sum;

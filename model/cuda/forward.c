@@ -319,21 +319,31 @@ static int32_t exact_splits(const struct pl_cuda_run *r)
     return (int32_t)((end + r->chunk - 1) / r->chunk);
 }
 
-/* Parts that the keys are split in, so that all multiprocessors have work; 1 where rows suffice. */
+/* Parts that the keys are split in, so that all multiprocessors have work; 1 where rows suffice. Of
+ * 64 keys or more, doubled as sequences grow: each number of parts is a graph of its own. */
 int32_t pl_cuda_run_splits(const struct pl_cuda_run *r, int32_t longest)
 {
     const struct pl_arch *a = &r->n->arch;
+    const struct pl_cuda_attend attend = {.to = r->input,
+                                          .heads = a->heads,
+                                          .kv_heads = a->kv_heads,
+                                          .dim = a->head_dim,
+                                          .kv_dtype = r->f->spans[0].cache->dtype,
+                                          .max_span = r->max_span};
     if (r->chunk)
         return 1;
-    int64_t vectors = (int64_t)r->rows * a->heads;
-    int64_t wide = r->gemm ? PL_CUDA_MMA_VECTORS : PL_CUDA_VECTORS;
+    const bool tree = r->f->tree != NULL;
+    int64_t wide = pl_k_attend_vectors(&attend, tree), most = 1;
+    int64_t at_once = pl_k_attend_few_does(&attend, tree) ? PL_CUDA_FEW_BLOCKS : 2;
     int64_t blocks = (int64_t)r->f->n_spans * a->kv_heads *
                      ((r->max_span * (a->heads / a->kv_heads) + wide - 1) / wide);
-    int64_t n = 2 * (int64_t)r->n->device->sms / blocks;
+    int64_t n = at_once * r->n->device->sms / blocks;
+    int64_t room = r->n->device->partials / ((int64_t)r->rows * a->heads);
 
-    n = n < (longest + 127) / 128 ? n : (longest + 127) / 128;
-    n = n < PL_CUDA_MAX_SPLITS ? n : PL_CUDA_MAX_SPLITS;
-    n = n < r->n->device->partials / vectors ? n : r->n->device->partials / vectors;
+    while (most * 128 < longest && most < PL_CUDA_MAX_SPLITS)
+        most *= 2;
+    n = n < most ? n : most;
+    n = n < room ? n : room;
     return n > 1 ? (int32_t)n : 1;
 }
 

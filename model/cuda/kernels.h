@@ -23,6 +23,7 @@ extern "C" {
 #define PL_CUDA_STREAM_ROWS 32 /* the same, where tensor cores take the weights as they come */
 #define PL_CUDA_VECTORS 16     /* query vectors of one attention block */
 #define PL_CUDA_MMA_VECTORS 64 /* the same, on tensor cores */
+#define PL_CUDA_FEW_BLOCKS 3   /* blocks of attend_few.cu that a multiprocessor has room for */
 #define PL_CUDA_KEYS 32        /* keys of one tile */
 #define PL_CUDA_MAX_HEAD 256   /* widest head */
 #define PL_CUDA_MAX_SPLITS 64  /* parts that a sequence's keys are attended in */
@@ -160,6 +161,13 @@ struct pl_cuda_attend {
     int32_t first_row, n_rows; /* of the step: the others are left out */
 };
 void pl_k_attend(const struct pl_cuda_step *step, const struct pl_cuda_attend *a, cudaStream_t s);
+/* Query vectors that a block takes of this one (`tree`: of rows that are a tree's). */
+int pl_k_attend_vectors(const struct pl_cuda_attend *a, bool tree);
+/* The same of the kernel for few vectors over 16-bit K and V, 0: it does not do this one; and that
+ * kernel. pl_k_attend asks. */
+int pl_k_attend_few_does(const struct pl_cuda_attend *a, bool tree);
+void pl_k_attend_few(const struct pl_cuda_step *step, const struct pl_cuda_attend *a,
+                     cudaStream_t s);
 /* Whether tensor cores do this one (what is 16 bits wide on both sides, no tree), and how;
  * pl_k_attend asks.
  */

@@ -81,7 +81,7 @@ inline float __expf(float x)
 {
     return expf(x);
 }
-inline float __ldg(const float *p)
+template <typename T> T __ldg(const T *p)
 {
     return *p;
 }
