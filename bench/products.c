@@ -112,7 +112,7 @@ static void dense(const struct pl_kernels *k, size_t outputs, size_t columns, co
     for (size_t t = 0; t < 3; t++) {
         struct product p = {.k = k,
                             .g = {.x = x,
-                                  .ldx = columns,
+                                  .ldx = pl_cpu_pitch(columns),
                                   .rows = ROWS,
                                   .k = columns,
                                   .w = w,
@@ -121,7 +121,7 @@ static void dense(const struct pl_kernels *k, size_t outputs, size_t columns, co
                                   .end = outputs / PL_PANEL,
                                   .n = outputs,
                                   .y = y,
-                                  .ldy = outputs,
+                                  .ldy = pl_cpu_pitch(outputs),
                                   .scratch = scratch}};
         pl_dtype_from_f32(types[t], values, w, outputs * columns);
         double got = 2 * rate(run_ours, &p, work);
@@ -211,9 +211,10 @@ int main(int argc, char **argv)
     if (pl_limits_measure(1, &limits, &err) ||
         pl_cpu_backend.open(&(struct pl_device_opts){.threads = 1}, &d, &err))
         return fprintf(stderr, "products: %s\n", err.text), 1;
-    float *x = room(ROWS * columns * sizeof(*x)), *y = room(ROWS * outputs * sizeof(*y));
+    float *x = room(ROWS * pl_cpu_pitch(columns) * sizeof(*x)),
+          *y = room(ROWS * pl_cpu_pitch(outputs) * sizeof(*y));
     float *scratch = room(PL_GEMM_SCRATCH * sizeof(*scratch));
-    for (size_t i = 0; i < ROWS * columns; i++)
+    for (size_t i = 0; i < ROWS * pl_cpu_pitch(columns); i++)
         x[i] = (float)((i * 40503u >> 3) % 2001) / 1000 - 1;
     printf("[%zu, %zu], one thread by its CPU time, %s; limits: f32 %.1f GFLOP/s, int8 %.1f 10^9 "
            "multiply-adds/s, read %.1f GB/s\n\n",

@@ -104,6 +104,14 @@ struct pl_cpu_layer {
     float *q_norm, *k_norm;                /* [head_dim] or NULL */
 };
 
+/* Floats from one row of a workspace to the next: an odd number of cache lines, so that the rows of
+ * a product's tile do not meet in the same few places of L1. */
+static inline size_t pl_cpu_pitch(size_t cols)
+{
+    return pl_round_up(cols, PL_PANEL) | PL_PANEL;
+}
+
+/* Rows are pl_cpu_pitch(columns) apart, but for cos and sin. */
 struct pl_workspace {
     float *x, *xn;                   /* [CHUNK, hidden] residual stream, normed */
     float *q, *att;                  /* [CHUNK, heads · head_dim] */

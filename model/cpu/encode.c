@@ -36,7 +36,8 @@ static void stage_copy(const struct job *j, bool out, int m, int members)
     pl_pool_share(j->rows, m, members, &begin, &end);
     for (size_t r = begin; r < end; r++) {
         float *stage = w->row_span[r]->cache->stage.data + (j->row0 + w->row_in_span[r]) * h;
-        memcpy(out ? stage : w->x + r * h, out ? w->x + r * h : stage, h * sizeof(float));
+        float *x = w->x + r * pl_cpu_pitch(h);
+        memcpy(out ? stage : x, out ? x : stage, h * sizeof(float));
     }
     pl_step_meet(j, m);
 }
@@ -48,8 +49,8 @@ static void keys_and_values(const struct job *j, int32_t l, const struct pl_acts
     struct pl_workspace *b = &j->n->work;
     size_t begin, end;
 
-    pl_step_linear(j, &w->k, x, j->rows, b->k, NULL, m);
-    pl_step_linear(j, &w->v, x, j->rows, b->v, NULL, m);
+    pl_step_linear(j, &w->k, x, b->k, NULL, m);
+    pl_step_linear(j, &w->v, x, b->v, NULL, m);
     pl_step_meet(j, m);
     pl_pool_share(j->rows, m, members, &begin, &end);
     for (size_t h = 0; h < (size_t)j->n->arch.kv_heads; h++)
@@ -63,7 +64,7 @@ static void queries_and_rest(const struct job *j, int32_t l, const struct pl_act
 {
     size_t begin, end;
 
-    pl_step_linear(j, &j->n->layers[l].q, x, j->rows, j->n->work.q, NULL, m);
+    pl_step_linear(j, &j->n->layers[l].q, x, j->n->work.q, NULL, m);
     pl_step_meet(j, m);
     if (j->n->layers[l].q_norm || j->n->arch.pos == PL_POS_ROPE) {
         pl_pool_share(j->rows, m, members, &begin, &end);
@@ -152,22 +153,23 @@ static void cross_member(void *arg, int m, int members)
     const struct pl_cache *source = e->cache->source;
     const struct pl_workspace *b = &n->work;
     size_t hidden = (size_t)n->arch.hidden, dim = (size_t)n->arch.head_dim;
-    size_t kv_heads = (size_t)n->arch.kv_heads, begin, end;
+    size_t kv_heads = (size_t)n->arch.kv_heads, pitch = pl_cpu_pitch(kv_heads * dim), begin, end;
 
     pl_pool_share(kv_heads, m, members, &begin, &end);
     for (int32_t l = 0; l < n->arch.layers; l++) {
         for (size_t at = 0; at < e->n; at += PL_CPU_CHUNK) {
             struct job j = piece(e, at, members);
             const struct pl_panels *const users[] = {&n->layers[l].cross_k, &n->layers[l].cross_v};
-            struct pl_acts x =
-                pl_step_acts(&j, source->stage.data + at * hidden, j.rows, users, 2, m, members);
-            pl_step_linear(&j, &n->layers[l].cross_k, &x, j.rows, b->k, NULL, m);
-            pl_step_linear(&j, &n->layers[l].cross_v, &x, j.rows, b->v, NULL, m);
+            struct pl_acts x = {
+                .x = source->stage.data + at * hidden, .ldx = hidden, .rows = j.rows};
+            x = pl_step_acts(&j, x, users, 2, m, members);
+            pl_step_linear(&j, &n->layers[l].cross_k, &x, b->k, NULL, m);
+            pl_step_linear(&j, &n->layers[l].cross_v, &x, b->v, NULL, m);
             pl_step_meet(&j, m);
             for (size_t h = begin; h < end; h++)
                 for (size_t r = 0; r < j.rows; r++)
                     pl_store_kv(e->cache, &e->cache->cross[l], h, at + r,
-                                b->k + (r * kv_heads + h) * dim, b->v + (r * kv_heads + h) * dim);
+                                b->k + r * pitch + h * dim, b->v + r * pitch + h * dim);
             pl_step_meet(&j, m);
         }
     }

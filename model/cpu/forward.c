@@ -13,16 +13,19 @@ static void step_qkv(const struct job *j, const struct pl_cpu_layer *w, const st
     size_t per_q = per_kv * (size_t)(a->heads / a->kv_heads);
 
     if (!j->by_head) {
-        pl_step_linear(j, &w->q, x, j->rows, b->q, NULL, m);
-        pl_step_linear(j, &w->k, x, j->rows, b->k, NULL, m);
-        pl_step_linear(j, &w->v, x, j->rows, b->v, NULL, m);
+        pl_step_linear(j, &w->q, x, b->q, NULL, m);
+        pl_step_linear(j, &w->k, x, b->k, NULL, m);
+        pl_step_linear(j, &w->v, x, b->v, NULL, m);
         pl_step_meet(j, m);
         return;
     }
     pl_pool_share((size_t)a->kv_heads, m, members, &first, &end);
-    pl_step_linear_panels(j, &w->q, x, j->rows, b->q, NULL, first * per_q, end * per_q, m);
-    pl_step_linear_panels(j, &w->k, x, j->rows, b->k, NULL, first * per_kv, end * per_kv, m);
-    pl_step_linear_panels(j, &w->v, x, j->rows, b->v, NULL, first * per_kv, end * per_kv, m);
+    pl_step_linear_panels(j, &w->q, x, b->q, pl_cpu_pitch(w->q.out), NULL, first * per_q,
+                          end * per_q, m);
+    pl_step_linear_panels(j, &w->k, x, b->k, pl_cpu_pitch(w->k.out), NULL, first * per_kv,
+                          end * per_kv, m);
+    pl_step_linear_panels(j, &w->v, x, b->v, pl_cpu_pitch(w->v.out), NULL, first * per_kv,
+                          end * per_kv, m);
 }
 
 static void step_rope_and_store(const struct job *j, int32_t layer, int m, int members)
@@ -61,6 +64,7 @@ static void step_sums(const struct job *j, int32_t layer, int m, int members)
     struct pl_cache *c = j->f->spans[0].cache;
     size_t dim = (size_t)a->head_dim, group = (size_t)(a->heads / a->kv_heads), begin, end;
     size_t bytes = pl_cpu_dtype_bytes(c->dtype), seen = 0;
+    size_t pitch = pl_cpu_pitch((size_t)a->heads * dim);
     float *scratch = pl_cpu_scratch_of(j->n->device, m), *p = scratch + PL_GEMM_SCRATCH;
 
     pl_pool_share((size_t)a->kv_heads, m, members, &begin, &end); /* as by_head has it */
@@ -71,9 +75,9 @@ static void step_sums(const struct job *j, int32_t layer, int m, int members)
         for (size_t r = j->f->sums_skip; r < j->rows; r++) {
             size_t len = kv->len + r + 1, from = pl_kv_first(kv, len - 1);
             seen += len - from;
-            j->n->device->kernels->weights(p, j->n->work.q + (r * (size_t)a->heads + h) * dim, dim,
-                                           k, c->dtype, from, len,
-                                           a->unscaled ? 1.0f : 1.0f / sqrtf((float)dim), scratch);
+            j->n->device->kernels->weights(p, j->n->work.q + r * pitch + h * dim, dim, k, c->dtype,
+                                           from, len, a->unscaled ? 1.0f : 1.0f / sqrtf((float)dim),
+                                           scratch);
             for (size_t i = 0; i < len; i++)
                 sums[i] += p[i];
         }
@@ -111,7 +115,7 @@ static void step_head(const struct job *j, const float *x, size_t rows, float *l
 
     pl_pool_loop(pool, m);
     while (pl_pool_take(pool, m, panels, 8, &first, &end)) {
-        pl_step_linear_panels(j, &j->n->head_panels, &a, rows, logits, NULL, first, end, m);
+        pl_step_linear_panels(j, &j->n->head_panels, &a, logits, vocab, NULL, first, end, m);
         end = end * PL_PANEL < vocab ? end * PL_PANEL : vocab;
         for (size_t r = 0; scale != 1 && r < rows; r++)
             for (size_t i = first * PL_PANEL; i < end; i++)
@@ -124,11 +128,13 @@ static void step_output(const struct job *j, int m, int members)
     const struct pl_forward *f = j->f;
     struct pl_network *n = j->n;
     size_t h = (size_t)n->arch.hidden, vocab = (size_t)n->arch.vocab, begin, end, row = 0;
+    size_t pitch = pl_cpu_pitch(h);
 
     if (f->end_layer < n->arch.layers || f->to_stage) {
         pl_pool_share(j->rows, m, members, &begin, &end);
-        memcpy(f->spans[0].cache->stage.data + (f->stage_row + begin) * h, n->work.x + begin * h,
-               (end - begin) * h * sizeof(float));
+        for (size_t r = begin; r < end; r++)
+            memcpy(f->spans[0].cache->stage.data + (f->stage_row + r) * h, n->work.x + r * pitch,
+                   h * sizeof(float));
         return;
     }
     const float *x =
@@ -140,7 +146,7 @@ static void step_output(const struct job *j, int m, int members)
     } else if (f->want == PL_LOGITS_LAST) {
         for (size_t s = 0; s + f->silent < f->n_spans; s++) {
             row += f->spans[s].rows;
-            step_head(j, x + (row - 1) * h, 1, f->logits + s * vocab, m, members);
+            step_head(j, x + (row - 1) * pitch, 1, f->logits + s * vocab, m, members);
         }
     }
 }

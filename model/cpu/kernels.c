@@ -90,6 +90,19 @@ INLINE void rows_by_panel(size_t mr, enum pl_dtype dt, const float *x, size_t ld
     }
 }
 
+/* Bias, then the sum with add_to, on rows [row, row + rows) of panels [first, end). */
+static void finish(const struct pl_gemm *g, size_t row, size_t rows, size_t first, size_t end)
+{
+    size_t o0 = first * PL_PANEL, o1 = end * PL_PANEL < g->n ? end * PL_PANEL : g->n;
+
+    for (size_t r = row; g->bias && r < row + rows; r++)
+        for (size_t o = o0; o < o1; o++)
+            g->y[r * g->ldy + o] += g->bias[o];
+    for (size_t r = row; g->add_to && r < row + rows; r++)
+        for (size_t o = o0; o < o1; o++)
+            g->add_to[r * g->ld_add + o] += g->y[r * g->ldy + o];
+}
+
 /* What the next panel will read: fetched a part with each tile, since hardware does not foresee
  * the step from panel to panel. */
 struct ahead {
@@ -150,8 +163,8 @@ INLINE void gemm_direct(const struct pl_gemm *g, enum pl_dtype dt)
                    panel_width(g, p), g->y + p * PL_PANEL, g->ldy, g->resume, (struct ahead){0});
 }
 
-/* A block of x side by side in out: its rows lie a power of two apart, and would meet in the same
- * few places of L1. */
+/* A block of x side by side in out: where its rows lie an even number of lines apart, a tile's
+ * would meet in the same few places of L1. */
 static void pack_rows(const float *x, size_t ldx, size_t rows, size_t n, float *out)
 {
     for (size_t r = 0; r < rows; r++)
@@ -162,32 +175,36 @@ static void pack_rows(const float *x, size_t ldx, size_t rows, size_t n, float *
  * partial chains wait in y, which is exact. */
 INLINE void gemm_blocked(const struct pl_gemm *g, enum pl_dtype dt)
 {
-    float *x = g->scratch + K_BLOCK * PL_PANEL;
-    const bool pack = g->end - g->first >= 4; /* else it is not worth its copy */
+    const bool pack = g->ldx % (2 * PL_PANEL) == 0 && g->end - g->first >= 4; /* worth its copy */
+    const size_t most = PL_GEMM_ROWS;
+    const size_t block = K_BLOCK * PL_PANEL * (dt == PL_DT_F32 ? 4 : 2);
 
     for (size_t k0 = 0; k0 < g->k || k0 == 0; k0 += K_BLOCK) {
         size_t kn = g->k - k0 < K_BLOCK ? g->k - k0 : K_BLOCK;
-        bool resume = g->resume || k0 > 0;
-        for (size_t r = 0; r < g->rows; r += PL_GEMM_ROWS) {
-            size_t rows = g->rows - r < PL_GEMM_ROWS ? g->rows - r : PL_GEMM_ROWS;
-            if (pack)
-                pack_rows(g->x + r * g->ldx + k0, g->ldx, rows, kn, x);
+        bool resume = g->resume || k0 > 0, last = k0 + kn == g->k;
+        for (size_t r = 0; r < g->rows; r += most) {
+            size_t rows = g->rows - r < most ? g->rows - r : most;
+            const float *x = g->x + r * g->ldx + k0;
+            if (pack) {
+                pack_rows(x, g->ldx, rows, kn, g->scratch + K_BLOCK * PL_PANEL);
+                x = g->scratch + K_BLOCK * PL_PANEL;
+            }
             for (size_t p = g->first; p < g->end; p++) {
                 const void *w = element(g->w, p * g->stride + k0 * PL_PANEL, dt);
-                const size_t bytes = kn * PL_PANEL * (dt == PL_DT_F32 ? 4 : 2);
-                struct ahead next = {element(w, g->stride, dt), p + 1 < g->end ? bytes : 0};
+                struct ahead next = {element(w, g->stride, dt), block * kn / K_BLOCK};
+                if (p + 1 == g->end && last)
+                    next.bytes = 0;
+                else if (p + 1 == g->end)
+                    next.at = element(g->w, g->first * g->stride + (k0 + kn) * PL_PANEL, dt);
                 if (dt != PL_DT_F32) {
                     for (size_t i = 0; i < kn * PL_PANEL; i += WIDTH)
                         store(g->scratch + i, load_weight(w, i, dt));
                     w = g->scratch;
                 }
-                if (pack)
-                    panel_rows(PL_DT_F32, x, K_BLOCK, rows, kn, w, panel_width(g, p),
-                               g->y + r * g->ldy + p * PL_PANEL, g->ldy, resume, next);
-                else
-                    panel_rows(PL_DT_F32, g->x + r * g->ldx + k0, g->ldx, rows, kn, w,
-                               panel_width(g, p), g->y + r * g->ldy + p * PL_PANEL, g->ldy, resume,
-                               next);
+                panel_rows(PL_DT_F32, x, pack ? K_BLOCK : g->ldx, rows, kn, w, panel_width(g, p),
+                           g->y + r * g->ldy + p * PL_PANEL, g->ldy, resume, next);
+                if (last)
+                    finish(g, r, rows, p, p + 1);
             }
         }
     }
@@ -195,9 +212,6 @@ INLINE void gemm_blocked(const struct pl_gemm *g, enum pl_dtype dt)
 
 static void gemm(const struct pl_gemm *g)
 {
-    size_t o0 = g->first * PL_PANEL;
-    size_t o1 = g->end * PL_PANEL < g->n ? g->end * PL_PANEL : g->n;
-
     if (g->first >= g->end)
         return;
     if (g->q8) {
@@ -218,13 +232,9 @@ static void gemm(const struct pl_gemm *g)
             gemm_blocked(g, PL_DT_F16);
         else
             gemm_blocked(g, PL_DT_BF16);
+        return;
     }
-    for (size_t r = 0; g->bias && r < g->rows; r++)
-        for (size_t o = o0; o < o1; o++)
-            g->y[r * g->ldy + o] += g->bias[o];
-    for (size_t r = 0; g->add_to && r < g->rows; r++)
-        for (size_t o = o0; o < o1; o++)
-            g->add_to[r * g->ld_add + o] += g->y[r * g->ldy + o];
+    finish(g, 0, g->rows, g->first, g->end);
 }
 
 /* The 16 lanes of a row sum, folded 8, 4, 2, 1. */

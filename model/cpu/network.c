@@ -175,8 +175,9 @@ static size_t work_floats(const struct pl_arch *a)
     size_t q = (size_t)a->heads * (size_t)a->head_dim;
     size_t kv = (size_t)a->kv_heads * (size_t)a->head_dim;
 
-    return 2 * (size_t)a->hidden + 2 * q + 2 * kv + 2 * (size_t)a->ffn +
-           2 * ((size_t)a->head_dim / 2) + patch_floats(a);
+    return 2 * pl_cpu_pitch((size_t)a->hidden) + 2 * pl_cpu_pitch(q) + 2 * pl_cpu_pitch(kv) +
+           2 * pl_cpu_pitch((size_t)a->ffn) + 2 * pl_cpu_pitch((size_t)a->head_dim / 2) +
+           pl_cpu_pitch(patch_floats(a));
 }
 
 int64_t pl_cpu_work_bytes(const struct pl_arch *a)
@@ -225,7 +226,7 @@ static enum pl_status make_workspace(struct pl_network *n, struct pl_err *err)
         n->work_bytes += (int64_t)(q8_chunks(a) * PL_CPU_CHUNK * sizeof(struct pl_q8));
     }
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-        *parts[i].at = pl_cpu_alloc(PL_CPU_CHUNK * parts[i].cols, sizeof(float));
+        *parts[i].at = pl_cpu_alloc(PL_CPU_CHUNK * pl_cpu_pitch(parts[i].cols), sizeof(float));
         ok = ok && *parts[i].at;
     }
     w->row_span = calloc(PL_CPU_CHUNK, sizeof(*w->row_span));

@@ -28,7 +28,7 @@ void pl_job_shape(struct job *j, int members)
     const struct pl_arch *a = &j->n->arch;
 
     j->attn_block = attention_block(a, j->rows, members);
-    j->own_norm = j->rows * (size_t)a->hidden <= PL_CPU_OWN;
+    j->own_norm = j->rows * pl_cpu_pitch((size_t)a->hidden) <= PL_CPU_OWN;
     j->by_head = j->rows <= BY_HEAD_ROWS && a->causal && a->kv_heads % members == 0 &&
                  a->head_dim % PL_PANEL == 0;
 }
@@ -79,14 +79,22 @@ static void image_rows(const struct job *j, int m, int members)
         if (j->row0 + r == 0)
             memset(w->patch, 0, each * sizeof(float));
         else
-            gather_patch(arch, j->source->pixels, j->row0 + r - 1, w->patch + r * each);
+            gather_patch(arch, j->source->pixels, j->row0 + r - 1,
+                         w->patch + r * pl_cpu_pitch(each));
     }
     pl_step_meet(j, m);
     a = pl_step_acts_of(j, w->patch, j->rows, &j->n->patch, m, members);
-    pl_step_linear(j, &j->n->patch, &a, j->rows, w->x, NULL, m);
+    pl_step_linear(j, &j->n->patch, &a, w->x, NULL, m);
     pl_step_meet(j, m);
     if (begin < end && begin == 0 && j->row0 == 0)
         memcpy(w->x, j->n->cls, h * sizeof(float));
+}
+
+/* Rows h floats long and side by side into rows of x. */
+static void put_rows(const float *from, size_t h, float *x, size_t rows)
+{
+    for (size_t r = 0; r < rows; r++)
+        memcpy(x + r * pl_cpu_pitch(h), from + r * h, h * sizeof(float));
 }
 
 void pl_step_input(const struct job *j, int m, int members)
@@ -94,28 +102,29 @@ void pl_step_input(const struct job *j, int m, int members)
     const struct pl_forward *f = j->f;
     const struct pl_network *n = j->n;
     const struct pl_source *s = j->source;
-    size_t h = (size_t)n->arch.hidden, begin, end;
+    size_t h = (size_t)n->arch.hidden, pitch = pl_cpu_pitch(h), begin, end;
     float *x = n->work.x;
 
     pl_pool_share(j->rows, m, members, &begin, &end);
     if (f->first_layer > 0) {
-        memcpy(x + begin * h, f->spans[0].cache->stage.data + (f->stage_row + begin) * h,
-               (end - begin) * h * sizeof(float));
+        put_rows(f->spans[0].cache->stage.data + (f->stage_row + begin) * h, h, x + begin * pitch,
+                 end - begin);
         return;
     }
     if (s && s->pixels)
         image_rows(j, m, members);
     else if (f->embeds)
-        memcpy(x + begin * h, f->embeds + (j->row0 + begin) * h, (end - begin) * h * sizeof(float));
-    else
-        pl_cpu_embed(n, f->ids + j->row0 + begin, end - begin, x + begin * h);
+        put_rows(f->embeds + (j->row0 + begin) * h, h, x + begin * pitch, end - begin);
     for (size_t r = begin; r < end; r++) {
+        if (!(s && s->pixels) && !f->embeds)
+            pl_cpu_embed(n, f->ids + j->row0 + r, 1, x + r * pitch);
         if (n->types.data)
-            add_row(&n->types, s && s->types ? (size_t)s->types[j->row0 + r] : 0, x + r * h, h);
+            add_row(&n->types, s && s->types ? (size_t)s->types[j->row0 + r] : 0, x + r * pitch, h);
         if (n->positions.data)
-            add_row(&n->positions, (size_t)(position(j, 0, r) + n->arch.pos_offset), x + r * h, h);
+            add_row(&n->positions, (size_t)(position(j, 0, r) + n->arch.pos_offset), x + r * pitch,
+                    h);
         if (n->embed_gain)
-            n->device->kernels->norm(n->arch.norm, n->arch.norm_eps, x + r * h, x + r * h,
+            n->device->kernels->norm(n->arch.norm, n->arch.norm_eps, x + r * pitch, x + r * pitch,
                                      n->embed_gain, n->embed_bias, h);
     }
 }
@@ -125,7 +134,7 @@ const float *pl_step_norm(const struct job *j, const float *gain, const float *b
 {
     const struct pl_arch *a = &j->n->arch;
     const struct pl_workspace *w = &j->n->work;
-    size_t h = (size_t)a->hidden, begin = 0, end = j->rows;
+    size_t h = (size_t)a->hidden, pitch = pl_cpu_pitch(h), begin = 0, end = j->rows;
     float *to = w->xn;
 
     if (j->own_norm)
@@ -133,7 +142,8 @@ const float *pl_step_norm(const struct job *j, const float *gain, const float *b
     else
         pl_pool_share(j->rows, m, members, &begin, &end);
     for (size_t r = begin; r < end; r++)
-        j->n->device->kernels->norm(a->norm, a->norm_eps, to + r * h, w->x + r * h, gain, bias, h);
+        j->n->device->kernels->norm(a->norm, a->norm_eps, to + r * pitch, w->x + r * pitch, gain,
+                                    bias, h);
     pl_cpu_mark(j->n->device, m, PL_CPU_NORM);
     if (!j->own_norm)
         pl_step_meet(j, m);
@@ -143,37 +153,39 @@ const float *pl_step_norm(const struct job *j, const float *gain, const float *b
 void pl_step_norm_x(const struct job *j, const float *gain, const float *bias, int m, int members)
 {
     const struct pl_arch *a = &j->n->arch;
-    size_t h = (size_t)a->hidden, begin, end;
+    size_t h = (size_t)a->hidden, pitch = pl_cpu_pitch(h), begin, end;
     float *x = j->n->work.x;
 
     pl_pool_share(j->rows, m, members, &begin, &end);
     for (size_t r = begin; r < end; r++)
-        j->n->device->kernels->norm(a->norm, a->norm_eps, x + r * h, x + r * h, gain, bias, h);
+        j->n->device->kernels->norm(a->norm, a->norm_eps, x + r * pitch, x + r * pitch, gain, bias,
+                                    h);
+    pl_cpu_mark(j->n->device, m, PL_CPU_NORM);
     pl_step_meet(j, m);
 }
 
-struct pl_acts pl_step_acts(const struct job *j, const float *x, size_t rows,
+struct pl_acts pl_step_acts(const struct job *j, struct pl_acts a,
                             const struct pl_panels *const *users, size_t n, int m, int members)
 {
     struct pl_device *d = j->n->device;
-    struct pl_acts a = {.x = x, .ldq8 = PL_CPU_CHUNK};
     struct pl_q8 *to = j->n->work.q8;
-    size_t begin = 0, end = rows, k = 0;
+    size_t begin = 0, end = a.rows, k = 0;
 
+    a.ldq8 = PL_CPU_CHUNK;
     for (size_t i = 0; i < n; i++)
         if (users[i]->repacked)
             k = users[i]->in;
     if (!k)
         return a;
-    if (rows * pl_q8_chunks(k) <= PL_CPU_OWN_Q8) {
+    if (a.rows * pl_q8_chunks(k) <= PL_CPU_OWN_Q8) {
         to = pl_cpu_own_q8(d, m);
-        a.ldq8 = rows;
+        a.ldq8 = a.rows;
     } else {
         pl_step_meet(j, m);
-        pl_pool_share(rows, m, members, &begin, &end);
+        pl_pool_share(a.rows, m, members, &begin, &end);
     }
     for (size_t r = begin; r < end; r++)
-        d->kernels->quantize(x + r * k, k, to + r, a.ldq8);
+        d->kernels->quantize(a.x + r * a.ldx, k, to + r, a.ldq8);
     pl_cpu_mark(d, m, PL_CPU_QUANTIZE);
     if (to == j->n->work.q8)
         pl_step_meet(j, m);
@@ -184,18 +196,20 @@ struct pl_acts pl_step_acts(const struct job *j, const float *x, size_t rows,
 struct pl_acts pl_step_acts_of(const struct job *j, const float *x, size_t rows,
                                const struct pl_panels *user, int m, int members)
 {
-    return pl_step_acts(j, x, rows, &user, 1, m, members);
+    struct pl_acts a = {.x = x, .ldx = pl_cpu_pitch(user->in), .rows = rows};
+
+    return pl_step_acts(j, a, &user, 1, m, members);
 }
 
 struct pl_acts pl_step_attn_input(const struct job *j, int32_t layer, int m, int members)
 {
     const struct pl_cpu_layer *w = &j->n->layers[layer];
     const struct pl_panels *const users[] = {&w->q, &w->k, &w->v};
-    const float *x = j->n->work.x;
+    struct pl_acts a = {.x = j->n->work.x, .ldx = pl_cpu_pitch(w->q.in), .rows = j->rows};
 
     if (!j->n->arch.post_norm && w->attn_norm)
-        x = pl_step_norm(j, w->attn_norm, w->attn_norm_bias, m, members);
-    return pl_step_acts(j, x, j->rows, users, 3, m, members);
+        a.x = pl_step_norm(j, w->attn_norm, w->attn_norm_bias, m, members);
+    return pl_step_acts(j, a, users, 3, m, members);
 }
 
 /* Whether this layer's positions are the ones that the table was last made for. */
@@ -232,23 +246,21 @@ void pl_step_rope_table(const struct job *j, int32_t layer, int m, int members)
     pl_step_meet(j, m);
 }
 
-/* y[rows, out] = x · wᵀ + bias for the panels [first, end); then added to add_to, where that is
- * given. */
 void pl_step_linear_panels(const struct job *j, const struct pl_panels *p, const struct pl_acts *x,
-                           size_t rows, float *y, float *add_to, size_t first, size_t end, int m)
+                           float *y, size_t ldy, float *add_to, size_t first, size_t end, int m)
 {
     struct pl_gemm g = {.x = x->x,
                         .q8 = p->repacked ? x->q8 : NULL,
-                        .ldx = p->in,
+                        .ldx = x->ldx,
                         .ldq8 = x->ldq8,
-                        .rows = rows,
+                        .rows = x->rows,
                         .first = first,
                         .end = end,
                         .y = y,
-                        .ldy = p->out,
+                        .ldy = ldy,
                         .bias = p->bias,
                         .add_to = add_to,
-                        .ld_add = p->out,
+                        .ld_add = pl_cpu_pitch(p->out),
                         .scratch = pl_cpu_scratch_of(j->n->device, m)};
 
     pl_cpu_gemm_weight(&g, p);
@@ -257,22 +269,22 @@ void pl_step_linear_panels(const struct job *j, const struct pl_panels *p, const
     pl_cpu_mark(j->n->device, m, p->op);
 }
 
-/* Fewer panels than this at a time are not worth what a product does once (packing rows). */
-static size_t least_panels(size_t rows)
+/* Fewer panels than this at a time are not worth what a product does once. */
+static size_t least_panels(const struct pl_panels *p, size_t rows)
 {
-    return rows > 8 ? 8 : 4;
+    return rows <= 8 ? 4 : p->repacked ? 8 : 3;
 }
 
 void pl_step_linear(const struct job *j, const struct pl_panels *p, const struct pl_acts *x,
-                    size_t rows, float *y, float *add_to, int m)
+                    float *y, float *add_to, int m)
 {
     struct pl_pool *pool = j->n->device->pool;
-    const size_t panels = (p->out + PL_PANEL - 1) / PL_PANEL;
+    const size_t panels = (p->out + PL_PANEL - 1) / PL_PANEL, ldy = pl_cpu_pitch(p->out);
     size_t first, end;
 
     pl_pool_loop(pool, m);
-    while (pl_pool_take(pool, m, panels, least_panels(rows), &first, &end))
-        pl_step_linear_panels(j, p, x, rows, y, add_to, first, end, m);
+    while (pl_pool_take(pool, m, panels, least_panels(p, x->rows), &first, &end))
+        pl_step_linear_panels(j, p, x, y, ldy, add_to, first, end, m);
 }
 
 static void rotate(float *x, const float *cos, const float *sin, size_t half)
@@ -324,25 +336,25 @@ void pl_step_rope_q(const struct job *j, int32_t layer, size_t head, size_t row,
 {
     const struct pl_arch *a = &j->n->arch;
     const float *gain = j->n->layers[layer].q_norm;
-    size_t dim = (size_t)a->head_dim;
+    size_t dim = (size_t)a->head_dim, pitch = pl_cpu_pitch((size_t)a->heads * dim);
 
     for (size_t r = row; r < end && (gain || a->pos == PL_POS_ROPE); r++)
-        shape_head(j, j->n->work.q + (r * (size_t)a->heads + head) * dim, gain, r);
+        shape_head(j, j->n->work.q + r * pitch + head * dim, gain, r);
 }
 
 void pl_step_rope_and_store(const struct job *j, int32_t layer, size_t head, size_t row, size_t end)
 {
     const struct pl_arch *a = &j->n->arch;
     const struct pl_workspace *w = &j->n->work;
-    size_t dim = (size_t)a->head_dim, kv_heads = (size_t)a->kv_heads;
+    size_t dim = (size_t)a->head_dim, pitch = pl_cpu_pitch((size_t)a->kv_heads * dim);
 
     for (size_t r = row; r < end; r++) {
-        float *k = w->k + (r * kv_heads + head) * dim;
+        float *k = w->k + r * pitch + head * dim;
         const struct pl_cache *c = w->row_span[r]->cache;
         const struct pl_kv *kv = &c->kv[layer];
         size_t at = (a->causal ? kv->len : j->row0) + w->row_in_span[r];
         shape_head(j, k, j->n->layers[layer].k_norm, r);
-        pl_store_kv(c, kv, head, at, k, w->v + (r * kv_heads + head) * dim);
+        pl_store_kv(c, kv, head, at, k, w->v + r * pitch + head * dim);
     }
 }
 
@@ -391,7 +403,7 @@ static void attend_block(const struct job *j, const struct view *v, size_t kv_he
 
     for (size_t i = 0; i < n; i++) {
         size_t row = (first + i) / group, head = kv_head * group + (first + i) % group;
-        size_t at = ((v->row0 + row) * (size_t)a->heads + head) * dim;
+        size_t at = (v->row0 + row) * pl_cpu_pitch((size_t)a->heads * dim) + head * dim;
         t.q[i] = w->q + at;
         t.out[i] = w->att + at;
         aim(j, v, &t, i, row, head);
@@ -464,11 +476,12 @@ static void activate(const struct job *j, size_t first, size_t last, int m)
     const struct pl_arch *a = &j->n->arch;
     const struct pl_workspace *w = &j->n->work;
     size_t ffn = (size_t)a->ffn, begin = first * PL_PANEL, end = last * PL_PANEL;
+    size_t pitch = pl_cpu_pitch(ffn);
 
     end = end < ffn ? end : ffn;
     for (size_t r = 0; r < j->rows; r++) {
-        float *up = w->up + r * ffn + begin;
-        j->n->device->kernels->act(a->act, up, a->gated ? w->gate + r * ffn + begin : up,
+        float *up = w->up + r * pitch + begin;
+        j->n->device->kernels->act(a->act, up, a->gated ? w->gate + r * pitch + begin : up,
                                    a->gated ? up : NULL, end - begin);
     }
     pl_cpu_mark(j->n->device, m, PL_CPU_ACT);
@@ -480,14 +493,14 @@ static void ffn_input(const struct job *j, const struct pl_cpu_layer *w, const s
 {
     struct pl_pool *pool = j->n->device->pool;
     struct pl_workspace *b = &j->n->work;
-    const size_t panels = (w->up.out + PL_PANEL - 1) / PL_PANEL;
+    const size_t panels = (w->up.out + PL_PANEL - 1) / PL_PANEL, ldy = pl_cpu_pitch(w->up.out);
     size_t first, end;
 
     pl_pool_loop(pool, m);
-    while (pl_pool_take(pool, m, panels, least_panels(j->rows), &first, &end)) {
+    while (pl_pool_take(pool, m, panels, least_panels(&w->up, j->rows), &first, &end)) {
         if (w->gate.data)
-            pl_step_linear_panels(j, &w->gate, x, j->rows, b->gate, NULL, first, end, m);
-        pl_step_linear_panels(j, &w->up, x, j->rows, b->up, NULL, first, end, m);
+            pl_step_linear_panels(j, &w->gate, x, b->gate, ldy, NULL, first, end, m);
+        pl_step_linear_panels(j, &w->up, x, b->up, ldy, NULL, first, end, m);
         activate(j, first, end, m);
     }
 }
@@ -503,7 +516,7 @@ void pl_step_taps(const struct job *j, int tap_layer, const float *from, int m, 
         for (size_t t = 0; t < c->n_taps; t++)
             if (c->tap_layers[t] == tap_layer)
                 memcpy(c->taps[t].data + (j->f->tap_row + j->row0 + w->row_in_span[r]) * h,
-                       from + r * h, h * sizeof(float));
+                       from + r * pl_cpu_pitch(h), h * sizeof(float));
     }
 }
 
@@ -519,16 +532,16 @@ static void cross_attention(const struct job *j, int32_t l, int m, int members)
 
     if (j->by_head) {
         pl_pool_share((size_t)a->kv_heads, m, members, &first, &end);
-        pl_step_linear_panels(j, &w->cross_q, &x, j->rows, b->q, NULL, first * per_head,
-                              end * per_head, m);
+        pl_step_linear_panels(j, &w->cross_q, &x, b->q, pl_cpu_pitch(w->cross_q.out), NULL,
+                              first * per_head, end * per_head, m);
     } else {
-        pl_step_linear(j, &w->cross_q, &x, j->rows, b->q, NULL, m);
+        pl_step_linear(j, &w->cross_q, &x, b->q, NULL, m);
         pl_step_meet(j, m);
     }
     pl_step_attention(j, l, true, m, members);
     pl_step_meet(j, m);
     x = pl_step_acts_of(j, b->att, j->rows, &w->cross_o, m, members);
-    pl_step_linear(j, &w->cross_o, &x, j->rows, b->xn, b->x, m);
+    pl_step_linear(j, &w->cross_o, &x, b->xn, b->x, m);
     pl_step_meet(j, m);
 }
 
@@ -538,22 +551,22 @@ void pl_step_rest(const struct job *j, int32_t layer, int m, int members)
     struct pl_workspace *b = &j->n->work;
     bool post = j->n->arch.post_norm;
     const struct pl_panels *const ffn[] = {&w->gate, &w->up};
-    const float *x = b->x;
     struct pl_acts a = pl_step_acts_of(j, b->att, j->rows, &w->o, m, members);
 
-    pl_step_linear(j, &w->o, &a, j->rows, b->xn, b->x, m);
+    pl_step_linear(j, &w->o, &a, b->xn, b->x, m);
     pl_step_meet(j, m);
     if (w->cross_q.data)
         cross_attention(j, layer, m, members);
+    a = (struct pl_acts){.x = b->x, .ldx = pl_cpu_pitch(w->up.in), .rows = j->rows};
     if (post)
         pl_step_norm_x(j, w->attn_norm, w->attn_norm_bias, m, members);
     else
-        x = pl_step_norm(j, w->ffn_norm, w->ffn_norm_bias, m, members);
-    a = pl_step_acts(j, x, j->rows, ffn, 2, m, members);
+        a.x = pl_step_norm(j, w->ffn_norm, w->ffn_norm_bias, m, members);
+    a = pl_step_acts(j, a, ffn, 2, m, members);
     ffn_input(j, w, &a, m);
     pl_step_meet(j, m);
     a = pl_step_acts_of(j, b->up, j->rows, &w->down, m, members);
-    pl_step_linear(j, &w->down, &a, j->rows, b->xn, b->x, m);
+    pl_step_linear(j, &w->down, &a, b->xn, b->x, m);
     pl_step_meet(j, m);
     if (post)
         pl_step_norm_x(j, w->ffn_norm, w->ffn_norm_bias, m, members);

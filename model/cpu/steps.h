@@ -22,9 +22,11 @@ struct job {
                       there */
 };
 
-/* Rows that products read: as floats, and, for repacked weights, as 8-bit integers (q8.h). */
+/* Rows that products read: as floats, ldx apart, and, for repacked weights, as 8-bit integers
+ * (q8.h). */
 struct pl_acts {
     const float *x;
+    size_t ldx, rows;
     const struct pl_q8 *q8;
     size_t ldq8;
 };
@@ -41,21 +43,22 @@ const float *pl_step_norm(const struct job *j, const float *gain, const float *b
                           int members);
 /* x = norm(x); barrier. */
 void pl_step_norm_x(const struct job *j, const float *gain, const float *bias, int m, int members);
-/* x[rows, the users' columns] as the n products with `users` read it: quantised once for all of
- * them, by every member for itself where rows are few, else together, with a barrier before and one
- * behind. What it returns is good until the next call. Users without data do not count. */
-struct pl_acts pl_step_acts(const struct job *j, const float *x, size_t rows,
+/* The floats of a, [rows, the users' columns], as the n products with `users` read them: quantised
+ * once for all of them, by every member for itself where rows are few, else together, with a
+ * barrier before and one behind. What it returns is good until the next call. Users without data do
+ * not count. */
+struct pl_acts pl_step_acts(const struct job *j, struct pl_acts a,
                             const struct pl_panels *const *users, size_t n, int m, int members);
-/* The same for one product. */
+/* The same for one product with rows of a workspace. */
 struct pl_acts pl_step_acts_of(const struct job *j, const float *x, size_t rows,
                                const struct pl_panels *user, int m, int members);
-/* y[rows, out] = x · wᵀ + bias, then added to add_to, where that is given: the outputs
+/* y = x · wᵀ + bias, then added to add_to, where that is given, both of a workspace: the outputs
  * that member m comes to. No barrier. */
 void pl_step_linear(const struct job *j, const struct pl_panels *p, const struct pl_acts *x,
-                    size_t rows, float *y, float *add_to, int m);
-/* The same for the panels [first, end), in the scratch of member m. */
+                    float *y, float *add_to, int m);
+/* The same for the panels [first, end), in the scratch of member m; rows of y are ldy apart. */
 void pl_step_linear_panels(const struct job *j, const struct pl_panels *p, const struct pl_acts *x,
-                           size_t rows, float *y, float *add_to, size_t first, size_t end, int m);
+                           float *y, size_t ldy, float *add_to, size_t first, size_t end, int m);
 /* What q, k and v read: x, or its normed rows. */
 struct pl_acts pl_step_attn_input(const struct job *j, int32_t layer, int m, int members);
 /* cos and sin of the rows' positions, where the layer has others than the last; barrier. */

@@ -106,7 +106,7 @@ static void attend_run(const struct job *j, struct tail *t, size_t kv_head, size
         call.n = vectors - first < PL_ATTN_BLOCK ? vectors - first : PL_ATTN_BLOCK;
         for (size_t i = 0; i < call.n; i++) {
             size_t row = row0 + (first + i) / group, head = kv_head * group + (first + i) % group;
-            size_t at = (row * (size_t)a->heads + head) * t->dim;
+            size_t at = row * pl_cpu_pitch((size_t)a->heads * t->dim) + head * t->dim;
             size_t place = t->start + (size_t)t->tree->depth[t->tree->base + row];
             call.q[i] = w->q + at;
             call.out[i] = w->att + at;
