@@ -1,6 +1,6 @@
 /*
- * The inner loops of the CPU backend: kernels.c, quant.c and q8*.c, compiled once for each
- * instruction set, chosen at run time.
+ * The inner loops of the CPU backend: kernels.c, attend.c, quant.c and q8*.c, compiled once for
+ * each instruction set, chosen at run time.
  *
  * Order of operations, which is what makes results independent of rows and threads: an element of a
  * product is one chain acc = fma(x[k], w[k], acc) in rising k (lanes lie over outputs, so a
@@ -24,7 +24,7 @@
 /* Floats a thread lends to gemm: 256 columns of a panel and of those rows. */
 #define PL_GEMM_SCRATCH (256 * (PL_PANEL + PL_GEMM_ROWS))
 #define PL_ATTN_CHUNK 64 /* keys whose softmax is merged at once */
-#define PL_ATTN_BLOCK 12 /* most query vectors of one attend call */
+#define PL_ATTN_BLOCK 48 /* most query vectors of one attend call */
 
 struct pl_q8;
 
@@ -109,6 +109,10 @@ extern const struct pl_kernels pl_kernels_avx512; /* with VNNI */
 
 #ifdef PL_KERNELS /* the path that is being compiled */
 extern const struct pl_kernels PL_KERNELS;
+/* attend.c: `attend` and `weights`. */
+void PL_ATTEND(const struct pl_attend *a);
+void PL_WEIGHTS(float *p, const float *q, size_t dim, const void *k, enum pl_dtype dtype,
+                size_t first, size_t len, float scale, float *scratch);
 /* quant.c: gemm of block formats, less bias and add_to. */
 void PL_QUANT_GEMM(const struct pl_gemm *g);
 /* q8.c: the same with q8; q8_quantize.c: `quantize`. */

@@ -1,7 +1,7 @@
 /*
  * The vectors that kernels are written in: sixteen floats with AVX-512, eight with AVX2, else four,
- * in GCC's and clang's vector extensions. For kernels.c and quant.c only, which are compiled once
- * for each instruction set.
+ * in GCC's and clang's vector extensions. For files that are compiled once for each instruction
+ * set.
  */
 #ifndef PL_MODEL_CPU_VEC_H
 #define PL_MODEL_CPU_VEC_H
