@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench/gpu-pack.sh [--arch 90] [--no-mpi]: prepares here what bench/gpu.sh wants on a machine that has a GPU and nothing else: .gpu/pack.tar.gz,
+# bench/gpu-pack.sh [--arch 90] [--no-mpi]: prepares here what bench/gpu.sh wants on a machine that has a GPU and nothing else: .gpu/pack.tar.xz,
 # in a folder that git ignores. Inside: paceline-runner, bench_ops and the CUDA tests built for that architecture alone, paceline with Open MPI and
 # HDF5, and every shared library that they need beyond the C and C++ runtime of a distribution as new as this one. cudart is linked in; cuBLASLt
 # comes from the machine (toolkit, or torch's packages). Carry the folder .gpu/ with the tree; the script says how large that is.
@@ -53,12 +53,21 @@ MPIRUN
   chmod +x $out/openmpi/bin/mpirun
 fi
 libraries "${programs[@]}" | { grep -v "/$out/" || true; } | xargs -r -I{} cp -L {} $out/lib/
-tar czf .gpu/pack.tar.gz -C $out .
+# Whatever a program needs lies in the pack or is the C and C++ runtime: nothing else may be taken for granted there.
+outside=$(LD_LIBRARY_PATH=$out/lib ldd $out/bin/* $out/openmpi/bin/or* 2>/dev/null | awk '$2 == "=>" {print $3 == "not" ? $1 " (not found)" : $3}' |
+  grep -vE "^($PWD/)?$out/|/(libc|libm|libdl|librt|libpthread|libresolv|libutil|libstdc\+\+|libgcc_s|ld-linux[^/]*)\.so" | sort -u) || true
+if [ -n "$outside" ]; then
+  echo "gpu-pack.sh: the pack lacks $outside" >&2
+  exit 1
+fi
+# The programs hold the same kernels, 5 MB each: a dictionary as large as the pack keeps them once.
+tar cf - -C $out . | xz --lzma2=preset=6,dict=64MiB >.gpu/pack.tar.xz
+rm -f .gpu/pack.tar.gz
 rm -rf .gpu/unpacked
 tree=$(git ls-files -z --cached --others --exclude-standard | xargs -0 du -cb 2>/dev/null | awk '/total$/ {s += $1} END {print s}')
-pack=$(stat -c %s .gpu/pack.tar.gz)
+pack=$(stat -c %s .gpu/pack.tar.xz)
 rm -rf $out
-echo "gpu-pack.sh: .gpu/pack.tar.gz $((pack >> 20)) MiB, the tree beside it $((tree >> 20)) MiB, sm_$arch"
+echo "gpu-pack.sh: .gpu/pack.tar.xz $((pack >> 20)) MiB, the tree beside it $((tree >> 20)) MiB, sm_$arch"
 if [ $((pack + tree)) -gt $((64 << 20)) ]; then
   echo "gpu-pack.sh: together more than 64 MiB: --no-mpi makes it smaller" >&2
   exit 1

@@ -16,8 +16,10 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 cd "$here" || exit 6
 began=$SECONDS
 case " $* " in *" --list "* | *" --dry-run "*) exec python3 bench/gpu.py "$@" ;; esac
-if [ -f .gpu/pack.tar.gz ] && [ ! .gpu/unpacked/stamp -nt .gpu/pack.tar.gz ]; then
-  rm -rf .gpu/unpacked && mkdir -p .gpu/unpacked && tar xzf .gpu/pack.tar.gz -C .gpu/unpacked && touch .gpu/unpacked/stamp
+if [ -f .gpu/pack.tar.xz ] && [ ! .gpu/unpacked/stamp -nt .gpu/pack.tar.xz ]; then # xz may be missing: Python has its own
+  rm -rf .gpu/unpacked && mkdir -p .gpu/unpacked &&
+    { tar xJf .gpu/pack.tar.xz -C .gpu/unpacked 2>/dev/null ||
+      python3 -c 'import tarfile; tarfile.open(".gpu/pack.tar.xz").extractall(".gpu/unpacked")'; } && touch .gpu/unpacked/stamp
 fi
 if [ ! -x .gpu/unpacked/bin/paceline-runner ] && [ ! -x build/release/cli/runner/paceline-runner ] && [ -z "${PACELINE_RUNNER:-}" ]; then
   echo "gpu.sh: nothing is built; building paceline-runner (bench/gpu-pack.sh elsewhere spares this)" >&2

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# run-tests.sh RELEASE-BUILD ASAN-BUILD: all tests of the release build, then the unit tests again under address + undefined
-# sanitizers. A skipped test is printed as skipped; with CI=true a skip that tests/allowed-skips does not list fails the run.
+# run-tests.sh RELEASE-BUILD ASAN-BUILD FUZZ-BUILD: all tests of the release build, then the unit tests again under address + undefined
+# sanitizers, then the fuzz targets, three seconds each. A skipped test is printed as skipped; with CI=true a skip that tests/allowed-skips does not list fails the run.
 set -uo pipefail
 release=$1
 asan=$2
+fuzz=$3
 top=$(cd "$(dirname "$0")/.." && pwd)
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
@@ -20,6 +21,12 @@ run() { # run NAME DIR ctest-arguments…
 run release "$release" -j "$(nproc)"
 # Open MPI, HDF5 and Python are not ours to sanitize: the labels say which tests are unit tests.
 ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1 run asan "$asan" -L unit -j "$(nproc)"
+echo "== fuzz"
+if [ -x "$fuzz/tests/fuzz/fuzz_sweep" ]; then
+  "$top/tools/fuzz-smoke.sh" "$fuzz" || failed=1
+else
+  echo "1/1 Test #1: fuzz .....***Skipped" | tee "$logs/fuzz.log"
+fi
 
 skips=$(grep -hoE '[A-Za-z0-9_./-]+ \.+\*+Skipped' "$logs"/*.log | awk '{print $1}' | sort -u)
 unlisted=0

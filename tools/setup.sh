@@ -8,6 +8,10 @@ packages=(gcc cmake ninja-build pkg-config git libopenmpi-dev openmpi-bin libhdf
   libhwloc-dev libssl-dev gnuplot-nox libpng-dev zlib1g-dev libavformat-dev libavcodec-dev libswscale-dev)
 if [ "$what" = test ]; then
   packages+=(libcmocka-dev libhdf5-dev hdf5-tools python3 python3-h5py python3-numpy python3-pandas shellcheck iproute2 slurm-wlm munge)
+  if [ "${CI:-}" = true ]; then # the fuzz targets; elsewhere they run where a clang is
+    packages+=(clang)
+    apt-cache show libclang-rt-dev >/dev/null 2>&1 && packages+=(libclang-rt-dev)
+  fi
 fi
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
