@@ -1,8 +1,9 @@
 /*
  * Products of matrices alone, on one thread by its CPU time: products [OUTPUTS] [COLUMNS]. Dense
  * weights with ROWS rows beside OpenBLAS and oneDNN, where the system has them (dlopen; f32, one
- * thread), and block formats by rows with activations of 8 bits; beside both the rate of
- * multiply-adds in registers. Tables on stdout; each figure is the best of seven.
+ * thread), and block formats by rows with activations of 8 bits, at last one row with weights out
+ * of memory; beside all of them the rate of multiply-adds in registers and of reading. Tables on
+ * stdout; each figure is the best of seven.
  */
 #include "base/clock.h"
 #include "model/cpu/cpu.h"
@@ -16,6 +17,7 @@
 
 #define ROWS 512
 #define RUNS 7
+#define STREAMED ((size_t)96 << 20) /* bytes */
 
 struct product {
     const struct pl_kernels *k;
@@ -156,12 +158,14 @@ static uint8_t *panels(enum pl_dtype dt, size_t outputs, size_t columns)
     return w;
 }
 
+static const enum pl_dtype block_types[] = {PL_DT_Q4_0, PL_DT_Q4_1, PL_DT_Q5_0, PL_DT_Q5_1,
+                                            PL_DT_Q8_0, PL_DT_Q2_K, PL_DT_Q3_K, PL_DT_Q4_K,
+                                            PL_DT_Q5_K, PL_DT_Q6_K};
+#define BLOCK_TYPES (sizeof(block_types) / sizeof(block_types[0]))
+
 static void quantised(const struct pl_kernels *k, size_t outputs, size_t columns, const float *x,
                       float *y)
 {
-    static const enum pl_dtype types[] = {PL_DT_Q4_0, PL_DT_Q4_1, PL_DT_Q5_0, PL_DT_Q5_1,
-                                          PL_DT_Q8_0, PL_DT_Q2_K, PL_DT_Q3_K, PL_DT_Q4_K,
-                                          PL_DT_Q5_K, PL_DT_Q6_K};
     static const size_t rows[] = {1, 4, 8, 22, 64, ROWS};
     size_t chunks = pl_q8_chunks(columns);
     struct pl_q8 *q8 = room(ROWS * chunks * sizeof(*q8));
@@ -171,9 +175,9 @@ static void quantised(const struct pl_kernels *k, size_t outputs, size_t columns
     printf("\n| 10^9 multiply-adds/s by rows | 1 | 4 | 8 | 22 | 64 | %d |\n"
            "|---|---:|---:|---:|---:|---:|---:|\n",
            ROWS);
-    for (size_t t = 0; t < sizeof(types) / sizeof(types[0]); t++) {
-        uint8_t *w = panels(types[t], outputs, columns);
-        printf("| %s |", pl_dtype_traits(types[t])->name);
+    for (size_t t = 0; t < BLOCK_TYPES; t++) {
+        uint8_t *w = panels(block_types[t], outputs, columns);
+        printf("| %s |", pl_dtype_traits(block_types[t])->name);
         for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
             struct product p = {.k = k,
                                 .g = {.q8 = q8,
@@ -181,8 +185,8 @@ static void quantised(const struct pl_kernels *k, size_t outputs, size_t columns
                                       .rows = rows[i],
                                       .k = columns,
                                       .w = w,
-                                      .dtype = types[t],
-                                      .stride = pl_q8_panel_bytes(types[t], columns),
+                                      .dtype = block_types[t],
+                                      .stride = pl_q8_panel_bytes(block_types[t], columns),
                                       .end = outputs / PL_PANEL,
                                       .n = outputs,
                                       .y = y,
@@ -191,6 +195,37 @@ static void quantised(const struct pl_kernels *k, size_t outputs, size_t columns
         }
         putchar('\n');
         free(w);
+    }
+    free(q8);
+}
+
+/* One row, and more weights than caches hold: as in generation. */
+static void streamed(const struct pl_kernels *k, size_t columns, const float *x)
+{
+    struct pl_q8 *q8 = room(pl_q8_chunks(columns) * sizeof(*q8));
+
+    k->quantize(x, columns, q8, 1);
+    printf("\n| one row, weights out of memory | GB/s |\n|---|---:|\n");
+    for (size_t t = 0; t < BLOCK_TYPES; t++) {
+        const size_t each = pl_q8_panel_bytes(block_types[t], columns), n = STREAMED / each;
+        uint8_t *w = panels(block_types[t], n * PL_PANEL, columns);
+        float *y = room(n * PL_PANEL * sizeof(*y));
+        struct product p = {.k = k,
+                            .g = {.q8 = q8,
+                                  .ldq8 = 1,
+                                  .rows = 1,
+                                  .k = columns,
+                                  .w = w,
+                                  .dtype = block_types[t],
+                                  .stride = each,
+                                  .end = n,
+                                  .n = n * PL_PANEL,
+                                  .y = y,
+                                  .ldy = n * PL_PANEL}};
+        printf("| %s | %.1f |\n", pl_dtype_traits(block_types[t])->name,
+               rate(run_ours, &p, (double)(n * each)));
+        free(w);
+        free(y);
     }
     free(q8);
 }
@@ -222,6 +257,7 @@ int main(int argc, char **argv)
            limits.int8_op_per_s / 2e9, limits.read_bytes_per_s / 1e9);
     dense(d->kernels, outputs, columns, x, y, scratch, limits.f32_flop_per_s / 1e9);
     quantised(d->kernels, outputs, columns, x, y);
+    streamed(d->kernels, columns, x);
     pl_cpu_backend.close(d);
     free(x);
     free(y);
