@@ -180,9 +180,10 @@ enum pl_status pl_cuda_scratch(struct pl_device *d, size_t bytes, struct pl_err 
 /* gemm.c: y[rows, ldy] = x[rows, in] · w[out, in]ᵀ, added to y where `add` says so; x and w of dt,
  * sums and y f32. */
 struct pl_cuda_gemm_call {
-    enum pl_dtype dtype;
+    enum pl_dtype dtype; /* of w and x */
+    enum pl_dtype to;    /* of y: f32, or dtype, then without `add` */
     const void *w, *x;
-    float *y;
+    void *y;
     int64_t out, in, rows, ldy;
     bool add;
 };

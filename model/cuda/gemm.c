@@ -57,7 +57,7 @@ static void open_library(void)
 
 /* The library's choice for one shape. */
 struct plan {
-    enum pl_dtype dtype;
+    enum pl_dtype dtype, to;
     int64_t out, in, rows, ldy;
     cublasLtMatmulDesc_t op;
     cublasLtMatrixLayout_t w, x, y;
@@ -140,7 +140,7 @@ static enum pl_status plan_make(struct pl_cuda_gemm *g, const struct pl_cuda_gem
     int n = 0;
 
     *p = (struct plan){
-        .dtype = c->dtype, .out = c->out, .in = c->in, .rows = c->rows, .ldy = c->ldy};
+        .dtype = c->dtype, .to = c->to, .out = c->out, .in = c->in, .rows = c->rows, .ldy = c->ldy};
     st = lib.MatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (!st)
         st = lib.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
@@ -152,7 +152,8 @@ static enum pl_status plan_make(struct pl_cuda_gemm *g, const struct pl_cuda_gem
         st = lib.MatrixLayoutCreate(&p->x, type_of(c->dtype), (uint64_t)c->in, (uint64_t)c->rows,
                                     c->in);
     if (!st)
-        st = lib.MatrixLayoutCreate(&p->y, CUDA_R_32F, (uint64_t)c->out, (uint64_t)c->rows, c->ldy);
+        st = lib.MatrixLayoutCreate(&p->y, type_of(c->to), (uint64_t)c->out, (uint64_t)c->rows,
+                                    c->ldy);
     if (!st)
         st = lib.MatmulPreferenceCreate(&want);
     if (!st)
@@ -180,8 +181,8 @@ static enum pl_status plan_find(struct pl_cuda_gemm *g, const struct pl_cuda_gem
 
     for (size_t i = 0; i < g->n_plans && i < PLANS; i++) {
         struct plan *p = &g->plans[i];
-        if (p->dtype == c->dtype && p->out == c->out && p->in == c->in && p->rows == c->rows &&
-            p->ldy == c->ldy) {
+        if (p->dtype == c->dtype && p->to == c->to && p->out == c->out && p->in == c->in &&
+            p->rows == c->rows && p->ldy == c->ldy) {
             *out = p;
             return PL_OK;
         }

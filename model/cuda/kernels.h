@@ -117,9 +117,9 @@ void pl_k_patches(const float *pixels, int channels, int size, int patch, float 
 /* y = norm(x) · gain + bias as f32, f16 or bf16; y may be x (f32). */
 void pl_k_norm(enum pl_norm_kind kind, float eps, void *y, enum pl_dtype to, const float *x,
                const float *gain, const float *bias, int rows, int64_t cols, cudaStream_t s);
-/* y = act(gate) · up, or act(up) without gate; y may be up (f32). */
-void pl_k_act(enum pl_act_kind act, void *y, enum pl_dtype to, const float *gate, const float *up,
-              int64_t n, cudaStream_t s);
+/* y = act(gate) · up, or act(up) without gate, both of type `from`: f32, or y's. y may be up. */
+void pl_k_act(enum pl_act_kind act, void *y, enum pl_dtype to, const void *gate, const void *up,
+              enum pl_dtype from, int64_t n, cudaStream_t s);
 
 struct pl_cuda_heads {
     int32_t heads, kv_heads, dim, layer;

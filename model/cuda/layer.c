@@ -36,8 +36,13 @@ enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix 
                                struct pl_err *err)
 {
     const int64_t most = (int64_t)(PL_CUDA_DECODED / (act == PL_DT_F32 ? 4 : 2)) / w->in;
-    struct pl_cuda_gemm_call c = {
-        .dtype = act, .x = x, .in = w->in, .rows = rows, .ldy = w->out, .add = add};
+    struct pl_cuda_gemm_call c = {.dtype = act,
+                                  .to = PL_DT_F32,
+                                  .x = x,
+                                  .in = w->in,
+                                  .rows = rows,
+                                  .ldy = w->out,
+                                  .add = add};
     enum pl_status st = PL_OK;
 
     count_product(d, w, rows);
@@ -326,6 +331,33 @@ static enum gating gating_of(const struct pl_cuda_run *r, const struct pl_cuda_m
     return r->rows <= PL_CUDA_GEMV_ROWS ? PL_FEW_ROWS : PL_APART;
 }
 
+/* Gate and up of many rows in the type that they are multiplied in: what the activation reads is
+ * half as much then. */
+static bool narrow(struct pl_cuda_run *r, const struct pl_cuda_product *p, const void *x)
+{
+    const enum pl_dtype act = r->n->act;
+    struct pl_device *d = r->n->device;
+
+    for (int i = 0; i < 2; i++)
+        if (!r->gemm || act == PL_DT_F32 || p[i].w->dtype != act || p[i].w->bias)
+            return false;
+    for (int i = 0; i < 2 && !r->st; i++) {
+        const struct pl_cuda_matrix *w = p[i].w;
+        const struct pl_cuda_gemm_call c = {.dtype = act,
+                                            .to = act,
+                                            .w = w->data,
+                                            .x = x,
+                                            .y = p[i].y,
+                                            .out = w->out,
+                                            .in = w->in,
+                                            .rows = r->rows,
+                                            .ldy = w->out};
+        count_product(d, w, r->rows);
+        r->st = pl_cuda_gemm_run(d->gemm, &c, d->stream, r->err);
+    }
+    return true;
+}
+
 static void feed_forward(struct pl_cuda_run *r, int32_t l)
 {
     const struct pl_cuda_layer *w = &r->n->layers[l];
@@ -345,10 +377,12 @@ static void feed_forward(struct pl_cuda_run *r, int32_t l)
     } else if (how == PL_FEW_ROWS) {
         pl_k_gemv_gated(gate, up, a->act, x, r->rows, b->mid, d->stream);
     } else {
-        products(r, p, a->gated ? 2 : 1, x);
+        const bool narrowed = a->gated && narrow(r, p, x);
+        if (!narrowed)
+            products(r, p, a->gated ? 2 : 1, x);
         pl_cuda_op(d, PL_CUDA_OP_ACT);
         pl_k_act(a->act, b->mid, r->input, a->gated ? b->gate : NULL, b->up,
-                 (int64_t)r->rows * a->ffn, d->stream);
+                 narrowed ? r->input : PL_DT_F32, (int64_t)r->rows * a->ffn, d->stream);
     }
     for (int i = 0; i < 2 && how != PL_APART; i++)
         count_product(d, p[i].w, r->rows);

@@ -87,20 +87,52 @@ extern "C" void pl_k_norm(enum pl_norm_kind kind, float eps, void *y, enum pl_dt
     });
 }
 
-template <typename T>
-__global__ void act_all(int act, T *y, const float *gate, const float *up, int64_t n)
-{
-    int64_t i = flat_index();
+#define ACT_EACH 4
 
-    if (i < n)
-        from_f32(gate ? act_one(act, gate[i]) * up[i] : act_one(act, up[i]), y + i);
+/* What a thread takes at once: fewer bytes on their way do not keep up with memory. */
+template <typename T> struct __align__(ACT_EACH * sizeof(T)) several
+{
+    T v[ACT_EACH];
+};
+
+template <typename T, typename F>
+__global__ void act_all(int act, T *y, const F *gate, const F *up, int64_t n)
+{
+    const int64_t i = flat_index() * ACT_EACH;
+    several<F> g = {}, u = {};
+    several<T> out;
+
+    if (i >= n)
+        return;
+    if (i + ACT_EACH > n || ((uintptr_t)y | (uintptr_t)gate | (uintptr_t)up) % 16) {
+        for (int64_t k = i; k < n && k < i + ACT_EACH; k++)
+            from_f32(gate ? act_one(act, to_f32(gate[k])) * to_f32(up[k])
+                          : act_one(act, to_f32(up[k])),
+                     y + k);
+        return;
+    }
+    if (gate)
+        g = *(const several<F> *)(const void *)(gate + i);
+    u = *(const several<F> *)(const void *)(up + i);
+    for (int k = 0; k < ACT_EACH; k++)
+        from_f32(gate ? act_one(act, to_f32(g.v[k])) * to_f32(u.v[k])
+                      : act_one(act, to_f32(u.v[k])),
+                 &out.v[k]);
+    *(several<T> *)(void *)(y + i) = out;
 }
 
-extern "C" void pl_k_act(enum pl_act_kind act, void *y, enum pl_dtype to, const float *gate,
-                         const float *up, int64_t n, cudaStream_t s)
+extern "C" void pl_k_act(enum pl_act_kind act, void *y, enum pl_dtype to, const void *gate,
+                         const void *up, enum pl_dtype from, int64_t n, cudaStream_t s)
 {
+    const unsigned blocks = ceil_div(n, FLAT * ACT_EACH);
+
     by_dtype(to, [&](auto *t) {
-        PL_LAUNCH(act_all, ceil_div(n, FLAT), FLAT, 0, s, (int)act, (decltype(t))y, gate, up, n);
+        typedef decltype(t) T;
+        if (from == to)
+            PL_LAUNCH(act_all, blocks, FLAT, 0, s, (int)act, (T)y, (T)gate, (T)up, n);
+        else
+            PL_LAUNCH(act_all, blocks, FLAT, 0, s, (int)act, (T)y, (const float *)gate,
+                      (const float *)up, n);
     });
 }
 

@@ -157,7 +157,7 @@ enum pl_status pl_cuda_activate(enum pl_act_kind act, struct pl_tensor *y,
     if (!st)
         st = pl_cuda_enter(y->device, "activate", err);
     if (!st)
-        pl_k_act(act, y->data, PL_DT_F32, NULL, x->data, (int64_t)(x->rows * x->cols),
+        pl_k_act(act, y->data, PL_DT_F32, NULL, x->data, PL_DT_F32, (int64_t)(x->rows * x->cols),
                  y->device->stream);
     return st;
 }

@@ -48,10 +48,16 @@ enum pl_status pl_cuda_gemm_run(struct pl_cuda_gemm *g, const struct pl_cuda_gem
     fine = x && w;
     for (int64_t r = 0; r < c->rows && fine; r++)
         for (int64_t o = 0; o < c->out; o++) {
-            float sum = 0, *y = c->y + r * c->ldy + o;
+            const int64_t at = r * c->ldy + o;
+            float sum = 0;
             for (int64_t k = 0; k < c->in; k++)
                 sum += x[r * c->in + k] * w[o * c->in + k];
-            *y = c->add ? *y + sum : sum;
+            if (c->to == PL_DT_BF16)
+                ((uint16_t *)c->y)[at] = pl_f32_to_bf16(sum);
+            else if (c->to == PL_DT_F16)
+                ((uint16_t *)c->y)[at] = pl_f32_to_f16(sum);
+            else
+                ((float *)c->y)[at] = c->add ? ((float *)c->y)[at] + sum : sum;
         }
     pl_emu_hold(0);
     free(x);

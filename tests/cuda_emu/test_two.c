@@ -258,7 +258,7 @@ static void refused(void **state)
     assert_int_equal(cudaSetDevice(0), cudaSuccess);
     assert_int_equal(cudaEventCreate(&e), cudaSuccess);
     assert_int_equal(cudaEventRecord(e, s), cudaErrorInvalidResourceHandle);
-    pl_k_act(PL_ACT_RELU, NULL, PL_DT_F32, NULL, NULL, 1, s);
+    pl_k_act(PL_ACT_RELU, NULL, PL_DT_F32, NULL, NULL, PL_DT_F32, 1, s);
     assert_int_equal(cudaGetLastError(), cudaErrorInvalidResourceHandle);
     assert_int_equal(cudaSetDevice(2), cudaErrorInvalidDevice);
     assert_int_equal(cudaDeviceCanAccessPeer(&can, 0, 1), cudaSuccess);
