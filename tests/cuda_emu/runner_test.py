@@ -2,6 +2,7 @@
 used, ceilings and memory are its own, phases have its clock; and bench/gpu.sh goes all its way, with toy sizes here and with no GPU there."""
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -76,6 +77,51 @@ def counts():
 ONE = {"a": {"model": "m"}}
 
 
+def rows_of_faults(paceline, sweep, tmp):
+    """Without another try each fault is a row with its reason and the text; then the rows are made again by runners that start clean."""
+    import h5py
+    run = lambda *more: subprocess.run([paceline, "run", sweep, "-o", tmp + "/rows.h5", "--retries", "0", *more], capture_output=True, text=True, timeout=150)
+    for planted, code, reason, word in (("sync:35", 3, "runner", b"illegal memory access"), ("alloc:9", 4, "load", b"oom: model m"), ("kill", 3, "crash", b"SIGKILL")):
+        for name in os.listdir(tmp):
+            if name.startswith("rows.h5"):
+                os.unlink(os.path.join(tmp, name))
+        os.environ.pop("PACELINE_CUDA_FAULT", None)
+        if planted == "kill":
+            killed_midway(paceline, sweep, tmp + "/rows.h5")
+        else:
+            os.environ["PACELINE_CUDA_FAULT"] = planted
+            done = run()
+            assert done.returncode == code, (planted, done.returncode, done.stderr)
+        with h5py.File(tmp + "/rows.h5") as f:
+            failed, log = f["commit"]["state"][:] == 2, f["failures"][:]
+            names = [x.decode() if isinstance(x, bytes) else x for x in f["axes/reason"][:]]
+            assert failed.all() if code == 4 else 0 < failed.sum() < 12, (planted, failed.sum())
+            assert {names[i] for i in f["trials"]["reason"][:][failed]} == {reason}, planted
+            assert all(word in x["detail"] for x in log[log["used"] == 1]), (planted, log["text"][log["used"] == 1])
+        os.environ.pop("PACELINE_CUDA_FAULT", None)
+        done = run("--resume", "--rerun-failed")
+        assert done.returncode == 0 and " 0 failed" in done.stderr, (planted, done.stderr)
+
+
+def killed_midway(paceline, sweep, out):
+    """The runner is killed once a row is there, with trials long enough to be in the middle of one."""
+    p = subprocess.Popen([paceline, "run", sweep, "-o", out, "--retries", "0"], stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while time.monotonic() < until and p.poll() is None:
+        try:
+            done = json.load(open(out + ".status.json"))["done"]
+            below = [int(c) for c in open(f"/proc/{p.pid}/task/{p.pid}/children").read().split()]
+            serving = [c for c in below if b"serve" in open(f"/proc/{c}/cmdline", "rb").read()]
+        except (OSError, ValueError, KeyError):
+            continue
+        if done and serving:
+            os.kill(serving[0], signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    err = p.communicate(timeout=100)[1]
+    assert p.returncode == 3, (p.returncode, err)
+
+
 def faults(tmp):
     """Memory that runs out and a GPU that is lost: an error that says so and ends the runner; in a sweep, a failure with that text, and a fresh runner."""
     entry, sample = {"path": LLAMA, "device": "cuda", "dtype": "f32"}, {"kind": "synthetic", "index": 0, "key": "%016x" % 5}
@@ -98,8 +144,9 @@ def faults(tmp):
         done = subprocess.run([paceline, "run", sweep, "-o", tmp + "/lost.h5", "--retries", "2"], capture_output=True, text=True, timeout=150)
         assert done.returncode == 0 and "12 trials done, 0 failed" in done.stderr, (done.returncode, done.stderr)
         assert "illegal memory access" in done.stderr, done.stderr
+        rows_of_faults(paceline, sweep, tmp)
         del os.environ["PACELINE_RUNNER"]
-    del os.environ["PACELINE_CUDA_FAULT"]
+    os.environ.pop("PACELINE_CUDA_FAULT", None)
     print("faults: out of memory and a lost GPU are told, and the next runner starts clean")
 
 
