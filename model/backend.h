@@ -165,6 +165,20 @@ struct pl_draw {
     double u;           /* [0, 1) */
 };
 
+/* Decode steps, each of the token that the one before it made; the last one made does not go in. */
+struct pl_generation {
+    int32_t first; /* goes in first */
+    size_t n;
+    double temperature;  /* 0: greedy */
+    const double *draws; /* [n] struct pl_draw's u, above temperature 0 */
+    const int32_t *ends; /* [n_ends] ids that may not come */
+    size_t n_ends;       /* ≤ PL_MAX_EOS */
+};
+struct pl_generated {
+    struct pl_picked token;
+    int64_t ns; /* when it was there, by the device's clock */
+};
+
 enum pl_logit_rows { PL_LOGITS_NONE, PL_LOGITS_LAST, PL_LOGITS_ALL };
 
 /*
@@ -394,6 +408,11 @@ struct pl_backend {
     /* KV bytes that the last forward read, summed over layers, rows and KV heads. */
     int64_t (*cache_kv_read)(const struct pl_cache *c);
     enum pl_status (*forward)(struct pl_network *n, const struct pl_forward *f, struct pl_err *err);
+    /* g->n steps behind the cache's rows with one wait, at the end; an id of −1 makes those behind
+     * it meaningless. NULL: the caller decodes step by step. */
+    enum pl_status (*generate)(struct pl_network *n, struct pl_cache *c,
+                               const struct pl_generation *g, struct pl_generated *out,
+                               struct pl_err *err);
     /* The encoder over the whole source: taps and last states of an encoder, K and V
      * of the source for each layer of an encoder–decoder. */
     enum pl_status (*encode)(struct pl_network *n, struct pl_cache *c, const struct pl_source *s,

@@ -144,6 +144,14 @@ PL_MUST_CHECK
 enum pl_status pl_session_decode_pick(struct pl_session *s, int32_t id, const int32_t *ends,
                                       size_t n_ends, const struct pl_draw *draw, float *logits,
                                       bool *copied, struct pl_picked *out, struct pl_err *err);
+/* Whether tokens can be made by the device itself, with no stop of the host's between them. */
+bool pl_session_generates(const struct pl_session *s);
+/* g->n decode steps (backend.h) at once; out [g->n]: what decode_pick gives one by one. −1: the
+ * logits were no numbers, and the session must be reset. Taps hold the last step's row.
+ * PL_EUNSUPPORTED: the device does not. */
+PL_MUST_CHECK
+enum pl_status pl_session_generate(struct pl_session *s, const struct pl_generation *g,
+                                   struct pl_generated *out, struct pl_err *err);
 /* k tokens in, logits [k, vocab]: row i is what decode(ids[i]) after the ones before it would give.
  * 1 ≤ k ≤ max_verify. */
 PL_MUST_CHECK
@@ -208,7 +216,8 @@ size_t pl_session_kv_len(const struct pl_session *s, int32_t layer);
 PL_MUST_CHECK
 enum pl_status pl_session_kv_keep(struct pl_session *s, int32_t layer, const int32_t *idx, size_t n,
                                   struct pl_err *err);
-/* KV bytes that the last prefill, decode or verify read (a counter, not a formula). */
+/* KV bytes that the last prefill, decode, generate (all its steps) or verify read (a counter, not a
+ * formula). */
 int64_t pl_session_kv_read(const struct pl_session *s);
 /* Time that the last prefill spent in hooks: showing them their stage, choosing, dropping rows. */
 int64_t pl_session_hooks_ns(const struct pl_session *s);

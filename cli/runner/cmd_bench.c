@@ -64,6 +64,23 @@ static enum pl_status run_prompt(struct bench *b, int64_t n, double *seconds, st
     return st;
 }
 
+/* The same steps where the device makes its tokens by itself. */
+static enum pl_status run_alone(struct bench *b, int32_t id, int64_t n, double *kv_bytes,
+                                struct pl_err *err)
+{
+    const struct pl_generation g = {.first = id, .n = (size_t)n};
+    struct pl_generated *made = calloc((size_t)n, sizeof(*made));
+    enum pl_status st = made ? pl_session_generate(b->s, &g, made, err)
+                             : pl_fail(err, PL_ENOMEM, "no memory for %lld tokens", (long long)n);
+
+    for (int64_t i = 0; i < n && !st; i++)
+        if (made[i].token.id < 0)
+            st = pl_fail(err, PL_EFORMAT, "the logits of token %lld are NaN", (long long)i);
+    *kv_bytes = (double)pl_session_kv_read(b->s);
+    free(made);
+    return st;
+}
+
 static enum pl_status run_steps(struct bench *b, int64_t n, double *seconds, double *kv_bytes,
                                 struct pl_err *err)
 {
@@ -72,7 +89,9 @@ static enum pl_status run_steps(struct bench *b, int64_t n, double *seconds, dou
     int64_t t0 = pl_now_ns();
 
     *kv_bytes = 0;
-    for (int64_t i = 0; !st && i < n; i++) {
+    if (!st && pl_session_generates(b->s))
+        st = run_alone(b, id, n, kv_bytes, err);
+    for (int64_t i = pl_session_generates(b->s) ? n : 0; !st && i < n; i++) {
         st = pl_session_decode(b->s, id, b->logits, err);
         id = pl_logits_argmax(b->logits, (size_t)b->info->arch.vocab);
         if (!st && id < 0)

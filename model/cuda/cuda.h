@@ -24,6 +24,7 @@
 #define PL_CUDA_EXACT_KEYS 512      /* of a deterministic device's part of an attention */
 #define PL_CUDA_SPANS 256           /* sequences of one forward */
 #define PL_CUDA_GRAPHS 16
+#define PL_CUDA_BURST 1024 /* tokens that the device makes with no word of the host's */
 
 struct pl_cuda_gemm;
 struct pl_cuda_profile;
@@ -93,7 +94,7 @@ struct pl_cuda_graph {
     cudaGraphExec_t exec;
     struct pl_device_work work; /* of its products */
     int rows, n_spans, max_span, splits;
-    bool positions, tree, picks, draws;
+    bool positions, tree, picks, draws, burst;
     enum pl_dtype kv_dtype;
 };
 
@@ -109,6 +110,7 @@ struct pl_network {
     const struct pl_network *embedder; /* where ids are looked up; NULL: here */
     struct pl_tensor head_tensor, final_tensor;
     struct pl_cuda_work work;
+    void *burst, *burst_host; /* burst.c's: on the device, and pinned; decoders' alone */
     struct pl_cuda_graph graphs[PL_CUDA_GRAPHS];
     int n_graphs;
     bool no_graphs; /* capturing failed once: launches go out one by one */
@@ -220,6 +222,10 @@ enum pl_status pl_cuda_work_reserve(struct pl_network *n, size_t rows, struct pl
 int64_t pl_cuda_work_bytes(const struct pl_arch *a, size_t rows);
 size_t pl_cuda_chunk(const struct pl_arch *a);
 
+/* burst.c: room for the tokens that the device makes by itself. */
+PL_MUST_CHECK
+enum pl_status pl_cuda_burst_create(struct pl_network *n, struct pl_err *err);
+
 /* measure.c: entries of the vtable. */
 size_t pl_cuda_list(struct pl_device_info *out, size_t max);
 enum pl_status pl_cuda_ceilings(struct pl_device *d, struct pl_device_ceilings *out,
@@ -287,6 +293,9 @@ enum pl_status pl_cuda_cache_keep_path(struct pl_cache *c, size_t rows, const in
 void pl_cuda_cache_sums_clear(struct pl_cache *c);
 enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f,
                                struct pl_err *err);
+enum pl_status pl_cuda_generate(struct pl_network *n, struct pl_cache *c,
+                                const struct pl_generation *g, struct pl_generated *out,
+                                struct pl_err *err);
 enum pl_status pl_cuda_encode(struct pl_network *n, struct pl_cache *c, const struct pl_source *s,
                               struct pl_err *err);
 enum pl_status pl_cuda_encode_batch(struct pl_network *n, struct pl_cache *const *caches,

@@ -254,6 +254,7 @@ const struct pl_backend pl_cuda_backend = {
     .cache_tap = pl_cache_tap,
     .cache_kv_read = pl_cache_kv_read,
     .forward = pl_cuda_forward,
+    .generate = pl_cuda_generate,
     .encode = pl_cuda_encode,
     .encode_batch = pl_cuda_encode_batch,
     .pool = pl_cuda_pool,

@@ -136,6 +136,8 @@ static void pick(struct pl_cuda_run *r, size_t rows)
     else
         pl_k_pick(r->n->work.logits, (int)rows, r->n->arch.vocab, r->step.ends, r->step.picks,
                   r->n->device->stream);
+    if (r->burst)
+        pl_k_burst_next(&r->step, r->n->arch.layers, r->burst, r->n->device->stream);
 }
 
 /* Logits, and what was picked of them, to the host: those of row `first` on. */
@@ -214,6 +216,7 @@ static void few_rows(struct pl_cuda_run *r)
         pl_cuda_run_layer(r, l);
     if (!r->st && n->final_gain)
         pl_cuda_run_norm(r, n->final_gain, n->final_bias);
+    pl_cuda_run_taps(r, PL_CUDA_FINAL);
     head(r, 0, (size_t)r->rows);
     pick(r, (size_t)r->rows);
 }
@@ -228,6 +231,7 @@ static struct pl_cuda_graph key_of(const struct pl_cuda_run *r)
                                   .tree = r->f->tree != NULL,
                                   .picks = r->f->picked != NULL,
                                   .draws = r->f->draw != NULL,
+                                  .burst = r->burst != NULL,
                                   .kv_dtype = r->f->spans[0].cache->dtype};
 }
 
@@ -235,7 +239,8 @@ static bool same_key(const struct pl_cuda_graph *a, const struct pl_cuda_graph *
 {
     return a->rows == b->rows && a->n_spans == b->n_spans && a->max_span == b->max_span &&
            a->splits == b->splits && a->positions == b->positions && a->tree == b->tree &&
-           a->picks == b->picks && a->draws == b->draws && a->kv_dtype == b->kv_dtype;
+           a->picks == b->picks && a->draws == b->draws && a->burst == b->burst &&
+           a->kv_dtype == b->kv_dtype;
 }
 
 /* The graph for this kind of step, captured when it is first asked for; NULL: there can be none. */
@@ -271,20 +276,6 @@ static const struct pl_cuda_graph *find_graph(struct pl_cuda_run *r)
         return NULL;
     n->graphs[n->n_graphs] = key;
     return &n->graphs[n->n_graphs++];
-}
-
-static void run_few(struct pl_cuda_run *r)
-{
-    const struct pl_cuda_graph *g = find_graph(r);
-    struct pl_device_work *work = &r->n->device->work;
-
-    if (g && !r->st) {
-        r->st = pl_cuda_check(cudaGraphLaunch(g->exec, r->n->device->stream), "forward", r->err);
-        *work = (struct pl_device_work){work->flops + g->work.flops, work->bytes + g->work.bytes};
-    } else if (!r->st) {
-        few_rows(r);
-    }
-    copy_logits(r, (size_t)r->rows, 0);
 }
 
 /* Keys of a part where sums must not depend on the rows at hand: the model's alone decide. */
@@ -347,6 +338,41 @@ int32_t pl_cuda_run_splits(const struct pl_cuda_run *r, int32_t longest)
     return n > 1 ? (int32_t)n : 1;
 }
 
+/* The parts of the keys, as the caches are now. */
+static void set_parts(struct pl_cuda_run *r)
+{
+    const struct pl_forward *f = r->f;
+
+    r->longest = 0;
+    for (size_t s = 0; s < f->n_spans; s++) {
+        const struct pl_cache *c = f->spans[s].cache;
+        for (int32_t l = f->first_layer; l < f->end_layer; l++) {
+            int32_t len = (int32_t)(c->kv[l].len - c->kv[l].first + f->spans[s].rows);
+            r->longest = len > r->longest ? len : r->longest;
+        }
+    }
+    r->chunk = exact_chunk(r);
+    r->splits = r->chunk ? exact_splits(r) : pl_cuda_run_splits(r, r->longest);
+    r->cross_splits =
+        r->n->encoder ? pl_cuda_run_splits(r, (int32_t)f->spans[0].cache->cross[0].len) : 1;
+}
+
+void pl_cuda_run_few(struct pl_cuda_run *r)
+{
+    struct pl_device_work *work = &r->n->device->work;
+    const struct pl_cuda_graph *g;
+
+    set_parts(r);
+    g = !r->st && fits_graph(r) ? find_graph(r) : NULL;
+
+    if (g && !r->st) {
+        r->st = pl_cuda_check(cudaGraphLaunch(g->exec, r->n->device->stream), "forward", r->err);
+        *work = (struct pl_device_work){work->flops + g->work.flops, work->bytes + g->work.bytes};
+    } else if (!r->st) {
+        few_rows(r);
+    }
+}
+
 void pl_cuda_run_begin(struct pl_cuda_run *r, struct pl_network *n, const struct pl_forward *f,
                        size_t rows, struct pl_err *err)
 {
@@ -396,11 +422,16 @@ static void count_read(const struct pl_network *n, const struct pl_forward *f)
     pl_cuda_op(n->device, PL_CUDA_OP_OTHER);
 }
 
-static enum pl_status check_forward(struct pl_network *n, const struct pl_forward *f, size_t *rows,
-                                    int32_t *longest, struct pl_err *err)
+void pl_cuda_run_done(const struct pl_cuda_run *r)
+{
+    count_read(r->n, r->f);
+    pl_cache_advance(r->f);
+}
+
+enum pl_status pl_cuda_run_check(struct pl_network *n, const struct pl_forward *f, size_t *rows,
+                                 struct pl_err *err)
 {
     *rows = 0;
-    *longest = 0;
     if (f->tree && (f->n_spans != 1 || f->tree->base + f->spans[0].rows > PL_TREE_MAX))
         return pl_fail(err, PL_ERANGE, "a tree of more than %d rows", PL_TREE_MAX);
     if (f->n_ends > PL_MAX_EOS)
@@ -409,13 +440,8 @@ static enum pl_status check_forward(struct pl_network *n, const struct pl_forwar
     if (f->n_spans > PL_CUDA_SPANS)
         return pl_fail(err, PL_ERANGE, "more than %d sequences in one forward", PL_CUDA_SPANS);
     for (size_t s = 0; s < f->n_spans; s++) {
-        const struct pl_cache *c = f->spans[s].cache;
         if (f->spans[s].rows > n->work.rows - *rows)
             return pl_fail(err, PL_ERANGE, "more than %zu rows in one forward", n->work.rows);
-        for (int32_t l = f->first_layer; l < f->end_layer; l++) {
-            int32_t len = (int32_t)(c->kv[l].len - c->kv[l].first + f->spans[s].rows);
-            *longest = len > *longest ? len : *longest;
-        }
         *rows += f->spans[s].rows;
     }
     if (!*rows)
@@ -433,23 +459,19 @@ enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f,
     enum pl_status st;
     struct pl_cuda_run r;
     size_t rows;
-    int32_t longest;
 
-    st = check_forward(n, f, &rows, &longest, err);
+    st = pl_cuda_run_check(n, f, &rows, err);
     if (!st)
         st = pl_cuda_enter(n->device, "forward", err);
     if (st)
         return st;
     pl_cuda_run_begin(&r, n, f, rows, err);
-    r.longest = longest;
-    r.chunk = exact_chunk(&r);
-    r.splits = r.chunk ? exact_splits(&r) : pl_cuda_run_splits(&r, longest);
-    r.cross_splits =
-        n->encoder ? pl_cuda_run_splits(&r, (int32_t)f->spans[0].cache->cross[0].len) : 1;
     r.st = pl_cuda_run_send(&r, NULL);
     if (!r.st && fits_graph(&r)) {
-        run_few(&r);
+        pl_cuda_run_few(&r);
+        copy_logits(&r, rows, 0);
     } else if (!r.st) {
+        set_parts(&r);
         pl_cuda_run_input(&r, NULL);
         for (int32_t l = f->first_layer; l < f->end_layer && !r.st; l++)
             pl_cuda_run_layer(&r, l);
@@ -460,9 +482,7 @@ enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f,
         r.st = pl_cuda_sync(n->device, "forward", err);
         n->work.step_busy = false;
     }
-    if (!r.st) {
-        count_read(n, f);
-        pl_cache_advance(f);
-    }
+    if (!r.st)
+        pl_cuda_run_done(&r);
     return r.st;
 }

@@ -196,6 +196,21 @@ void pl_k_pick(const float *x, int rows, int64_t cols, const int32_t *ends, int3
 /* The same of one row, drawn (struct pl_draw). */
 void pl_k_draw(const float *x, int64_t cols, const int32_t *ends, const int32_t *draw,
                int32_t *picks, cudaStream_t s);
+/* A token that the device made, when by its clock. */
+struct pl_cuda_made {
+    int32_t id, all; /* as struct pl_picked has them */
+    int64_t ns;
+};
+/* What the device needs to make token after token by itself. */
+struct pl_cuda_burst {
+    int32_t *at;         /* tokens made so far */
+    const double *draws; /* [most + 1] */
+    struct pl_cuda_made *made;
+};
+/* Writes down what was picked of a step of one row, and makes it the step's next row, with the next
+ * draw. */
+void pl_k_burst_next(const struct pl_cuda_step *step, int layers, const struct pl_cuda_burst *b,
+                     cudaStream_t s);
 /* The k largest of n, as ascending indices: one block, four passes of 256 buckets. */
 void pl_k_topk(const float *x, int n, int k, int32_t *idx, cudaStream_t s);
 

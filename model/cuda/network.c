@@ -310,6 +310,8 @@ enum pl_status pl_cuda_network_create(struct pl_device *d, const struct pl_arch 
         n->act = pl_cuda_act(d, n->layers[0].w[PL_W_UP].dtype);
         st = pl_cuda_work_reserve(n, pl_cuda_chunk(a), err);
     }
+    if (!st && a->causal && n->head.data)
+        st = pl_cuda_burst_create(n, err);
     if (!st)
         st = pl_cuda_check(cudaDeviceSynchronize(), "loading", err);
     if (st) {
@@ -357,6 +359,8 @@ void pl_cuda_network_free(struct pl_network *n)
     cudaFree(n->inv_freq);
     free(n->relative);
     free_work(&n->work);
+    cudaFree(n->burst);
+    cudaFreeHost(n->burst_host);
     free(n->layers);
     free(n);
 }

@@ -19,6 +19,7 @@ struct pl_cuda_run {
     bool gemm;           /* inputs of products are of `act`, not f32 */
     enum pl_dtype input; /* f32, or act */
     const float *mask;
+    const struct pl_cuda_burst *burst; /* the device goes on by itself; NULL: it does not */
     enum pl_status st;
     struct pl_err *err;
 };
@@ -28,6 +29,14 @@ void pl_cuda_run_begin(struct pl_cuda_run *r, struct pl_network *n, const struct
 /* Writes the step on the host and sends it: the layers' K and V, then those of the source. */
 PL_MUST_CHECK
 enum pl_status pl_cuda_run_send(struct pl_cuda_run *r, const struct pl_source *source);
+/* forward.c, for burst.c: whether the forward can be run and of how many rows; then, of few rows of
+ * ids through all layers, the parts of their keys, input, layers, head and choice, by a graph where
+ * there can be one; then that they are in the caches now. */
+PL_MUST_CHECK
+enum pl_status pl_cuda_run_check(struct pl_network *n, const struct pl_forward *f, size_t *rows,
+                                 struct pl_err *err);
+void pl_cuda_run_few(struct pl_cuda_run *r);
+void pl_cuda_run_done(const struct pl_cuda_run *r);
 /* Parts that the keys are split in, so that all multiprocessors have work; 1 where rows suffice. */
 int32_t pl_cuda_run_splits(const struct pl_cuda_run *r, int32_t longest);
 /* The rows' embeddings, or the cache's stage rows, into x. */

@@ -11,6 +11,7 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
 #define __global__
 #define __device__
@@ -67,6 +68,14 @@ template <typename T> T __shfl_sync(unsigned, T v, int lane)
 template <typename T> T __shfl_xor_sync(unsigned, T v, int mask)
 {
     return pl_emu_from(v, pl_emu_lane() ^ mask);
+}
+
+/* The clock of a GPU. */
+inline int64_t pl_emu_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 inline int min(int a, int b)

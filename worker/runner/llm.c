@@ -112,6 +112,7 @@ static void llm_close(void *state)
     free(s->out_tokens);
     free(s->out_ns);
     free(s->rounds);
+    llm_burst_free(&s->burst);
     llm_batch_buffers_free(&s->buffers);
     free(s);
 }
@@ -462,7 +463,7 @@ static enum pl_status make_room(struct llm_state *s, const struct pl_load *l, st
     s->stop_at_eos = l->stop_at_eos;
     s->prefill_only = l->prefill_only;
     s->temperature = l->temperature;
-    return PL_OK;
+    return llm_burst_room(&s->burst, l->tokens, err);
 }
 
 /* What probabilities of any loaded model's tokens need. */

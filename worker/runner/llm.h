@@ -94,6 +94,12 @@ struct llm_arm {
     struct llm_arm *next;
 };
 
+/* llm_burst.c: what tokens that a device makes by itself need, [tokens] each. */
+struct llm_burst {
+    double *draws;
+    struct pl_generated *made;
+};
+
 struct llm_state {
     struct llm_model *models;
     struct llm_arm *arms;
@@ -107,16 +113,29 @@ struct llm_state {
     struct pl_buf text; /* the last answer */
     int64_t tokens;     /* to generate; 0: nothing was loaded */
     bool stop_at_eos, prefill_only;
-    double temperature;            /* 0: greedy */
-    float *probs;                  /* [2][vocab of the largest model], above temperature 0 */
-    int32_t *out_tokens;           /* [tokens] */
-    int64_t *out_ns;               /* [tokens] */
+    double temperature;  /* 0: greedy */
+    float *probs;        /* [2][vocab of the largest model], above temperature 0 */
+    int32_t *out_tokens; /* [tokens] */
+    int64_t *out_ns;     /* [tokens] */
+    struct llm_burst burst;
     struct pl_trial_round *rounds; /* [tokens] */
     struct pl_trial_span spans[PL_SPEC_MAX_SPANS];
     struct llm_buffers buffers;
     struct pl_op_time kernels[LLM_KERNELS]; /* of the last trial that was asked for them */
     char kernel_names[LLM_KERNELS][80];
 };
+
+PL_MUST_CHECK
+enum pl_status llm_burst_room(struct llm_burst *b, int64_t tokens, struct pl_err *err);
+void llm_burst_free(struct llm_burst *b);
+/* Whether a trial's tokens come that way: unless one of them may be the last. */
+bool llm_bursts(const struct llm_state *s, const struct llm_model *m);
+/* The tokens behind the first, and when each was there; *last: when the host had them; *said as
+ * struct times has it. */
+PL_MUST_CHECK
+enum pl_status llm_burst(struct llm_state *s, struct llm_model *m,
+                         const struct pl_accept_rule *rule, int64_t tokens, int64_t start,
+                         int64_t *last, int64_t *said, struct pl_fault *f);
 
 /* --- llm_room.c: room for trials, and the bytes they took --- */
 /* Positions and rows of a source that `context` ids and `tokens` generated ones need. */

@@ -173,6 +173,12 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
     for (int32_t l = 0; l < a->layers; l++) /* of the prompt: behind an encoder, of the source */
         m->kv_len[l] =
             a->encoder_layers ? (uint32_t)s->ids.n : (uint32_t)pl_session_kv_len(m->session, l);
+    if (tokens > 1 && llm_bursts(s, m)) {
+        st = llm_burst(s, m, &rule, tokens, t->start, &t->last, &t->said, f);
+        if (st)
+            return st;
+        n = tokens;
+    }
     while (n < tokens && !(s->stop_at_eos && llm_is_eos(m, id))) {
         st = next_token(s, m, &rule, n, &id, &over, &f->err);
         if (st)
