@@ -78,9 +78,9 @@ const struct pl_sweep_key pl_sweep_keys[] = {
     {MODEL, "kv", PL_KEY_CHOICE, 0, 0, "f32|f16|bf16|auto", "null", "", PL_FOR_REAL,
      "auto: the dtype's, f16 beside quantised weights", "type of the KV cache"},
     {MODEL, "deterministic", PL_KEY_BOOL, 0, 0, NULL, "false", "", PL_FOR_OWN, NULL,
-     "cuda: verifying up to 256 tokens gives the bits of as many decodes (not of a tree), and a "
-     "step "
-     "of several sequences those of each alone; the CPU always does"},
+     "cuda: verifying up to 256 tokens gives the bits of as many decodes (drafted trees would not "
+     "and are refused; a prompt of more than 256 tokens depends on how it is cut), and a step of "
+     "several sequences those of each alone; the CPU always does"},
     {MODEL, "activations", PL_KEY_CHOICE, 0, 0, "int8|f32", "\"int8\"", "", PL_FOR_REAL, NULL,
      "what products with quantised weights read on the CPU: int8, quantised once for each product, "
      "or f32 (slower; the reference)"},

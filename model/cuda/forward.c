@@ -434,6 +434,10 @@ enum pl_status pl_cuda_run_check(struct pl_network *n, const struct pl_forward *
     *rows = 0;
     if (f->tree && (f->n_spans != 1 || f->tree->base + f->spans[0].rows > PL_TREE_MAX))
         return pl_fail(err, PL_ERANGE, "a tree of more than %d rows", PL_TREE_MAX);
+    if (f->tree && f->logits && n->device->exact)
+        return pl_fail(err, PL_EUNSUPPORTED,
+                       "logits of a tree of tokens: on a deterministic GPU they would not be those "
+                       "of decodes, \"deterministic: false\" is expected");
     if (f->n_ends > PL_MAX_EOS)
         return pl_fail(err, PL_ERANGE, "%zu ids are left out, at most %d can be", f->n_ends,
                        PL_MAX_EOS);

@@ -94,6 +94,26 @@ static void test_exact(void **state)
     }
 }
 
+/* What would not be those bits is refused, never given. */
+static void test_refused(void **state)
+{
+    struct pl_model *m = load("plain", true);
+    float *logits = calloc(2 * (size_t)pl_model_info(m)->arch.vocab, sizeof(*logits));
+    const int32_t ids[] = {1, 2, 3}, parents[] = {-1, -1};
+    struct pl_session *s = NULL;
+
+    (void)state;
+    ok(pl_session_create(m, &(struct pl_session_opts){.max_tokens = 20, .max_verify = 4}, &s, &err));
+    ok(pl_session_prefill(s, &(struct pl_prompt){.ids = ids, .n = 3}, logits, &err));
+    fails(PL_EUNSUPPORTED, "logits of a tree", pl_session_tree(s, &(struct pl_prompt){.ids = ids, .n = 2}, parents, logits, &err));
+    ok(pl_session_tree(s, &(struct pl_prompt){.ids = ids, .n = 2}, parents, NULL, &err)); /* a drafter's own */
+    ok(pl_session_keep_path(s, NULL, 0, &err));
+    ok(pl_session_decode(s, 1, logits, &err));
+    pl_session_free(s);
+    free(logits);
+    pl_model_free(m);
+}
+
 /* The test can fail: what is not asked to be deterministic rounds a verification's rows to the weights' type. */
 static void test_otherwise(void **state)
 {
@@ -106,7 +126,7 @@ static void test_otherwise(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_exact), cmocka_unit_test(test_otherwise)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_exact), cmocka_unit_test(test_refused), cmocka_unit_test(test_otherwise)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
