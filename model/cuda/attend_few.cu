@@ -29,9 +29,9 @@ __device__ __forceinline__ float raised(pl_bf16)
     return 0;
 }
 
-__device__ __forceinline__ void load_16(const uint16_t *from, uint32_t to[4])
+__device__ __forceinline__ void load_16(const void *from, uint32_t to[4])
 {
-    const uint4 x = __ldg((const uint4 *)(const void *)from); /* nobody writes them meanwhile */
+    const uint4 x = __ldg((const uint4 *)from); /* nobody writes them meanwhile */
 
     to[0] = x.x;
     to[1] = x.y;
@@ -51,56 +51,63 @@ __device__ __forceinline__ uint32_t pick_pair(uint32_t low, uint32_t high, int h
 
 /* Two numbers rounded, and what that loses of them. */
 template <typename T>
-__device__ __forceinline__ void pack_both(float low, float high, uint32_t *near, uint32_t *rest)
+__device__ __forceinline__ void pack_both(float low, float high, uint32_t *near, uint32_t *left)
 {
     *near = pack(low, high, T());
-    const T a = {(uint16_t)(*near & 0xffffu)}, b = {(uint16_t)(*near >> 16)};
-    *rest = pack(low - to_f32(a), high - to_f32(b), T());
+    *left = rest<T>(low, high, *near);
 }
 
-/* K and V of one head; keys outside [lo, hi) are read as the nearest within. */
+/* K and V of one head; keys behind the last are read as that. */
 struct rows_of {
-    const uint16_t *k, *v;
-    int dim, cap, turn, lo, hi; /* turn: where the ring began anew before lo */
+    const char *k, *v;          /* the lane's elements of the first row */
+    int bytes, cap, turn, last; /* of a row; turn: where the ring began anew before the first key */
 };
 
-__device__ __forceinline__ int64_t row_at(const struct rows_of &r, int key, int dim)
+__device__ __forceinline__ int64_t row_at(const struct rows_of &r, int key, int bytes)
 {
-    int at = min(max(key, r.lo), r.hi - 1) - r.turn;
+    const int at = min(key, r.last) - r.turn;
 
-    return (int64_t)(at >= r.cap ? at - r.cap : at) * dim;
+    return (int64_t)(at >= r.cap ? at - r.cap : at) * bytes;
+}
+
+/* Bytes from a lane's first elements to its i-th, `step` on each time: beyond the row's end, those
+ * at the end. */
+template <bool WHOLE>
+__device__ __forceinline__ int elements_at(const struct rows_of &r, int first, int step, int i)
+{
+    return WHOLE ? i * step : min(first + i * step, r.bytes - 16) - first;
 }
 
 /* DIM: the head's width, or where not WHOLE, what it is filled up to: with elements that meet zeros
  * in the queries, and in the output with columns that nobody stores. */
 template <int DIM, bool WHOLE>
-__device__ __forceinline__ void fetch_k(const struct rows_of &r, int key0,
+__device__ __forceinline__ void fetch_k(const struct rows_of &r, int key0, int first,
                                         uint32_t k[DIM / 32][2][4])
 {
     const int g = (int)threadIdx.x % WARP / 4, t = (int)threadIdx.x % 4;
 
     PL_UNROLL
     for (int n = 0; n < 2; n++) {
-        const uint16_t *row = r.k + row_at(r, key0 + n * 8 + g, WHOLE ? DIM : r.dim);
+        const char *row = r.k + row_at(r, max(key0 + n * 8 + g, first), WHOLE ? 2 * DIM : r.bytes);
         PL_UNROLL
         for (int c = 0; c < DIM / 32; c++)
-            load_16(row + (WHOLE ? c * 32 + t * 8 : min(c * 32 + t * 8, r.dim - 8)), k[c][n]);
+            load_16(row + elements_at<WHOLE>(r, t * 16, 64, c), k[c][n]);
     }
 }
 
 template <int DIM, bool WHOLE>
-__device__ __forceinline__ void fetch_v(const struct rows_of &r, int key0,
+__device__ __forceinline__ void fetch_v(const struct rows_of &r, int key0, int first,
                                         uint32_t v[DIM / 64][4][4])
 {
     const int g = (int)threadIdx.x % WARP / 4, t = (int)threadIdx.x % 4;
 
     PL_UNROLL
     for (int i = 0; i < 4; i++) {
-        const uint16_t *row =
-            r.v + row_at(r, key0 + i / 2 * 8 + 2 * t + i % 2, WHOLE ? DIM : r.dim);
+        const char *row = r.v + row_at(r, max(key0 + i / 2 * 8 + 2 * t + i % 2, first),
+                                       WHOLE ? 2 * DIM : r.bytes);
         PL_UNROLL
         for (int c = 0; c < DIM / 64; c++)
-            load_16(row + (WHOLE ? c * 64 + g * 8 : min(c * 64 + g * 8, r.dim - 8)), v[c][i]);
+            load_16(row + elements_at<WHOLE>(r, g * 16, 128, c), v[c][i]);
     }
 }
 
@@ -210,6 +217,12 @@ __device__ __forceinline__ void store(const struct pl_cuda_attend &a,
     }
 }
 
+/* A vector's row and head, and the keys that it sees. */
+struct __align__(16) seen_keys
+{
+    int row, head, first, end;
+};
+
 /* `sets` of eight vectors in a block: its warps are shared out among them, and find in L1 what
  * another set's have read. */
 template <typename T, int DIM, bool WHOLE>
@@ -218,7 +231,9 @@ __global__ void __launch_bounds__(FEW_WARPS *WARP, PL_CUDA_FEW_BLOCKS)
                int sets)
 {
     __shared__ struct warp_results<DIM> all;
-    __shared__ uint4 all_q[FEW_WARPS][DIM / 16][WARP]; /* each lane reads what it wrote */
+    /* Each lane reads what it wrote; what is in registers is K, V and the output. */
+    __shared__ uint4 all_q[FEW_WARPS][DIM / 16][WARP];
+    __shared__ struct seen_keys sees[FEW_WARPS * WARP];
     const int span = (int)blockIdx.x / blocks_a_span, kv_head = (int)blockIdx.y;
     const int group = a.heads / a.kv_heads, row0 = st.span_row[span];
     const int n_vectors = (st.span_row[span + 1] - row0) * group;
@@ -235,41 +250,39 @@ __global__ void __launch_bounds__(FEW_WARPS *WARP, PL_CUDA_FEW_BLOCKS)
         row0 + v0 / group >= a.first_row + a.n_rows)
         return;
     seen_by(st, kv, a.causal, v0 / group, last / group, &begin, &end);
-    struct rows_of from = {.k = (const uint16_t *)kv->k + (int64_t)kv_head * kv->cap * a.dim,
-                           .v = (const uint16_t *)kv->v + (int64_t)kv_head * kv->cap * a.dim,
-                           .dim = a.dim,
+    const int64_t in = (int64_t)kv_head * kv->cap * a.dim * 2;
+    struct rows_of from = {.k = (const char *)kv->k + in + lane % 4 * 16,
+                           .v = (const char *)kv->v + in + g * 16,
+                           .bytes = 2 * a.dim,
                            .cap = kv->cap,
-                           .turn = begin / kv->cap * kv->cap,
-                           .lo = begin};
+                           .turn = begin / kv->cap * kv->cap};
+    const int lo = begin; /* those before it are read as it is, and only in the first step */
     part_of(a, (int)blockIdx.z, FEW_WARPS * FEW_KEYS, &begin, &end);
-    from.lo = max(from.lo, begin);
-    from.hi = end;
+    from.last = end - 1; /* a part is of whole steps of 16 keys, but for the last */
     int key0 = begin + warp / sets * FEW_KEYS;
     const bool busy = mine <= last && key0 < end;
     if (busy) {
-        fetch_k<DIM, WHOLE>(from, key0, k);
-        fetch_v<DIM, WHOLE>(from, key0, v);
+        fetch_k<DIM, WHOLE>(from, key0, lo, k);
+        fetch_v<DIM, WHOLE>(from, key0, lo, v);
     }
     const int at = min(mine + g, last), row = at / group, head = kv_head * group + at % group;
     seen(kv, a.causal, min(mine, last) / group, &none, &all_end);
     seen(kv, a.causal, min(mine + 7, last) / group, &all_first, &none);
     seen_of(st, kv, a.causal, row, &first, &my_end);
+    sees[threadIdx.x] = {row, head, first, my_end};
     const bool simple = !st.tree && !a.bias && !a.mask;
-    all_first = max(all_first, begin);
-    all_end = min(all_end, end);
     if (busy)
         queries<T, DIM>(a, a.q + ((int64_t)(row0 + row) * a.heads + head) * a.dim, all_q[warp]);
     for (; busy && key0 < end; key0 += step) {
         float s[4];
         scores<T, DIM>(all_q[warp], k, s);
-        fetch_k<DIM, WHOLE>(from, key0 + step, k);
+        fetch_k<DIM, WHOLE>(from, key0 + step, 0, k);
         if (!simple || key0 < all_first || key0 + FEW_KEYS > all_end) {
+            const struct seen_keys my = sees[threadIdx.x];
             PL_UNROLL
             for (int i = 0; i < 4; i++) {
                 const int key = key0 + i / 2 * 8 + lane % 4 * 2 + i % 2;
-                s[i] = key < begin || key >= end
-                           ? -INFINITY
-                           : scored(st, kv, a, s[i], LOG2_E, key, row, head, first, my_end);
+                s[i] = scored(st, kv, a, s[i], LOG2_E, key, my.row, my.head, my.first, my.end);
             }
         }
         float top = fmaxf(fmaxf(s[0], s[1]), fmaxf(s[2], s[3]));
@@ -293,7 +306,7 @@ __global__ void __launch_bounds__(FEW_WARPS *WARP, PL_CUDA_FEW_BLOCKS)
             l += s[i];
         }
         weigh<T, DIM>(s, v, o);
-        fetch_v<DIM, WHOLE>(from, key0 + step, v);
+        fetch_v<DIM, WHOLE>(from, key0 + step, 0, v);
     }
     l += __shfl_xor_sync(FULL, l, 1);
     l += __shfl_xor_sync(FULL, l, 2);

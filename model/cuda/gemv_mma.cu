@@ -50,14 +50,6 @@ template <typename T> __device__ __forceinline__ struct columns columns_of(const
     return {{{v.x, v.y}, {v.z, v.w}}};
 }
 
-/* What rounding left of a pair. */
-template <typename T> __device__ __forceinline__ uint32_t rest(float low, float high, uint32_t pair)
-{
-    const T a = {(uint16_t)(pair & 0xffffu)}, b = {(uint16_t)(pair >> 16)};
-
-    return pack(low - to_f32(a), high - to_f32(b), T());
-}
-
 /* c[tile] += weights · x of eight rows. */
 template <typename T, int TILES>
 __device__ __forceinline__ void times(float (*c)[4], const uint4 (*w)[2], const struct columns &x)

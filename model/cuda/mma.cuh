@@ -173,4 +173,13 @@ inline void copies_wait(int)
 }
 
 #endif
+
+/* What rounding left of a pair. */
+template <typename T> __device__ __forceinline__ uint32_t rest(float low, float high, uint32_t pair)
+{
+    const T a = {(uint16_t)(pair & 0xffffu)}, b = {(uint16_t)(pair >> 16)};
+
+    return pack(low - to_f32(a), high - to_f32(b), T());
+}
+
 #endif

@@ -383,10 +383,33 @@ static void test_alone(void **state)
     drop(&c, &d);
 }
 
+/* One key that counts for nearly all and thousands that f16 could only just tell from nothing. */
+static void test_faint(void **state)
+{
+    const struct attend_case c = {.kv = PL_DT_F16, .dim = 16, .heads = 1, .kv_heads = 1, .n_spans = 1, .rows = {1}, .len = {4000},
+                                  .splits = 1, .to = PL_DT_F32};
+    struct attend_data d;
+    double want[16];
+
+    (void)state;
+    make(&c, &d);
+    memset(d.q, 0, (size_t)c.dim * sizeof(float));
+    d.q[0] = 4 * 24.5f * 0.6931472f; /* e to a fourth of it: 2 to 24.5 */
+    for (int i = 0; i < d.keys * c.dim; i++) {
+        ((uint16_t *)d.kv[0].k)[i] = rounded(c.kv, i == 0, &d.k[i]);
+        ((uint16_t *)d.kv[0].v)[i] = rounded(c.kv, i < c.dim ? 0 : 8, &d.v[i]);
+    }
+    run(&c, &d);
+    plain(&c, &d, 0, 0, 0, want);
+    for (int e = 0; e < c.dim; e++)
+        assert_true(fabs((double)d.out[e] - want[e]) < 1e-2 * want[e]);
+    drop(&c, &d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_shapes), cmocka_unit_test(test_rings), cmocka_unit_test(test_biased),
-                                       cmocka_unit_test(test_narrow), cmocka_unit_test(test_alone)};
+                                       cmocka_unit_test(test_narrow), cmocka_unit_test(test_alone), cmocka_unit_test(test_faint)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
