@@ -23,7 +23,7 @@
 #define PL_CUDA_PARTIALS 8192       /* vectors · splits of one attention */
 #define PL_CUDA_EXACT_KEYS 512      /* of a deterministic device's part of an attention */
 #define PL_CUDA_SPANS 256           /* sequences of one forward */
-#define PL_CUDA_GRAPHS 16
+#define PL_CUDA_GRAPHS 64
 #define PL_CUDA_BURST 1024 /* tokens that the device makes with no word of the host's */
 
 struct pl_cuda_gemm;
@@ -112,7 +112,7 @@ struct pl_network {
     struct pl_cuda_work work;
     void *burst, *burst_host; /* burst.c's: on the device, and pinned; decoders' alone */
     struct pl_cuda_graph graphs[PL_CUDA_GRAPHS];
-    int n_graphs;
+    int n_graphs;   /* made so far: of more than there is room for, the oldest went */
     bool no_graphs; /* capturing failed once: launches go out one by one */
     size_t largest; /* elements of the largest matrix that GEMMs decode */
     int64_t bytes;

@@ -252,11 +252,9 @@ static const struct pl_cuda_graph *find_graph(struct pl_cuda_run *r)
     cudaGraph_t graph = NULL;
     const struct pl_device_work before = n->device->work;
 
-    for (int i = 0; i < n->n_graphs; i++)
+    for (int i = 0; i < n->n_graphs && i < PL_CUDA_GRAPHS; i++)
         if (same_key(&n->graphs[i], &key))
             return &n->graphs[i];
-    if (n->n_graphs == PL_CUDA_GRAPHS)
-        return NULL;
     if (cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal)) {
         n->no_graphs = true;
         return NULL;
@@ -274,8 +272,13 @@ static const struct pl_cuda_graph *find_graph(struct pl_cuda_run *r)
         cudaGraphDestroy(graph);
     if (!key.exec)
         return NULL;
-    n->graphs[n->n_graphs] = key;
-    return &n->graphs[n->n_graphs++];
+    struct pl_cuda_graph *slot = &n->graphs[n->n_graphs % PL_CUDA_GRAPHS];
+    if (n->n_graphs++ >= PL_CUDA_GRAPHS) { /* it may still be running */
+        r->st = pl_cuda_sync(n->device, "forward", r->err);
+        cudaGraphExecDestroy(slot->exec);
+    }
+    *slot = key;
+    return slot;
 }
 
 /* Keys of a part where sums must not depend on the rows at hand: the model's alone decide. */

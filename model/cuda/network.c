@@ -229,7 +229,7 @@ static void free_work(struct pl_cuda_work *w)
 
 static void drop_graphs(struct pl_network *n)
 {
-    for (int i = 0; i < n->n_graphs; i++)
+    for (int i = 0; i < n->n_graphs && i < PL_CUDA_GRAPHS; i++)
         cudaGraphExecDestroy(n->graphs[i].exec);
     n->n_graphs = 0;
 }
