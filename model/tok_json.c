@@ -4,12 +4,43 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* transformers writes int(1e30) where a tokenizer has no longest text: integers that no 64 bits
+ * hold become the largest of 18 digits, in place. */
+static void clamp_integers(char *s, size_t len)
+{
+    bool quoted = false;
+
+    for (size_t i = 0; i < len; i++) {
+        size_t n = 0;
+        quoted ^= s[i] == '"';
+        i += quoted && s[i] == '\\';
+        if (quoted || i >= len || s[i] < '0' || s[i] > '9')
+            continue;
+        n = strspn(s + i, "0123456789.eE+-");
+        if (n > 18 && strspn(s + i, "0123456789") == n) {
+            memset(s + i, '9', 18);
+            memset(s + i + 18, ' ', n - 18);
+        }
+        i += n - 1;
+    }
+}
+
 enum pl_status pl_tok_json_parse(const char *file, const char *data, size_t len, json_t **out,
                                  struct pl_err *err)
 {
     json_error_t e;
     json_t *j = json_loadb(data ? data : "", len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &e);
+    char *copy = NULL;
 
+    if (!j && json_error_code(&e) == json_error_numeric_overflow)
+        copy = malloc(len + 1);
+    if (copy) {
+        memcpy(copy, data, len);
+        copy[len] = '\0';
+        clamp_integers(copy, len);
+        j = json_loadb(copy, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &e);
+        free(copy);
+    }
     if (!j)
         return pl_fail(err,
                        json_error_code(&e) == json_error_out_of_memory ? PL_ENOMEM : PL_EFORMAT,
