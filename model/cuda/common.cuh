@@ -150,6 +150,16 @@ static inline unsigned ceil_div(int64_t a, int64_t b)
     return (unsigned)((a + b - 1) / b);
 }
 
+/* The product that group `at` of outputs belongs to, of a launch of several. */
+template <typename G> __device__ __forceinline__ int part_of(const G &g, int64_t at)
+{
+    int s = 0;
+
+    while (s + 1 < g.n && at >= g.part[s + 1].first)
+        s++;
+    return s;
+}
+
 /* Calls f with a null pointer of the type that dt stands for. */
 template <typename F> static void by_dtype(enum pl_dtype dt, F f)
 {

@@ -4,10 +4,11 @@
  * waits but a copy back to the host.
  *
  * The residual stream and all sums are f32. Products of up to PL_CUDA_GEMV_ROWS rows read f32
- * activations and stream the weights as they are stored; larger ones go to cuBLASLt in `act`: f32,
- * f16 or bf16, what the weights are (blocks of GGUF: decoded to bf16 first). A device opened with
- * isa "portable" runs all of them in f32. A deterministic one takes up to PL_EXACT_ROWS rows the
- * first way, PL_CUDA_GEMV_ROWS at a time, and splits their keys at fixed places.
+ * activations and stream the weights as they are stored, and the common GGUF blocks, repacked, with
+ * activations in 8 bits; larger ones go to cuBLASLt in `act`: f32, f16 or bf16, what the weights
+ * are (blocks of GGUF: decoded to bf16 first). A device opened with isa "portable" runs all of them
+ * in f32. A deterministic one takes up to PL_EXACT_ROWS rows the first way, PL_CUDA_GEMV_ROWS at a
+ * time, and splits their keys at fixed places.
  */
 #ifndef PL_MODEL_CUDA_CUDA_H
 #define PL_MODEL_CUDA_CUDA_H
@@ -115,6 +116,7 @@ struct pl_network {
     int n_graphs;   /* made so far: of more than there is room for, the oldest went */
     bool no_graphs; /* capturing failed once: launches go out one by one */
     size_t largest; /* elements of the largest matrix that GEMMs decode */
+    int64_t widest; /* columns of the widest matrix */
     int64_t bytes;
 };
 
@@ -197,7 +199,8 @@ enum pl_status pl_cuda_gemm_run(struct pl_cuda_gemm *g, const struct pl_cuda_gem
                                 cudaStream_t s, struct pl_err *err);
 
 /* y = x · wᵀ + bias (added to y where `add` says so). x: f32 rows, or of `act` when they are not
- * few; decoded: room for weights of another type than act. */
+ * few; decoded: room for weights of another type than act, and for x in 8 bits (NULL, where rows
+ * are few: the device's scratch). */
 PL_MUST_CHECK
 enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix *w, const void *x,
                                int64_t rows, enum pl_dtype act, void *decoded, float *y, bool add,

@@ -123,16 +123,6 @@ __device__ __forceinline__ void load(uint4 (*w)[TILES][2], const T *const (*from
     }
 }
 
-/* The part that group `at` of outputs belongs to. */
-__device__ __forceinline__ int part_of(const struct stream &g, int at)
-{
-    int s = 0;
-
-    while (s + 1 < g.n && at >= g.part[s + 1].first)
-        s++;
-    return s;
-}
-
 /* Sums of this warp's share of k: tile i are 16 weight rows from from[i] on, c[r][i] of rows
  * 8r … 8r + 7 of x; and the squares of this lane's share of x. */
 template <typename T, typename X, int ROWS8, int TILES, bool NORM>
@@ -162,33 +152,22 @@ __device__ __forceinline__ float share(const struct stream &g, const T *const (*
     return squares;
 }
 
-/* Adds the warps' sums up, in their order, into the first's, and norms them: c of two rows, 2t and
- * 2t + 1 of every eight, takes turns. false: another warp. */
+/* The warps' sums together, and normed: c of two rows, 2t and 2t + 1 of every eight, takes turns.
+ * false: not the first warp. */
 template <int N, bool NORM>
-__device__ __forceinline__ bool together(const struct stream &g, float *c, float squares)
+__device__ __forceinline__ bool together_normed(const struct stream &g, float *c, float squares)
 {
-    __shared__ float sums[STREAM_WARPS - 1][N][WARP], squared[STREAM_WARPS][8];
-    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    __shared__ float squared[STREAM_WARPS][8];
+    const int lane = (int)threadIdx.x % WARP;
 
     if (NORM) {
         squares += __shfl_xor_sync(FULL, squares, 1);
         squares += __shfl_xor_sync(FULL, squares, 2);
         if (lane % 4 == 0)
-            squared[warp][lane / 4] = squares;
+            squared[threadIdx.x / WARP][lane / 4] = squares;
     }
-    if (warp) {
-        PL_UNROLL
-        for (int i = 0; i < N; i++)
-            sums[warp - 1][i][lane] = c[i];
-    }
-    __syncthreads();
-    if (warp)
+    if (!together<STREAM_WARPS, N>(c))
         return false;
-    for (int w = 0; w < STREAM_WARPS - 1; w++) {
-        PL_UNROLL
-        for (int i = 0; i < N; i++)
-            c[i] += sums[w][i][lane];
-    }
     PL_UNROLL
     for (int k = 0; k < 2 && NORM; k++) {
         float all = 0;
@@ -216,7 +195,7 @@ __global__ void __launch_bounds__(STREAM_WARPS *WARP, 2) gemv_mma(const struct s
         from[i / 2][i % 2] = (const T *)g.part[s].w + (o < out ? o : out - 1) * g.in + lane % 4 * 8;
     }
     const float squares = share<T, X, ROWS8, TILES, NORM>(g, from, c);
-    if (!together<ROWS8 * TILES * 4, NORM>(g, &c[0][0][0], squares))
+    if (!together_normed<ROWS8 * TILES * 4, NORM>(g, &c[0][0][0], squares))
         return;
     PL_UNROLL
     for (int i = 0; i < ROWS8 * TILES * 4; i++) {
@@ -246,7 +225,7 @@ __global__ void __launch_bounds__(STREAM_WARPS *WARP, 2)
             (const T *)g.part[i / 2].w + (o < out ? o : out - 1) * g.in + lane % 4 * 8;
     }
     const float squares = share<T, X, ROWS8, 2, NORM>(g, from, c);
-    if (!together<ROWS8 * 8, NORM>(g, &c[0][0][0], squares))
+    if (!together_normed<ROWS8 * 8, NORM>(g, &c[0][0][0], squares))
         return;
     PL_UNROLL
     for (int r = 0; r < ROWS8; r++) {
@@ -280,7 +259,7 @@ __global__ void __launch_bounds__(STREAM_WARPS *WARP, 2)
         from[i / 2][i % 2] =
             (const T *)g.part[s].w + (o0 + i / 2 * half + i % 2 * 8) * g.in + lane % 4 * 8;
     const float squares = share<T, float, 1, 2, true>(g, from, c);
-    if (!together<8, true>(g, &c[0][0][0], squares))
+    if (!together_normed<8, true>(g, &c[0][0][0], squares))
         return;
     PL_UNROLL
     for (int e = 0; e < 4; e++) {

@@ -21,6 +21,7 @@ extern "C" {
 
 #define PL_CUDA_GEMV_ROWS 8    /* more rows than this are a product for the library */
 #define PL_CUDA_STREAM_ROWS 32 /* the same, where tensor cores take the weights as they come */
+#define PL_CUDA_PANEL 16       /* rows of a panel of packed weights */
 #define PL_CUDA_VECTORS 16     /* query vectors of one attention block */
 #define PL_CUDA_MMA_VECTORS 64 /* the same, on tensor cores */
 #define PL_CUDA_FEW_BLOCKS 3   /* blocks of attend_few.cu that a multiprocessor has room for */
@@ -62,6 +63,7 @@ struct pl_cuda_matrix {
     enum pl_dtype dtype;
     size_t row_bytes;
     float *bias; /* [out] or NULL */
+    bool packed; /* blocks in panels of PL_CUDA_PANEL rows, for pl_k_gemv_packed */
 };
 
 /* y[r][o] = Σ x[r][k] · w[o][k] + bias[o], added to what y holds where `add` says so. */
@@ -93,6 +95,23 @@ void pl_k_gemv_mma(const struct pl_cuda_product *p, int n, const void *x,
 void pl_k_gemv_mma_gated(const struct pl_cuda_matrix *gate, const struct pl_cuda_matrix *up,
                          enum pl_act_kind act, const void *x, const struct pl_cuda_rms *norm,
                          int rows, void *y, cudaStream_t s);
+/* Weights of block formats in panels (gemv_quant.cu), and x in 8 bits, one scale for each 32. Bytes
+ * of a packed row (0: dt has no such form); the rows are filled up to whole panels. */
+size_t pl_k_packed_row_bytes(enum pl_dtype dt, int64_t in);
+/* Rows first … first + n of w from the file's blocks, one row behind the other; first: the first
+ * of a panel. */
+void pl_k_pack(const struct pl_cuda_matrix *w, int64_t first, int64_t n, const void *blocks,
+               cudaStream_t s);
+/* As pl_k_gemv; the products' types may differ. A row's bits do not depend on the other rows. room:
+ * pl_k_packed_room(in) bytes. */
+void pl_k_gemv_packed(const struct pl_cuda_product *p, int n, const float *x, int rows, void *room,
+                      cudaStream_t s);
+size_t pl_k_packed_room(int64_t in);
+/* What pl_k_decode and pl_k_embed do with packed weights. */
+void pl_k_packed_decode(const struct pl_cuda_matrix *w, enum pl_dtype to, void *out,
+                        cudaStream_t s);
+void pl_k_packed_embed(const struct pl_cuda_matrix *table, const int32_t *ids, int rows, float *x,
+                       cudaStream_t s);
 /* A weight, or n plain values, as f32, f16 or bf16. */
 void pl_k_decode(const struct pl_cuda_matrix *w, enum pl_dtype to, void *out, cudaStream_t s);
 void pl_k_cast(const float *x, int64_t n, enum pl_dtype to, void *y, cudaStream_t s);

@@ -17,12 +17,17 @@ static bool streams(const struct pl_device *d, const struct pl_cuda_matrix *w, i
     return !d->plain && pl_k_gemv_mma_does(w, rows) && (pl_cuda_few(d, rows) || w->dtype == act);
 }
 
-/* Products of one f32 input of a few rows, weights of one type. */
+/* Products of one f32 input of a few rows, weights of one type, or all packed; room: for x in 8
+ * bits. */
 static void few(const struct pl_device *d, const struct pl_cuda_product *p, int n, const float *x,
-                int rows)
+                int rows, void *room)
 {
     bool stream = true;
 
+    if (p[0].w->packed) {
+        pl_k_gemv_packed(p, n, x, rows, room, d->stream);
+        return;
+    }
     for (int i = 0; i < n; i++)
         stream = stream && streams(d, p[i].w, rows, PL_DT_F32);
     if (stream)
@@ -35,7 +40,8 @@ enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix 
                                int64_t rows, enum pl_dtype act, void *decoded, float *y, bool add,
                                struct pl_err *err)
 {
-    const int64_t most = (int64_t)(PL_CUDA_DECODED / (act == PL_DT_F32 ? 4 : 2)) / w->in;
+    const int64_t most = (int64_t)(PL_CUDA_DECODED / (act == PL_DT_F32 ? 4 : 2)) / w->in /
+                         PL_CUDA_PANEL * PL_CUDA_PANEL;
     struct pl_cuda_gemm_call c = {.dtype = act,
                                   .to = PL_DT_F32,
                                   .x = x,
@@ -47,10 +53,16 @@ enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix 
 
     count_product(d, w, rows);
     if (pl_cuda_few(d, rows)) {
+        if (w->packed && !decoded) {
+            st = pl_cuda_scratch(d, pl_k_packed_room(w->in), err);
+            decoded = d->scratch;
+        }
+        if (st)
+            return st;
         for (int64_t r = 0; r < rows; r += PL_CUDA_GEMV_ROWS) {
             struct pl_cuda_product p = {.w = w, .y = y + r * w->out, .add = add};
             few(d, &p, 1, (const float *)x + r * w->in,
-                (int)(rows - r < PL_CUDA_GEMV_ROWS ? rows - r : PL_CUDA_GEMV_ROWS));
+                (int)(rows - r < PL_CUDA_GEMV_ROWS ? rows - r : PL_CUDA_GEMV_ROWS), decoded);
         }
         return PL_OK;
     }
@@ -86,7 +98,7 @@ static void products(struct pl_cuda_run *r, const struct pl_cuda_product *p, int
     bool alike = r->rows <= PL_CUDA_GEMV_ROWS, stream = !pl_cuda_few(d, r->rows);
 
     for (int i = 0; i < n; i++) {
-        alike = alike && p[i].w->dtype == p[0].w->dtype;
+        alike = alike && (p[i].w->packed ? p[0].w->packed : p[i].w->dtype == p[0].w->dtype);
         stream = stream && streams(d, p[i].w, r->rows, r->n->act);
     }
     if (r->st)
@@ -95,7 +107,7 @@ static void products(struct pl_cuda_run *r, const struct pl_cuda_product *p, int
         if (stream)
             pl_k_gemv_mma(p, n, x, NULL, r->rows, d->stream);
         else
-            few(d, p, n, (const float *)x, r->rows);
+            few(d, p, n, (const float *)x, r->rows, r->n->work.decoded);
         for (int i = 0; i < n; i++)
             count_product(d, p[i].w, r->rows);
         return;

@@ -52,16 +52,6 @@ __device__ __forceinline__ void finish(const struct gemv &g, int s, int64_t o, f
     }
 }
 
-/* The product that group `at` of outputs belongs to. */
-__device__ __forceinline__ int part_of(const struct gemv &g, int64_t at)
-{
-    int s = 0;
-
-    while (s + 1 < g.n && at >= g.part[s + 1].first)
-        s++;
-    return s;
-}
-
 /* Σ over k of this lane's part of N weight rows with R rows of x. WIDE: rows of w and x are 16-byte
  * aligned. */
 template <typename W, int R, int N, bool WIDE>
@@ -150,9 +140,14 @@ __global__ void __launch_bounds__(GEMV_WARPS *WARP) gemv_quant(const struct gemv
     for (int64_t c = lane; c < g.in / 16; c += WARP) {
         quant16<DT>(row, c, w);
         for (int r = 0; r < R; r++) {
-            const float *x = g.x + (R == 1 || r < g.rows ? r : 0) * g.in + 16 * c;
-            for (int i = 0; i < 16; i++)
-                acc[r] = fmaf(w[i], x[i], acc[r]);
+            const float4 *x = (const float4 *)(const void *)(g.x + (r < g.rows ? r : 0) * g.in);
+            for (int i = 0; i < 4; i++) {
+                const float4 v = x[4 * c + i];
+                acc[r] = fmaf(w[4 * i], v.x, acc[r]);
+                acc[r] = fmaf(w[4 * i + 1], v.y, acc[r]);
+                acc[r] = fmaf(w[4 * i + 2], v.z, acc[r]);
+                acc[r] = fmaf(w[4 * i + 3], v.w, acc[r]);
+            }
         }
     }
     finish<R>(g, s, o, acc, lane);
@@ -314,6 +309,8 @@ extern "C" void pl_k_decode(const struct pl_cuda_matrix *w, enum pl_dtype to, vo
     int64_t n = w->out * w->in;
     unsigned blocks = ceil_div(n / 16, FLAT);
 
+    if (w->packed)
+        return pl_k_packed_decode(w, to, out, s);
     by_dtype(to, [&](auto *t) {
         typedef decltype(t) T;
         switch (w->dtype) {
@@ -354,6 +351,8 @@ __global__ void embed_dense(const W *w, const int32_t *ids, int64_t cols, float 
 extern "C" void pl_k_embed(const struct pl_cuda_matrix *t, const int32_t *ids, int rows, float *x,
                            cudaStream_t s)
 {
+    if (t->packed)
+        return pl_k_packed_embed(t, ids, rows, x, s);
     switch (t->dtype) {
 #define PL_X(dt)                                                                                   \
     case dt:                                                                                       \

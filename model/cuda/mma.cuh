@@ -182,4 +182,26 @@ template <typename T> __device__ __forceinline__ uint32_t rest(float low, float 
     return pack(low - to_f32(a), high - to_f32(b), T());
 }
 
+/* Adds the warps' sums up, in their order, into the first's; false: another warp. */
+template <int WARPS, int N> __device__ __forceinline__ bool together(float *c)
+{
+    __shared__ float sums[WARPS - 1][N][WARP];
+    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+
+    if (warp) {
+        PL_UNROLL
+        for (int i = 0; i < N; i++)
+            sums[warp - 1][i][lane] = c[i];
+    }
+    __syncthreads();
+    if (warp)
+        return false;
+    for (int w = 0; w < WARPS - 1; w++) {
+        PL_UNROLL
+        for (int i = 0; i < N; i++)
+            c[i] += sums[w][i][lane];
+    }
+    return true;
+}
+
 #endif

@@ -97,6 +97,8 @@ static enum pl_status load_matrix(struct pl_network *n, const struct pl_weight_s
     to->bias = bias;
     if ((size_t)(to->out * to->in) > n->largest)
         n->largest = (size_t)(to->out * to->in);
+    if (to->in > n->widest)
+        n->widest = to->in;
     return PL_OK;
 }
 
@@ -238,7 +240,9 @@ enum pl_status pl_cuda_work_reserve(struct pl_network *n, size_t rows, struct pl
 {
     struct parts p = lay_out(&n->arch, rows);
     struct pl_cuda_work w = {.rows = rows, .step_bytes = step_bytes(&n->arch, rows)};
-    size_t decoded = n->largest * (n->act == PL_DT_F32 ? 4 : 2);
+    size_t all = n->largest * (n->act == PL_DT_F32 ? 4 : 2);
+    size_t decoded = all < PL_CUDA_DECODED ? all : PL_CUDA_DECODED;
+    size_t packed = pl_k_packed_room(n->widest);
     enum pl_status st;
     char *at;
 
@@ -248,8 +252,7 @@ enum pl_status pl_cuda_work_reserve(struct pl_network *n, size_t rows, struct pl
     if (!st)
         st = pl_cuda_alloc(&w.block, p.all, "workspace", err);
     if (!st)
-        st = pl_cuda_alloc(&w.decoded, decoded < PL_CUDA_DECODED ? decoded : PL_CUDA_DECODED,
-                           "workspace", err);
+        st = pl_cuda_alloc(&w.decoded, decoded > packed ? decoded : packed, "workspace", err);
     if (!st)
         st = pl_cuda_alloc(&w.step, w.step_bytes, "workspace", err);
     if (!st)

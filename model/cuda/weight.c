@@ -16,10 +16,14 @@ enum pl_dtype pl_cuda_weight_dtype(const struct pl_weight_source *src, enum pl_d
 
 int64_t pl_cuda_matrix_bytes(const struct pl_weight_source *src, enum pl_dtype want)
 {
+    const enum pl_dtype dt = pl_cuda_weight_dtype(src, want);
+    const size_t row = pl_k_packed_row_bytes(dt, src->cols);
+
     if (pl_weight_absent(src))
         return 0;
-    return (int64_t)pl_dtype_bytes(pl_cuda_weight_dtype(src, want),
-                                   (size_t)src->rows * (size_t)src->cols);
+    if (row) /* without what fills the last panel up */
+        return src->rows * (int64_t)row;
+    return (int64_t)pl_dtype_bytes(dt, (size_t)src->rows * (size_t)src->cols);
 }
 
 /* Row r of the matrix, in dt; floats: room for a row. */
@@ -43,26 +47,47 @@ static void read_row(const struct pl_weight_source *src, enum pl_dtype dt, size_
     pl_dtype_from_f32(dt, floats, out, in);
 }
 
-static enum pl_status copy_rows(const struct pl_weight_source *src, struct pl_cuda_matrix *m,
+/* n rows in the file's form from `staging` to the device. */
+static enum pl_status send_rows(struct pl_device *d, const struct pl_cuda_matrix *m, size_t first,
+                                size_t n, const char *staging, size_t bytes, const char *name,
                                 struct pl_err *err)
 {
-    size_t rows = (size_t)m->out, most = STAGING / m->row_bytes;
+    enum pl_status st = PL_OK;
+
+    if (!m->packed)
+        return pl_cuda_check(cudaMemcpy((char *)m->data + first * m->row_bytes, staging, bytes,
+                                        cudaMemcpyHostToDevice),
+                             name, err);
+    st = pl_cuda_scratch(d, bytes, err);
+    if (!st)
+        st = pl_cuda_check(
+            cudaMemcpyAsync(d->scratch, staging, bytes, cudaMemcpyHostToDevice, d->stream), name,
+            err);
+    if (st)
+        return st;
+    pl_k_pack(m, (int64_t)first, (int64_t)n, d->scratch, d->stream);
+    return pl_cuda_sync(d, name, err);
+}
+
+static enum pl_status copy_rows(struct pl_device *d, const struct pl_weight_source *src,
+                                const struct pl_cuda_matrix *m, struct pl_err *err)
+{
+    const size_t rows = (size_t)m->out, row = pl_dtype_bytes(m->dtype, (size_t)m->in);
+    size_t most = STAGING / row / PL_CUDA_PANEL * PL_CUDA_PANEL;
     enum pl_status st = PL_OK;
     float *floats = malloc((size_t)m->in * sizeof(*floats));
     char *staging;
 
-    most = most ? most : 1;
+    most = most ? most : PL_CUDA_PANEL;
     most = most < rows ? most : rows;
-    staging = malloc(most * m->row_bytes);
+    staging = malloc(most * row);
     if (!floats || !staging)
         st = pl_fail(err, PL_ENOMEM, "%s: no memory", src->name);
     for (size_t at = 0; at < rows && !st; at += most) {
         size_t n = rows - at < most ? rows - at : most;
         for (size_t r = 0; r < n; r++)
-            read_row(src, m->dtype, at + r, staging + r * m->row_bytes, floats);
-        st = pl_cuda_check(cudaMemcpy((char *)m->data + at * m->row_bytes, staging,
-                                      n * m->row_bytes, cudaMemcpyHostToDevice),
-                           src->name, err);
+            read_row(src, m->dtype, at + r, staging + r * row, floats);
+        st = send_rows(d, m, at, n, staging, n * row, src->name, err);
     }
     free(staging);
     free(floats);
@@ -81,15 +106,20 @@ enum pl_status pl_cuda_matrix_load(struct pl_device *d, const struct pl_weight_s
     if (!blocks && !pl_dtype_traits(m.dtype)->computes)
         return pl_fail(err, PL_EUNSUPPORTED, "%s: weights of type %s cannot be run", src->name,
                        pl_dtype_traits(m.dtype)->name);
-    m.row_bytes = pl_dtype_bytes(m.dtype, (size_t)m.in);
-    st = pl_cuda_alloc(&m.data, (size_t)m.out * m.row_bytes, src->name, err);
+    m.row_bytes = d->plain ? 0 : pl_k_packed_row_bytes(m.dtype, m.in);
+    m.packed = m.row_bytes > 0;
+    if (!m.packed)
+        m.row_bytes = pl_dtype_bytes(m.dtype, (size_t)m.in);
+    st = pl_cuda_alloc(&m.data,
+                       pl_round_up((size_t)m.out, m.packed ? PL_CUDA_PANEL : 1) * m.row_bytes,
+                       src->name, err);
     if (st)
         return st;
     if (!src->view && src->std > 0) {
         pl_k_random(m.dtype, m.data, m.out * m.in, src->key, src->std, d->stream);
         st = pl_cuda_sync(d, src->name, err);
     } else {
-        st = copy_rows(src, &m, err);
+        st = copy_rows(d, src, &m, err);
     }
     if (st) {
         cudaFree(m.data);

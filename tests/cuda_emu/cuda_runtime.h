@@ -90,6 +90,16 @@ inline float __expf(float x)
 {
     return expf(x);
 }
+/* Four of the eight bytes of x (0 … 3) and y (4 … 7), one a nibble of s. */
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned s)
+{
+    const uint64_t bytes = (uint64_t)y << 32 | x;
+    unsigned r = 0;
+
+    for (int i = 0; i < 4; i++)
+        r |= (unsigned)(bytes >> (s >> 4 * i & 7) * 8 & 255) << 8 * i;
+    return r;
+}
 template <typename T> T __ldg(const T *p)
 {
     return *p;

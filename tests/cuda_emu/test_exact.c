@@ -73,7 +73,7 @@ static size_t check(struct pl_model *m, enum pl_dtype kv)
     return differing;
 }
 
-static const char *const models[] = {"plain", "tied_bf16", "mqa_sharded", "families/mistral_window"};
+static const char *const models[] = {"plain", "tied_bf16", "mqa_sharded", "families/mistral_window", "../gguf/mixed_k.gguf"};
 
 static void test_exact(void **state)
 {

@@ -1,0 +1,250 @@
+/* Products of few rows with weights in GGUF blocks, as the file has them and packed, held against
+ * sums in f64; that neither the number of rows nor what else is in a launch moves a bit of the
+ * packed ones; and that packing loses nothing. */
+#include "base/rng.h"
+#include "model/cuda/kernels.h"
+#include "model/dtype.h"
+#include "model/quant.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#define MOST_IN 2304 /* nine blocks of 256: more than the warps of a launch's block */
+#define MOST_OUT 40
+#define N 3
+
+static const struct format {
+    enum pl_dtype dt;
+    size_t halves[2]; /* bytes of a block where its scales are; the same twice: one */
+    bool packs;
+} formats[] = {{PL_DT_Q4_0, {0, 0}, true},      {PL_DT_Q4_1, {0, 2}, false},
+               {PL_DT_Q5_0, {0, 0}, false},     {PL_DT_Q5_1, {0, 2}, false},
+               {PL_DT_Q8_0, {0, 0}, true},      {PL_DT_Q2_K, {80, 82}, false},
+               {PL_DT_Q3_K, {108, 108}, false}, {PL_DT_Q4_K, {0, 2}, true},
+               {PL_DT_Q5_K, {0, 2}, true},      {PL_DT_Q6_K, {208, 208}, true}};
+#define FORMATS (sizeof(formats) / sizeof(*formats))
+
+static struct pl_rng rng;
+static uint8_t file[N][MOST_OUT * MOST_IN * 2] __attribute__((aligned(16)));
+static uint8_t panels[N][(MOST_OUT + PL_CUDA_PANEL) * MOST_IN * 2] __attribute__((aligned(16)));
+static float plain[N][MOST_OUT * MOST_IN], bias[N][MOST_OUT];
+static float x[PL_CUDA_GEMV_ROWS * MOST_IN] __attribute__((aligned(16))),
+    x8[PL_CUDA_GEMV_ROWS * MOST_IN];
+static float y[N][PL_CUDA_GEMV_ROWS * MOST_OUT], again[PL_CUDA_GEMV_ROWS * MOST_OUT];
+static uint8_t room[MOST_IN * 16] __attribute__((aligned(16)));
+
+static double uniform(void)
+{
+    return pl_rng_double(&rng) * 2 - 1;
+}
+
+/* Random bits with ordinary scales; `packed` as they are loaded, else as the file has them. */
+static struct pl_cuda_matrix matrix(int i, const struct format *f, int64_t out, int64_t in,
+                                    bool biased, bool packed)
+{
+    const size_t n = (size_t)(out * in), bytes = pl_dtype_bytes(f->dt, n);
+    const size_t block = pl_dtype_bytes(f->dt, pl_dtype_traits(f->dt)->block);
+    struct pl_cuda_matrix w = {.data = file[i],
+                               .out = out,
+                               .in = in,
+                               .dtype = f->dt,
+                               .row_bytes = bytes / (size_t)out,
+                               .bias = biased ? bias[i] : NULL};
+
+    assert_true(bytes <= sizeof(file[i]));
+    for (size_t k = 0; k < bytes; k++)
+        file[i][k] = (uint8_t)(pl_rng_double(&rng) * 256);
+    for (size_t at = 0; at < bytes; at += block)
+        for (int h = 0; h < 2; h++) {
+            const uint16_t d = pl_f32_to_f16((float)(uniform() * 0.01));
+            memcpy(file[i] + at + f->halves[h], &d, 2);
+        }
+    pl_quant_to_f32(f->dt, file[i], plain[i], n);
+    if (!packed)
+        return w;
+    memset(panels[i], 0xa5, sizeof(panels[i]));
+    w.data = panels[i];
+    w.row_bytes = pl_k_packed_row_bytes(f->dt, in);
+    w.packed = true;
+    assert_true(w.row_bytes >= bytes / (size_t)out &&
+                w.row_bytes <= pl_dtype_bytes(f->dt, (size_t)in + 32));
+    /* as a file that comes in parts */
+    const int64_t first = out > PL_CUDA_PANEL ? PL_CUDA_PANEL : out;
+    pl_k_pack(&w, 0, first, file[i], NULL);
+    if (out > first)
+        pl_k_pack(&w, first, out - first, file[i] + (size_t)first * (bytes / (size_t)out), NULL);
+    return w;
+}
+
+/* x, and what its 8 bits stand for. */
+static void draw_x(int64_t in)
+{
+    for (int64_t i = 0; i < PL_CUDA_GEMV_ROWS * in; i++)
+        x[i] = (float)(uniform() * exp(3 * uniform()));
+    memset(x + in, 0, 32 * sizeof(*x)); /* a part of zeros, if there is a second row */
+    for (int64_t i = 0; i < PL_CUDA_GEMV_ROWS * in; i += 32) {
+        float most = 0;
+        for (int k = 0; k < 32; k++)
+            most = fmaxf(most, fabsf(x[i + k]));
+        for (int k = 0; k < 32; k++)
+            x8[i + k] = most > 0 ? most / 127 * rintf(x[i + k] * (127 / most)) : 0;
+    }
+}
+
+static void check(const struct pl_cuda_product *p, int i, int rows, const float *input,
+                  double start)
+{
+    const struct pl_cuda_matrix *w = p->w;
+
+    for (int r = 0; r < rows; r++)
+        for (int64_t o = 0; o < w->out; o++) {
+            double want = start + (w->bias ? (double)w->bias[o] : 0), size = 0, most = 0, sum = 0;
+            const double got = (double)p->y[r * w->out + o];
+            for (int64_t k = 0; k < w->in; k++) {
+                const double a = (double)plain[i][o * w->in + k], b = (double)input[r * w->in + k];
+                want += a * b;
+                size += fabs(a * b);
+                most = fmax(most, fabs(a));
+                sum += fabs(b);
+            }
+            if (!(fabs(got - want) <= 1e-6 * (size + 2 * most * sum + 1)))
+                fail_msg("%s%s, %d rows, [%lld, %lld]: row %d, output %lld is %.9g, expected %.9g",
+                         pl_dtype_traits(w->dtype)->name, w->packed ? ", packed" : "", rows,
+                         (long long)w->out, (long long)w->in, r, (long long)o, got, want);
+        }
+}
+
+static void products(const struct pl_cuda_product *p, int n, int rows)
+{
+    for (int i = 0; i < n; i++)
+        for (int64_t k = 0; k < PL_CUDA_GEMV_ROWS * p[i].w->out; k++)
+            p[i].y[k] = 0.5F;
+    if (p[0].w->packed)
+        pl_k_gemv_packed(p, n, x, rows, room, NULL);
+    else
+        pl_k_gemv(p, n, x, rows, NULL);
+    for (int i = 0; i < n; i++)
+        check(&p[i], i, rows, p[0].w->packed ? x8 : x, p[i].add ? 0.5 : 0);
+}
+
+/* Two of one format, the first added, the second with a bias. */
+static void check_format(const struct format *f, bool packed)
+{
+    static const int64_t ins[] = {32, 64, 96, 288, 608}, wide_ins[] = {256, 768, MOST_IN, 512, 256};
+    static const int64_t outs[] = {1, 3, 17, 16, 40};
+    const bool k = pl_dtype_traits(f->dt)->block == 256;
+
+    for (int rows = 1; rows <= PL_CUDA_GEMV_ROWS; rows++) {
+        const int64_t in = (k ? wide_ins : ins)[rows % 5];
+        const struct pl_cuda_matrix w[2] = {matrix(0, f, outs[rows % 5], in, false, packed),
+                                            matrix(1, f, outs[(rows + 2) % 5], in, true, packed)};
+        const struct pl_cuda_product p[2] = {{.w = &w[0], .y = y[0], .add = true},
+                                             {.w = &w[1], .y = y[1]}};
+        draw_x(in);
+        products(p, 2, rows);
+    }
+}
+
+static void test_values(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < FORMATS; i++) {
+        check_format(&formats[i], false);
+        if (formats[i].packs)
+            check_format(&formats[i], true);
+        else
+            assert_int_equal(pl_k_packed_row_bytes(formats[i].dt, 256), 0);
+    }
+    assert_int_equal(pl_k_packed_row_bytes(PL_DT_Q4_K, 128), 0);
+}
+
+/* Formats that packed products of one input may mix, alone and with fewer rows: the same bits. */
+static void test_bits(void **state)
+{
+    static const int together[][N] = {{7, 9, 7}, {4, 0, 4}, {8, 8, 9}};
+    const int64_t in = MOST_IN;
+
+    (void)state;
+    for (size_t t = 0; t < sizeof(together) / sizeof(*together); t++) {
+        struct pl_cuda_matrix w[N];
+        struct pl_cuda_product p[N];
+        for (int i = 0; i < N; i++) {
+            w[i] = matrix(i, &formats[together[t][i]], 17 + 11 * i, in, i == 1, true);
+            p[i] = (struct pl_cuda_product){.w = &w[i], .y = y[i]};
+        }
+        draw_x(in);
+        products(p, N, PL_CUDA_GEMV_ROWS);
+        for (int rows = 1; rows < PL_CUDA_GEMV_ROWS; rows += 2)
+            for (int i = 0; i < N; i++) {
+                const struct pl_cuda_product one = {.w = &w[i], .y = again};
+                const int first = PL_CUDA_GEMV_ROWS - rows;
+                pl_k_gemv_packed(&one, 1, x + first * in, rows, room, NULL);
+                assert_memory_equal(again, y[i] + first * w[i].out,
+                                    (size_t)(rows * w[i].out) * sizeof(float));
+            }
+    }
+}
+
+/* But for the sign of a zero. */
+static void same(const float *got, const float *want, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        assert_true(got[i] == want[i]);
+}
+
+/* Decoded and looked up, weights are the file's, packed or not. */
+static void test_decoded(void **state)
+{
+    static float out[MOST_OUT * MOST_IN], rows[4 * MOST_IN];
+    static const int32_t ids[] = {36, 0, 15, 24};
+
+    (void)state;
+    for (size_t i = 0; i < FORMATS; i++) {
+        const int64_t in = pl_dtype_traits(formats[i].dt)->block == 256 ? 512 : 160;
+        for (int packed = 0; packed <= formats[i].packs; packed++) {
+            const struct pl_cuda_matrix w = matrix(0, &formats[i], 37, in, false, packed);
+            memset(out, 0xa5, sizeof(out));
+            pl_k_decode(&w, PL_DT_F32, out, NULL);
+            same(out, plain[0], 37 * in);
+            pl_k_embed(&w, ids, 4, rows, NULL);
+            for (int r = 0; r < 4; r++)
+                same(rows + r * in, plain[0] + ids[r] * in, in);
+        }
+    }
+}
+
+/* What is no number stays none, and in its row. */
+static void test_nan(void **state)
+{
+    const float bad[] = {NAN, INFINITY, -INFINITY};
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        const struct pl_cuda_matrix w = matrix(0, &formats[7], 20, 512, false, true);
+        const struct pl_cuda_product p = {.w = &w, .y = y[0]};
+        draw_x(512);
+        x[512 + 300] = bad[i];
+        pl_k_gemv_packed(&p, 1, x, 3, room, NULL);
+        for (int o = 0; o < 20; o++)
+            assert_true(isfinite(y[0][o]) && isnan(y[0][20 + o]) && isfinite(y[0][40 + o]));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_values), cmocka_unit_test(test_bits),
+                                       cmocka_unit_test(test_decoded), cmocka_unit_test(test_nan)};
+
+    pl_rng_init(&rng, 12);
+    for (int i = 0; i < N; i++)
+        for (int o = 0; o < MOST_OUT; o++)
+            bias[i][o] = (float)uniform();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
