@@ -86,8 +86,9 @@ def rows_of_faults(paceline, sweep, tmp):
             if name.startswith("rows.h5"):
                 os.unlink(os.path.join(tmp, name))
         os.environ.pop("PACELINE_CUDA_FAULT", None)
+        longer = ("--set", "generate.tokens=48") if planted == "kill" else ()  # a status is written every two seconds
         if planted == "kill":
-            killed_midway(paceline, sweep, tmp + "/rows.h5")
+            killed_midway(paceline, [sweep, *longer], tmp + "/rows.h5")
         else:
             os.environ["PACELINE_CUDA_FAULT"] = planted
             done = run()
@@ -99,13 +100,13 @@ def rows_of_faults(paceline, sweep, tmp):
             assert {names[i] for i in f["trials"]["reason"][:][failed]} == {reason}, planted
             assert all(word in x["detail"] for x in log[log["used"] == 1]), (planted, log["text"][log["used"] == 1])
         os.environ.pop("PACELINE_CUDA_FAULT", None)
-        done = run("--resume", "--rerun-failed")
+        done = run("--resume", "--rerun-failed", *longer)
         assert done.returncode == 0 and " 0 failed" in done.stderr, (planted, done.stderr)
 
 
 def killed_midway(paceline, sweep, out):
     """The runner is killed once a row is there, with trials long enough to be in the middle of one."""
-    p = subprocess.Popen([paceline, "run", sweep, "-o", out, "--retries", "0"], stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([paceline, "run", *sweep, "-o", out, "--retries", "0"], stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
     while time.monotonic() < until and p.poll() is None:
         try:
