@@ -19,19 +19,9 @@ INLINE vf larger(vf a, vf b)
 /* eˣ for x ≤ 0 as vexp has it, in half its instructions. A NaN stays one. */
 INLINE vf vexp_down(vf x)
 {
-    const vf lo = splat(-87.3365402f);
-    vf c = larger(x, lo);
-    vf t = fma_(c, splat(1.44269504088896341f), splat(12582912.0f));
-    vf n = t - splat(12582912.0f);
-    vf r = fma_(n, splat(-0.693359375f), c);
-    r = fma_(n, splat(2.12194440e-4f), r);
-    vf p = splat(1.9875691500e-4f);
-    p = fma_(p, r, splat(1.3981999507e-3f));
-    p = fma_(p, r, splat(8.3334519073e-3f));
-    p = fma_(p, r, splat(4.1665795894e-2f));
-    p = fma_(p, r, splat(1.6666665459e-1f));
-    p = fma_(p, r, splat(5.0000001201e-1f));
-    vf y = fma_(p, r * r, r) + splat(1);
+    const vf lo = splat(EXP_LOWEST);
+    vf t, y = exp_reduced(larger(x, lo), &t);
+
     y = (vf)((vi)y + ((vi)t << 23)); /* n stands in t's lowest bits; 2ⁿ is no subnormal */
     y = (vf)((vi)y & (x >= lo));
     return pick(x == x, y, x);

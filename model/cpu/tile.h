@@ -116,15 +116,17 @@ INLINE float fold(const float lane[16])
     return s[0] + s[1];
 }
 
-/* eˣ to about 1 ulp, by Cody and Waite's reduction and the polynomial of Cephes' expf; below −87.3:
- * 0. */
-INLINE vf vexp(vf x)
+#define EXP_LOWEST (-87.3365402f)
+#define EXP_MAGIC 12582912.0f /* 1.5 · 2²³: what is added to it stands in the lowest bits */
+
+/* eˣ / 2ⁿ to about 1 ulp, by Cody and Waite's reduction and the polynomial of Cephes' expf; *t: n +
+ * EXP_MAGIC. */
+INLINE vf exp_reduced(vf x, vf *t)
 {
-    const vf lo = splat(-87.3365402f), hi = splat(88.7228394f), magic = splat(12582912.0f);
-    vf c = pick(x < lo, lo, pick(x > hi, hi, x));
-    vf t = fma_(c, splat(1.44269504088896341f), magic);
-    vf n = t - magic;
-    vf r = fma_(n, splat(-0.693359375f), c);
+    const vf magic = splat(EXP_MAGIC);
+    *t = fma_(x, splat(1.44269504088896341f), magic);
+    vf n = *t - magic;
+    vf r = fma_(n, splat(-0.693359375f), x);
     r = fma_(n, splat(2.12194440e-4f), r);
     vf p = splat(1.9875691500e-4f);
     p = fma_(p, r, splat(1.3981999507e-3f));
@@ -132,8 +134,16 @@ INLINE vf vexp(vf x)
     p = fma_(p, r, splat(4.1665795894e-2f));
     p = fma_(p, r, splat(1.6666665459e-1f));
     p = fma_(p, r, splat(5.0000001201e-1f));
-    vf y = fma_(p, r * r, r) + splat(1);
-    vi e = (vi)t - (vi)magic; /* n as an integer; 2ⁿ in two halves, since 2¹²⁸ is no float */
+    return fma_(p, r * r, r) + splat(1);
+}
+
+/* eˣ; below −87.3: 0. */
+INLINE vf vexp(vf x)
+{
+    const vf lo = splat(EXP_LOWEST), hi = splat(88.7228394f);
+    vf t, y = exp_reduced(pick(x < lo, lo, pick(x > hi, hi, x)), &t);
+    vi e = (vi)t -
+           (vi)splat(EXP_MAGIC); /* n as an integer; 2ⁿ in two halves, since 2¹²⁸ is no float */
     vi half = e >> 1;
     y *= (vf)((half + 127) << 23);
     y *= (vf)((e - half + 127) << 23);
