@@ -15,6 +15,8 @@
 #include "model/cuda/attend.cuh"
 #include "model/cuda/mma.cuh"
 
+#include <type_traits>
+
 #define FEW_WARPS 4
 #define FEW_KEYS 16
 #define LOG2_E 1.4426950408889634f
@@ -371,8 +373,7 @@ extern "C" int pl_k_attend_few_does(const struct pl_cuda_attend *a, bool tree)
 extern "C" void pl_k_attend_few(const struct pl_cuda_step *st, const struct pl_cuda_attend *a,
                                 cudaStream_t s)
 {
-    if (a->kv_dtype == PL_DT_BF16)
-        by_width<pl_bf16>(st, a, s);
-    else
-        by_width<pl_f16>(st, a, s);
+    by_dtype_16(a->kv_dtype, [&](auto *t) {
+        by_width<typename std::remove_pointer<decltype(t)>::type>(st, a, s);
+    });
 }

@@ -247,8 +247,7 @@ extern "C" bool pl_k_attend_mma_does(const struct pl_cuda_attend *a)
 extern "C" void pl_k_attend_mma(const struct pl_cuda_step *st, const struct pl_cuda_attend *a,
                                 cudaStream_t s)
 {
-    if (a->kv_dtype == PL_DT_BF16)
-        by_width<pl_bf16>(st, a, s);
-    else
-        by_width<pl_f16>(st, a, s);
+    by_dtype_16(a->kv_dtype, [&](auto *t) {
+        by_width<typename std::remove_pointer<decltype(t)>::type>(st, a, s);
+    });
 }

@@ -160,13 +160,20 @@ template <typename G> __device__ __forceinline__ int part_of(const G &g, int64_t
     return s;
 }
 
-/* Calls f with a null pointer of the type that dt stands for. */
-template <typename F> static void by_dtype(enum pl_dtype dt, F f)
+/* Calls f with a null pointer of the type that dt stands for, one of 16 bits. */
+template <typename F> static void by_dtype_16(enum pl_dtype dt, F f)
 {
     if (dt == PL_DT_F16)
         f((pl_f16 *)NULL);
-    else if (dt == PL_DT_BF16)
+    else
         f((pl_bf16 *)NULL);
+}
+
+/* The same of any. */
+template <typename F> static void by_dtype(enum pl_dtype dt, F f)
+{
+    if (dt == PL_DT_F16 || dt == PL_DT_BF16)
+        by_dtype_16(dt, f);
     else
         f((float *)NULL);
 }

@@ -297,7 +297,7 @@ template <int N> using constant = std::integral_constant<int, N>;
  * outputs that share an x. */
 template <typename F> static void by_rows(enum pl_dtype w, int rows, F f)
 {
-    const auto typed = [&](auto *t) {
+    by_dtype_16(w, [&](auto *t) {
         if (rows <= 4)
             f(t, (float *)NULL, constant<1>(), constant<1>());
         else if (rows <= PL_CUDA_GEMV_ROWS)
@@ -308,12 +308,7 @@ template <typename F> static void by_rows(enum pl_dtype w, int rows, F f)
             f(t, t, constant<3>(), constant<2>());
         else
             f(t, t, constant<4>(), constant<2>());
-    };
-
-    if (w == PL_DT_F16)
-        typed((pl_f16 *)NULL);
-    else
-        typed((pl_bf16 *)NULL);
+    });
 }
 
 static struct stream stream_of(const struct pl_cuda_matrix *w, const void *x,
@@ -416,8 +411,8 @@ extern "C" void pl_k_gemv_mma_qkv(const struct pl_cuda_product *p, const float *
     struct stream g = stream_of(p[0].w, x, norm, step->rows);
     const unsigned groups = (unsigned)add_parts(&g, p, 3, 32);
 
-    if (p[0].w->dtype == PL_DT_F16)
-        PL_LAUNCH(gemv_mma_qkv<pl_f16>, groups, STREAM_WARPS * WARP, 0, s, g, *step, *h);
-    else
-        PL_LAUNCH(gemv_mma_qkv<pl_bf16>, groups, STREAM_WARPS * WARP, 0, s, g, *step, *h);
+    by_dtype_16(p[0].w->dtype, [&](auto *t) {
+        typedef typename std::remove_pointer<decltype(t)>::type T;
+        PL_LAUNCH(gemv_mma_qkv<T>, groups, STREAM_WARPS * WARP, 0, s, g, *step, *h);
+    });
 }
