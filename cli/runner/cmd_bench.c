@@ -86,12 +86,13 @@ static enum pl_status run_steps(struct bench *b, int64_t n, double *seconds, dou
 {
     enum pl_status st = fill_depth(b, b->depth ? b->depth : 1, err);
     int32_t id = b->ids[b->depth];
+    const bool alone = pl_session_generates(b->s);
     int64_t t0 = pl_now_ns();
 
     *kv_bytes = 0;
-    if (!st && pl_session_generates(b->s))
+    if (!st && alone)
         st = run_alone(b, id, n, kv_bytes, err);
-    for (int64_t i = pl_session_generates(b->s) ? n : 0; !st && i < n; i++) {
+    for (int64_t i = 0; !st && !alone && i < n; i++) {
         st = pl_session_decode(b->s, id, b->logits, err);
         id = pl_logits_argmax(b->logits, (size_t)b->info->arch.vocab);
         if (!st && id < 0)
