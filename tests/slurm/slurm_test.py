@@ -74,16 +74,14 @@ def stopped_and_resumed(slurm, folder, script, program):
     before = done_rows(out)
     assert before < TRIALS, "the sweep was over before it was stopped: nothing was tested"
 
-    def over():
-        state = job_field(slurm, job, "JobState")
-        if state == "PENDING":  # Slurm would let a requeued job rest for two minutes
-            slurm.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
-        return state in ("COMPLETED", "FAILED")
-
-    wait_for(slurm, "the end", 120, over, log)
+    # Slurm lets a requeued job rest for two minutes. Less will do, but not nothing: the node refuses, "Job credential revoked", what
+    # was issued in the same second in which it ended the start before.
+    wait_for(slurm, "an earlier start", 30,
+             lambda: slurm.run(["scontrol", "update", f"JobId={job}", "StartTime=now+3"], check=False).returncode == 0, log)
+    wait_for(slurm, "the end", 120, lambda: job_field(slurm, job, "JobState") in ("COMPLETED", "FAILED"), log)
     with open(log) as f:
         text = f.read()
-    assert job_field(slurm, job, "JobState") == "COMPLETED", text
+    assert job_field(slurm, job, "JobState") == "COMPLETED", text + slurm.logs()
     with open(out + ".status.json") as f:
         status = json.load(f)
     assert status["state"] == "done" and status["done"] == TRIALS and status["exit"] == 0, status
