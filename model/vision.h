@@ -5,8 +5,8 @@
  *
  *   file → frames (events.h, video.h) → pixels [frames, 3, h, w] (image.h)     pl_vision_load
  *   pixels → rows [n, hidden]: tower, projector, adaptor, pooling              pl_vision_encode
- *   question → text with a placeholder → ids with a placeholder                pl_vision_prompt_ids
- *   ids + rows → embeddings [m, hidden] for pl_session_prefill                 pl_vision_splice
+ *   question → text with a vision token → ids with a vision token pl_vision_prompt_ids ids + rows →
+ * embeddings [m, hidden] for pl_session_prefill                 pl_vision_splice
  */
 #ifndef PL_MODEL_VISION_H
 #define PL_MODEL_VISION_H
@@ -24,7 +24,7 @@
 
 enum pl_vision_kind { PL_VISION_NONE, PL_VISION_EVENTGPT, PL_VISION_VIDEO_LLAVA };
 
-#define PL_EVENT_PLACEHOLDER (-200) /* EventGPT's id of `<event>`; in no vocabulary */
+#define PL_EVENT_TOKEN (-200) /* EventGPT's id of `<event>`; in no vocabulary */
 
 /* Read from config.json, the tower's own config.json (EventGPT: what mm_visual_tower or
  * visual_tower names, in DIR or relative to it, or vision_config inside) and
@@ -38,12 +38,12 @@ struct pl_vision_config {
     int32_t hidden;        /* of the language model: a row's width */
     enum pl_act_kind act;  /* between the projector's two linears */
     bool projector_bias, adaptor;
-    int32_t frames;            /* of one input: 5, 8 */
-    int32_t placeholder;       /* id of <event> or <video> */
-    int32_t image_placeholder; /* id of <image>; −1: none */
-    int32_t max_rows;          /* embeddings beyond it are cut off, as upstream does; 0: none */
-    int32_t max_window_ms;     /* windows as long as this are refused; 0: none */
-    bool start_end, patch;     /* EventGPT: <ev_start>, <ev_end> and <ev_patch> are tokens */
+    int32_t frames;        /* of one input: 5, 8 */
+    int32_t vision_token;  /* id of <event> or <video> */
+    int32_t image_token;   /* id of <image>; −1: none */
+    int32_t max_rows;      /* embeddings beyond it are cut off, as upstream does; 0: none */
+    int32_t max_window_ms; /* windows as long as this are refused; 0: none */
+    bool start_end, patch; /* EventGPT: <ev_start>, <ev_end> and <ev_patch> are tokens */
     struct pl_preprocess preprocess;
 };
 
@@ -132,17 +132,17 @@ int64_t pl_vision_workspace_bytes(const struct pl_vision *v);
 
 /* ---- text → ids → embeddings ---- */
 
-/* The prompt of a question: the model's template around it. A text that holds the placeholder
+/* The prompt of a question: the model's template around it. A text that holds the vision token
  * itself (<event>, <video>, <image>) is taken as the whole prompt. */
 PL_MUST_CHECK
 enum pl_status pl_vision_prompt(const struct pl_vision_config *c, const char *question, bool still,
                                 struct pl_buf *out, struct pl_err *err);
-/* Appends the ids of that prompt, with one placeholder id a placeholder. */
+/* Appends the ids of that prompt, with one id a vision token. */
 PL_MUST_CHECK
 enum pl_status pl_vision_prompt_ids(const struct pl_vision_config *c, const struct pl_tokenizer *t,
                                     const char *question, bool still, struct pl_ids *out,
                                     struct pl_err *err);
-/* Rows that n ids and n_rows rows of vision come to (at most max_rows). PL_ERANGE: no placeholder,
+/* Rows that n ids and n_rows rows of vision come to (at most max_rows). PL_ERANGE: no vision token,
  * or neither one nor n_rows of them. */
 PL_MUST_CHECK
 enum pl_status pl_vision_spliced(const struct pl_vision_config *c, const int32_t *ids, size_t n,
@@ -151,9 +151,9 @@ enum pl_status pl_vision_spliced(const struct pl_vision_config *c, const int32_t
 void pl_vision_mark(const struct pl_vision_config *c, const int32_t *ids, size_t n, size_t n_rows,
                     bool still, uint8_t *visual, size_t n_spliced);
 struct pl_model;
-/* embeds[pl_vision_spliced, hidden]: the ids' embeddings, rows in the place of the placeholder (one
- * for all rows, or n_rows of them as Hugging Face's processor writes them). PL_ERANGE: as above, or
- * an id outside the vocabulary. */
+/* embeds[pl_vision_spliced, hidden]: the ids' embeddings, rows in the place of the vision token
+ * (one for all rows, or n_rows of them as Hugging Face's processor writes them). PL_ERANGE: as
+ * above, or an id outside the vocabulary. */
 PL_MUST_CHECK
 enum pl_status pl_vision_splice(const struct pl_model *m, const int32_t *ids, size_t n,
                                 const float *rows, size_t n_rows, bool still, float *embeds,

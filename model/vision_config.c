@@ -270,8 +270,8 @@ static enum pl_status parse_eventgpt(const json_t *config, struct pl_vision_conf
     c->act = PL_ACT_GELU;
     c->projector_bias = true;
     c->frames = 5;
-    c->placeholder = PL_EVENT_PLACEHOLDER;
-    c->image_placeholder = -1;
+    c->vision_token = PL_EVENT_TOKEN;
+    c->image_token = -1;
     c->max_rows = 2048;
     c->max_window_ms = 100;
     return st;
@@ -307,8 +307,8 @@ static enum pl_status parse_video_llava(const json_t *config, const struct pl_ar
     c->feature_layer = layer ? (int32_t)json_integer_value(layer) : -2;
     c->act = act.act;
     c->frames = 8;
-    c->placeholder = (int32_t)video;
-    c->image_placeholder = (int32_t)image;
+    c->vision_token = (int32_t)video;
+    c->image_token = (int32_t)image;
     return PL_OK;
 }
 

@@ -1,4 +1,4 @@
-/* Prompts: question → text → ids with a placeholder → embeddings with rows in its place. */
+/* Prompts: question → text → ids with a vision token → embeddings with rows in its place. */
 #include "model/model.h"
 #include "model/vision.h"
 
@@ -9,7 +9,7 @@
 #define VIDEO "<video>"
 #define IMAGE "<image>"
 
-/* The placeholder's text and id. */
+/* The vision token's text and id. */
 static const char *mark_of(const struct pl_vision_config *c, bool still)
 {
     return c->kind == PL_VISION_EVENTGPT ? EVENT : still ? IMAGE : VIDEO;
@@ -17,7 +17,7 @@ static const char *mark_of(const struct pl_vision_config *c, bool still)
 
 static int32_t mark_id(const struct pl_vision_config *c, bool still)
 {
-    return c->kind != PL_VISION_EVENTGPT && still ? c->image_placeholder : c->placeholder;
+    return c->kind != PL_VISION_EVENTGPT && still ? c->image_token : c->vision_token;
 }
 
 enum pl_status pl_vision_prompt(const struct pl_vision_config *c, const char *question, bool still,
@@ -117,7 +117,7 @@ out:
 
 /* ---- ids → embeddings ---- */
 
-/* How many placeholders there are, and whether each is one row. */
+/* How many vision tokens there are, and whether each is one row. */
 static enum pl_status count_marks(const struct pl_vision_config *c, const int32_t *ids, size_t n,
                                   size_t n_rows, bool still, bool *each, struct pl_err *err)
 {
@@ -128,7 +128,7 @@ static enum pl_status count_marks(const struct pl_vision_config *c, const int32_
         marks += ids[i] == mark;
     if (marks != 1 && marks != n_rows)
         return pl_fail(err, PL_ERANGE,
-                       "the ids hold the placeholder of %s (%" PRId32
+                       "the ids hold the vision token of %s (%" PRId32
                        ") %zu times: once, or once for each of %zu rows, is expected",
                        mark_of(c, still), mark, marks, n_rows);
     *each = marks == n_rows;

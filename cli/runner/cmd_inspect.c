@@ -129,8 +129,8 @@ static json_t *vision_json(const struct pl_vision_config *v)
                      "tower_layers", v->tower_layers, "feature_layer", v->feature_layer,
                      "tower_hidden", v->tower.hidden, "image_size", v->tower.image, "patch_size",
                      v->tower.patch, "frames", v->frames, "rows",
-                     (json_int_t)pl_vision_rows(v, (size_t)v->frames, false), "placeholder",
-                     v->placeholder);
+                     (json_int_t)pl_vision_rows(v, (size_t)v->frames, false), "vision_token",
+                     v->vision_token);
 }
 
 /* Warnings of a description, as a list. */

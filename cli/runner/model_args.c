@@ -191,23 +191,23 @@ static enum pl_status check_spliced_ids(const struct pl_vision_config *c, const 
                                         int32_t vocab, struct pl_err *err)
 {
     for (size_t i = 0; i < ids->n; i++)
-        if (ids->ids[i] != c->placeholder && (ids->ids[i] < 0 || ids->ids[i] >= vocab))
+        if (ids->ids[i] != c->vision_token && (ids->ids[i] < 0 || ids->ids[i] >= vocab))
             return pl_fail(err, PL_ERANGE,
                            "id %d at place %zu is outside the vocabulary of %d, and not the "
-                           "placeholder %d",
-                           ids->ids[i], i, vocab, c->placeholder);
+                           "vision token %d",
+                           ids->ids[i], i, vocab, c->vision_token);
     return ids->n ? PL_OK : pl_fail(err, PL_EUSAGE, "the input holds no id");
 }
 
-/* Pixels by themselves may be of a still image: the ids' placeholder says so. */
+/* Pixels by themselves may be of a still image: the ids' vision token says so. */
 static bool of_still(const struct pl_vision_config *c, const struct pl_ids *ids)
 {
     bool image = false;
 
     for (size_t i = 0; i < ids->n; i++) {
-        if (ids->ids[i] == c->placeholder)
+        if (ids->ids[i] == c->vision_token)
             return false;
-        image = image || (c->image_placeholder >= 0 && ids->ids[i] == c->image_placeholder);
+        image = image || (c->image_token >= 0 && ids->ids[i] == c->image_token);
     }
     return image;
 }

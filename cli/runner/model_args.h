@@ -122,7 +122,7 @@ enum pl_status pl_model_args_load_media(const struct pl_model_args *a, const cha
  * checked against the vocabulary, what goes with them against their number. --prompt needs the
  * tokenizer (NULL: PL_ENOENT with `why`). The decoder of an encoder–decoder gets its start token
  * where no ids are given. With a picture, --prompt is the question (or the whole prompt, where the
- * placeholder stands in it) and ids hold the placeholder: tower and projector run here. */
+ * vision token stands in it) and ids hold the vision token: tower and projector run here. */
 PL_MUST_CHECK
 enum pl_status pl_model_args_input(const struct pl_model_args *a, const char *command,
                                    const struct pl_tokenizer *t, const struct pl_err *why,

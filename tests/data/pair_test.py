@@ -239,7 +239,7 @@ def check_models():
                              "language_model.model.", "language_model.lm_head.weight")
     check(eg == vl, "the two tokenizers differ")
     check((config["video_token_index"], config["image_token_index"]) ==
-          (vl["<video>"], vl["<image>"]), "tiny-video-llava: the placeholders' ids")
+          (vl["<video>"], vl["<image>"]), "tiny-video-llava: the vision tokens' ids")
     files = [MODELS / n / "model.safetensors" for n in ("tiny-eventgpt", "tiny-video-llava")]
     total = sum(f.stat().st_size for f in files)
     check(total <= 5_000_000, f"{total} bytes of weights, expected at most 5,000,000")

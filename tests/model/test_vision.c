@@ -220,7 +220,7 @@ static void test_merges(void **state)
     check_merges("video-llava", "video-llava/pixels.npy", false);
 }
 
-/* The processor's way: one placeholder a row. */
+/* The processor's way: one vision token a row. */
 static void test_splice(void **state)
 {
     struct pl_model *m = load("video-llava");
@@ -258,7 +258,7 @@ static void test_cut(void **state)
     (void)state;
     for (size_t i = 0; i < 3000; i++)
         ids[i] = (int32_t)(i % 57) + 3;
-    ids[2040] = PL_EVENT_PLACEHOLDER;
+    ids[2040] = PL_EVENT_TOKEN;
     ok(pl_vision_spliced(&c, ids, 3000, 22, false, &n, &err));
     assert_int_equal(n, 2048);
     rows[7 * 32] = 5;
@@ -267,7 +267,7 @@ static void test_cut(void **state)
     ok(pl_model_embed(m, ids + 2039, 1, word, &err));
     assert_memory_equal(embeds + 2039 * 32, word, sizeof(word));
     ids[2040] = 4;
-    ids[2990] = PL_EVENT_PLACEHOLDER; /* all of it cut off */
+    ids[2990] = PL_EVENT_TOKEN; /* all of it cut off */
     ok(pl_vision_splice(m, ids, 3000, rows, 22, false, embeds, &err));
     free(embeds);
     free(rows);

@@ -58,7 +58,7 @@ struct llm_merge {
     const struct pl_vision_merge *merge;
     const char *key;
 };
-/* Makes the prompt of a sample: ids with their placeholder into `ids`, and e->embeds. PL_ENOENT:
+/* Makes the prompt of a sample: ids with their vision token into `ids`, and e->embeds. PL_ENOENT:
  * the sample has no file of the kind that this model reads; PL_EFORMAT, PL_ERANGE, PL_EUNSUPPORTED:
  * it is broken or refused; PL_EUSAGE: the model reads text alone. merge may be NULL. */
 PL_MUST_CHECK
