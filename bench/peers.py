@@ -179,19 +179,26 @@ def cells(row):
     return [label, test, f"{ours:.2f}", "" if limit is None else f"{limit:.0f}", best, "" if peer is None else f"{peer:.2f}", ratio]
 
 
+def show(rows):
+    for r in rows:
+        print("| " + " | ".join(cells(r)) + " |", flush=True)
+
+
 def main():
     a = read_args()
     load = os.getloadavg()[0]
     rows = load_rows(a.out)
     a.done = set() if a.again else {r[0] for r in rows}
+    new = set()
+    print("| model | test | ours | % of limit | best peer | it | ratio: median [least, most] |\n|---|---|---:|---:|---|---:|---:|", flush=True)
     for more in (r for kind in (gguf_rows, hf_rows) for r in kind(a)):
         rows = [r for r in rows if r[0] not in {m[0] for m in more}] + more
         save_rows(a.out, rows)
-    print(f"{a.threads} threads, load average {load:.1f} before and {os.getloadavg()[0]:.1f} after, {'quick' if a.quick else 'full'}, {a.rounds} rounds; "
-          "GGUF in tokens/s, else in runs or tokens/s; % of limit: of the read rate (tg) or the arithmetic rate (pp) measured beside\n")
-    print("| model | test | ours | % of limit | best peer | it | ratio: median [least, most] |\n|---|---|---:|---:|---|---:|---:|")
-    for r in rows:
-        print("| " + " | ".join(cells(r)) + " |")
+        show(more)  # a run that is cut off has shown what it had
+        new.update(m[0] for m in more)
+    show(r for r in rows if r[0] not in new)
+    print(f"\n{a.threads} threads, load average {load:.1f} before and {os.getloadavg()[0]:.1f} after, {'quick' if a.quick else 'full'}, {a.rounds} rounds; "
+          "GGUF in tokens/s, else in runs or tokens/s; % of limit: of the read rate (tg) or the arithmetic rate (pp) measured beside")
     if not rows:
         print(f"peers.py: nothing was measured: no model's name holds {a.only!r}", file=sys.stderr)
     return 0 if rows else 1
