@@ -81,7 +81,7 @@ def rows_of_faults(paceline, sweep, tmp):
     """Without another try each fault is a row with its reason and the text; then the rows are made again by runners that start clean."""
     import h5py
     run = lambda *more: subprocess.run([paceline, "run", sweep, "-o", tmp + "/rows.h5", "--retries", "0", *more], capture_output=True, text=True, timeout=150)
-    for planted, code, reason, word in (("sync:35", 3, "runner", b"illegal memory access"), ("alloc:9", 4, "load", b"oom: model m"), ("kill", 3, "crash", b"SIGKILL")):
+    for planted, code, reason, word in (("sync:35", 3, "runner", b"illegal memory access"), ("alloc:9", 4, "oom", b"loading m: oom: model m"), ("kill", 3, "crash", b"SIGKILL")):
         for name in os.listdir(tmp):
             if name.startswith("rows.h5"):
                 os.unlink(os.path.join(tmp, name))
@@ -102,6 +102,33 @@ def rows_of_faults(paceline, sweep, tmp):
         os.environ.pop("PACELINE_CUDA_FAULT", None)
         done = run("--resume", "--rerun-failed", *longer)
         assert done.returncode == 0 and " 0 failed" in done.stderr, (planted, done.stderr)
+
+
+def memory_of_a_trial(paceline, tmp):
+    """Memory that runs out in a trial, not in the load before it: that row fails with reason oom, and all others are made, by a runner that starts clean."""
+    import h5py
+    arms, entry = {"a": {"model": "m"}, "b": {"model": "m", "prune": {"method": "random", "keep": 0.5, "layers": [1]}}}, {"path": LLAMA, "device": "cuda", "dtype": "f32"}
+    least, most = 1, 500
+    while least < most:  # the first allocation behind the load's
+        n = (least + most) // 2
+        os.environ["PACELINE_CUDA_FAULT"] = f"alloc:{n}"
+        r = Runner(EMULATED, "serve")
+        loaded = r.call("load", **load({"m": entry}, arms, tokens=4, max_context=40))["type"] == "loaded"
+        r.end()
+        least, most = (least, n) if loaded else (n + 1, most)
+    sweep = os.path.join(tmp, "trial.yaml")
+    with open(sweep, "w") as f:
+        f.write(f"data: {{kind: synthetic}}\nmodels: {{m: {json.dumps(entry)}}}\narms: {json.dumps(arms)}\nbaseline: a\n"
+                "grid: {contexts: [40], samples: 6}\ngenerate: {tokens: 4}\nmeasure: {warmup: 0}\n")
+    os.environ["PACELINE_CUDA_FAULT"] = f"alloc:{least + 1}"  # the first is that of the ceilings, which a runner is asked for once
+    done = subprocess.run([paceline, "run", sweep, "-o", tmp + "/trial.h5", "--retries", "0"], capture_output=True, text=True, timeout=150)
+    assert done.returncode == 3, (least, done.returncode, done.stderr)
+    with h5py.File(tmp + "/trial.h5") as f:
+        failed, log, loads = f["commit"]["state"][:] == 2, f["failures"][:], f["loads"][:]
+        names = [x.decode() if isinstance(x, bytes) else x for x in f["axes/reason"][:]]
+        assert failed.sum() == 1 and failed[1].sum() == 1, failed
+        assert names[f["trials"]["reason"][:][failed][0]] == "oom" and b"out of memory" in log[log["used"] == 1]["detail"][0], log
+        assert (loads["used"] == 1).sum() == 2 and loads["ok"][loads["used"] == 1].all(), "one runner before it, one after it"
 
 
 def killed_midway(paceline, sweep, out):
@@ -146,6 +173,7 @@ def faults(tmp):
         assert done.returncode == 0 and "12 trials done, 0 failed" in done.stderr, (done.returncode, done.stderr)
         assert "illegal memory access" in done.stderr, done.stderr
         rows_of_faults(paceline, sweep, tmp)
+        memory_of_a_trial(paceline, tmp)
         del os.environ["PACELINE_RUNNER"]
     os.environ.pop("PACELINE_CUDA_FAULT", None)
     print("faults: out of memory and a lost GPU are told, and the next runner starts clean")

@@ -137,32 +137,33 @@ static void start_failed(struct pl_worker *w, struct engine *e, const char *text
 {
     pl_worker_log_failure(w, UINT64_MAX, PL_REASON_START, e->start_fails, false, text, tail);
     if (++e->start_fails > w->job->retries) {
-        e->dead = true;
+        e->dead_of = PL_REASON_START;
         snprintf(e->why, sizeof e->why, "%s", text);
     }
 }
 
 /* ---- what is needed ---- */
 
-static bool model_dead(const struct pl_worker *w, const char *name, const char **why)
+static enum pl_reason model_dead(const struct pl_worker *w, const char *name, const char **why)
 {
     const uint32_t m = pl_engine_model(w, name);
-    if (m == UINT32_MAX || !w->models[m].dead)
-        return false;
+    if (m == UINT32_MAX || !w->models[m].dead_of)
+        return PL_REASON_NONE;
     *why = w->models[m].why;
-    return true;
+    return w->models[m].dead_of;
 }
 
 enum pl_reason pl_engine_arm_dead(const struct pl_worker *w, uint32_t arm, const char **why)
 {
     const struct pl_job_arm *a = &w->job->arms[arm];
-    if (w->engines[a->engine].dead) {
+    enum pl_reason dead = w->engines[a->engine].dead_of;
+    if (dead)
         *why = w->engines[a->engine].why;
-        return PL_REASON_START;
-    }
-    if (model_dead(w, a->model, why) || (a->draft_model && model_dead(w, a->draft_model, why)))
-        return PL_REASON_LOAD;
-    return PL_REASON_NONE;
+    if (!dead)
+        dead = model_dead(w, a->model, why);
+    if (!dead && a->draft_model)
+        dead = model_dead(w, a->draft_model, why);
+    return dead;
 }
 
 static bool wants(const struct pl_worker *w, const struct engine *e, uint32_t arm, uint32_t group,
@@ -392,9 +393,12 @@ static void log_load(struct pl_worker *w, struct engine *e, bool ok, const json_
         pl_history_add(&w->load_history, (double)(pl_now_ns() - e->asked_at) / 1e6);
 }
 
+/* Memory that was not there is told apart from what would load nowhere. */
 static void load_failed(struct pl_worker *w, struct engine *e, enum pl_reason reason,
                         const char *text)
 {
+    const bool memory = reason == PL_REASON_OOM || reason == PL_REASON_MEMORY;
+    const enum pl_reason of = memory ? reason : PL_REASON_LOAD;
     char detail[256];
     uint32_t n = 0, last = 0;
     for (uint32_t m = 0; m < w->n_models; m++) {
@@ -409,17 +413,16 @@ static void load_failed(struct pl_worker *w, struct engine *e, enum pl_reason re
     if (n == 1) {
         struct model *m = &w->models[last];
         m->fails++;
-        m->dead = m->fails > w->job->retries;
+        m->dead_of = m->fails > w->job->retries ? of : PL_REASON_NONE;
         snprintf(m->why, sizeof m->why, "%s", detail);
     } else if (n > 1) {
         e->one_by_one = true;
     } else { /* arms alone were refused: as good as a model that does not load */
         if (++e->start_fails > w->job->retries)
-            e->dead = true;
+            e->dead_of = memory ? of : PL_REASON_START;
         snprintf(e->why, sizeof e->why, "%s", detail);
     }
-    pl_worker_log_failure(w, UINT64_MAX, PL_REASON_LOAD, 0, false, detail,
-                          pl_runner_stderr_tail(e->runner));
+    pl_worker_log_failure(w, UINT64_MAX, of, 0, false, detail, pl_runner_stderr_tail(e->runner));
     (void)pl_engine_drop(w, e);
 }
 

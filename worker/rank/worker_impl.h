@@ -25,8 +25,8 @@ struct model {
     const char *name;
     const json_t *json;
     uint32_t engine;
-    uint32_t fails; /* loads in a row that failed because of it */
-    bool dead;
+    uint32_t fails;         /* loads in a row that failed because of it */
+    enum pl_reason dead_of; /* does not load here; PL_REASON_NONE: it does */
     char why[256];
 };
 
@@ -47,7 +47,7 @@ struct engine {
     bool *has_arm, *has_model; /* [arms], [models] loaded in this runner */
     bool one_by_one;           /* a load of several models failed: find out which */
     uint32_t start_fails;
-    bool dead; /* does not start here */
+    enum pl_reason dead_of; /* does not start here; PL_REASON_NONE: it does */
     char why[256];
     uint32_t load;     /* number of the last load, which rows name */
     uint64_t load_seq; /* of its LOAD message, until rank 0 has said the number; then 0 */

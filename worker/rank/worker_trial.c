@@ -33,7 +33,7 @@ static enum need ask_ids(struct pl_worker *w, uint32_t model, uint32_t sample, u
                          struct pl_err *err)
 {
     struct engine *e = &w->engines[w->job->n_engines];
-    if (e->dead) {
+    if (e->dead_of) {
         snprintf(err->text, sizeof err->text, "%s", e->why);
         return NEED_NOW;
     }
