@@ -148,7 +148,7 @@ static void print_csv(const struct pl_bench_head *h, const struct pl_bench_row *
     printf("test,kind,tokens,depth,repeats,tokens_per_s,sd,gb_per_s,gflop_per_s,limit_pct,dtype,kv,"
            "threads,read_limit_gb_per_s,f32_limit_gflop_per_s,synthetic,"
            "int8_limit_gop_per_s,activations,read_pct,arithmetic_pct,load_s,loaded_bytes,peak_"
-           "bytes,sequences,ms,steps,steps_sd\n");
+           "bytes,sequences,ms,steps,steps_sd,best\n");
     for (size_t i = 0; i < n; i++) {
         const struct pl_bench_row *r = &rows[i];
         test_name(r, name, sizeof(name));
@@ -174,6 +174,8 @@ static void print_csv(const struct pl_bench_head *h, const struct pl_bench_row *
         number(r->steps);
         putchar(',');
         number(r->steps_sd);
+        putchar(',');
+        number(r->best);
         putchar('\n');
     }
 }
@@ -224,12 +226,12 @@ static void print_json(const struct pl_bench_head *h, const struct pl_bench_row 
         test_name(r, name, sizeof(name));
         json_array_append_new(
             list,
-            json_pack("{s:s,s:s,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:o,s:o,s:o}", "test",
-                      name, "kind", kind_name(r), "tokens", (json_int_t)r->tokens, "depth",
+            json_pack("{s:s,s:s,s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:I,s:o,s:o,s:o}",
+                      "test", name, "kind", kind_name(r), "tokens", (json_int_t)r->tokens, "depth",
                       (json_int_t)r->depth, "repeats", (json_int_t)r->repeats, "tokens_per_s",
-                      real(r->mean), "sd", real(r->sd), "gb_per_s", real(r->gb_per_s),
-                      "gflop_per_s", real(r->gflop_per_s), "limit_pct", real(limit_pct(h, r)),
-                      "read_pct", real(read_pct(h, r)), "arithmetic_pct",
+                      real(r->mean), "sd", real(r->sd), "best", real(r->best), "gb_per_s",
+                      real(r->gb_per_s), "gflop_per_s", real(r->gflop_per_s), "limit_pct",
+                      real(limit_pct(h, r)), "read_pct", real(read_pct(h, r)), "arithmetic_pct",
                       real(arithmetic_pct(h, r)), "sequences", (json_int_t)r->sequences, "ms",
                       real(r->ms), "steps", real(r->steps), "steps_sd", real(r->steps_sd)));
     }

@@ -37,14 +37,14 @@ struct pl_bench_profile {
 
 enum pl_bench_kind { PL_BENCH_PROMPT, PL_BENCH_GENERATION, PL_BENCH_VERIFY };
 
-/* mean, sd: tokens/s of all sequences; ms: of one prompt, step or verification. gb_per_s: weights
+/* mean, sd, best: tokens/s of all sequences over the repeats; ms: of one prompt, step or verification. gb_per_s: weights
  * and KV read by generation / time, NaN for prompts; gflop_per_s: multiply-adds as two operations,
  * in integers where activations are; NaN for verifications and for steps behind an encoder. steps: a
  * verification's time in decode steps timed in turn with it, and its deviation; else NaN. */
 struct pl_bench_row {
     enum pl_bench_kind kind;
     int64_t tokens, depth, repeats, sequences; /* tokens: of a verification, its rows */
-    double mean, sd, ms, gb_per_s, gflop_per_s, steps, steps_sd;
+    double mean, sd, best, ms, gb_per_s, gflop_per_s, steps, steps_sd;
 };
 
 void pl_bench_print(enum pl_bench_format f, const struct pl_bench_head *h,

@@ -233,6 +233,8 @@ static enum pl_status run_test(struct bench *b, enum pl_bench_kind kind, int64_t
                                      .steps = NAN,
                                      .steps_sd = NAN};
         mean_sd(rate, b->repeats, &row->mean, &row->sd);
+        for (int64_t r = 0; r < b->repeats; r++)
+            row->best = rate[r] > row->best ? rate[r] : row->best;
         if (kind == PL_BENCH_VERIFY)
             mean_sd(ratios, b->repeats, &row->steps, &row->steps_sd);
         double per_s = row->mean / (tokens / calls); /* prompts, steps or verifications */

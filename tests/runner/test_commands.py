@@ -117,7 +117,7 @@ def bench():
     assert "| attention |" in run("bench", MODEL, "-p", "16", "-n", "", "-r", "1", "--profile")
     run("bench", MODEL, "--profile", "--format", "csv", code=2)
     csv = run("bench", MODEL, "-p", "", "-n", "4", "-r", "1", "--format", "csv").splitlines()
-    assert len(csv) == 2 and csv[0].count(",") == csv[1].count(",") == 26
+    assert len(csv) == 2 and csv[0].count(",") == csv[1].count(",") == 27
     j = json.loads(run("bench", MODEL, "-p", "8", "-n", "4", "-k", "5", "-b", "3", "-d", "4,40", "-r", "2", "--format", "json"))
     assert [r["test"] for r in j["rows"]] == [t + d for d in ("@d4", "@d40") for t in ("pp8", "tg4x3", "vr5")], j["rows"]
     assert all(abs(r["tokens_per_s"] * r["ms"] / 1e3 / n - 1) < 1e-9 for r, n in zip(j["rows"], (8, 3, 5) * 2)), j["rows"]
