@@ -13,7 +13,13 @@
 
 INLINE vf larger(vf a, vf b)
 {
+#if defined(PL_ISA_AVX512)
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(PL_ISA_AVX2)
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#else
     return pick(a > b, a, b);
+#endif
 }
 
 /* eˣ for x ≤ 0 as vexp has it, in half its instructions. A NaN stays one. */
@@ -27,26 +33,40 @@ INLINE vf vexp_down(vf x)
     return pick(x == x, y, x);
 }
 
-/* The largest of n scaled scores (n a multiple of 16) and `max`; scales them in place. A NaN is
- * passed over: its eˣ is NaN. */
-INLINE float scale_max(float *s, size_t n, float scale, float max)
+/* The largest of a vector and `max`. */
+INLINE float largest(vf v, float max)
 {
     float lane[WIDTH];
-    vf m = splat(max);
 
-    for (size_t j = 0; j < n; j += WIDTH) {
-        vf v = load(s + j) * splat(scale);
-        store(s + j, v);
-        m = larger(v, m);
-    }
-    store(lane, m);
-    for (size_t j = 0; j < WIDTH; j++)
-        max = lane[j] > max ? lane[j] : max;
-    return max;
+    store(lane, v);
+#pragma GCC unroll 16
+    for (size_t n = WIDTH / 2; n > 0; n /= 2)
+#pragma GCC unroll 16
+        for (size_t j = 0; j < n; j++)
+            lane[j] = lane[j + n] > lane[j] ? lane[j + n] : lane[j];
+    return lane[0] > max ? lane[0] : max;
 }
 
-/* s = e^(s − max) for n scores (a multiple of 16); returns their sum. */
-INLINE float exp_sum(float *s, size_t n, float max)
+/* The largest of n scores (a multiple of 16). A NaN is passed over: its eˣ is NaN. */
+INLINE float max_of(const float *s, size_t n)
+{
+    vf m[PER_PANEL];
+
+#pragma GCC unroll 16
+    for (size_t i = 0; i < PER_PANEL; i++)
+        m[i] = splat(-INFINITY);
+    for (size_t j = 0; j < n; j += PL_PANEL)
+#pragma GCC unroll 16
+        for (size_t i = 0; i < PER_PANEL; i++)
+            m[i] = larger(load(s + j + i * WIDTH), m[i]);
+#pragma GCC unroll 16
+    for (size_t i = 1; i < PER_PANEL; i++)
+        m[0] = larger(m[i], m[0]);
+    return largest(m[0], -INFINITY);
+}
+
+/* s = e^(s · scale − max) for n scores (a multiple of 16); returns their sum. */
+INLINE float exp_sum(float *s, size_t n, float scale, float max)
 {
     vf sums[PER_PANEL] = {{0}};
     float lane[PL_PANEL];
@@ -54,7 +74,7 @@ INLINE float exp_sum(float *s, size_t n, float max)
     for (size_t j = 0; j < n; j += PL_PANEL) {
 #pragma GCC unroll 16
         for (size_t i = 0; i < PER_PANEL; i++) {
-            vf p = vexp_down(load(s + j + i * WIDTH) - splat(max));
+            vf p = vexp_down(fma_(load(s + j + i * WIDTH), splat(scale), splat(-max)));
             store(s + j + i * WIDTH, p);
             sums[i] += p;
         }
@@ -74,26 +94,37 @@ static size_t least(size_t a, size_t b)
 struct state {
     const struct pl_attend *a;
     size_t dp;        /* dim, rounded up to panels */
-    float *q, *s, *o; /* [n, dp], [n, CHUNK], [n, dp] */
+    size_t pitch;     /* floats from a query vector to the next */
+    float *q, *s, *o; /* [n, pitch], [n, CHUNK], [n, dp] */
     float max[PL_ATTN_BLOCK], sum[PL_ATTN_BLOCK];
 };
 
-/* One chunk's scaled scores of one query → e^(s − running maximum); what came before shrinks. Keys
- * before `hidden` and from `valid` on are not seen. */
-INLINE void softmax_step(struct state *t, size_t i, size_t hidden, size_t valid, float scale)
+/* What one chunk's scores mean for a query: the new maximum, and by which power of e what came
+ * before shrinks. Keys before `hidden` and from `valid` on are not seen. */
+INLINE float new_max(struct state *t, size_t i, size_t hidden, size_t valid, float scale)
 {
-    float m, shrink[WIDTH], *s = t->s + i * PL_ATTN_CHUNK, *o = t->o + i * t->dp;
+    float m, by, *s = t->s + i * PL_ATTN_CHUNK;
 
     for (size_t j = 0; j < hidden; j++)
         s[j] = -INFINITY;
     for (size_t j = valid; j < PL_ATTN_CHUNK; j++)
         s[j] = -INFINITY;
-    m = scale_max(s, PL_ATTN_CHUNK, scale, t->max[i]);
-    store(shrink, vexp_down(splat(t->max[i] - m)));
-    t->sum[i] = t->sum[i] * shrink[0] + exp_sum(s, PL_ATTN_CHUNK, m);
+    m = max_of(s, PL_ATTN_CHUNK) * scale;
+    m = m > t->max[i] ? m : t->max[i];
+    by = t->max[i] - m;
     t->max[i] = m;
-    for (size_t d = 0; shrink[0] != 1 && d < t->dp; d += WIDTH)
-        store(o + d, load(o + d) * splat(shrink[0]));
+    return by;
+}
+
+/* A chunk's scores of one query → e^(s · scale − its maximum); what came before shrinks. */
+INLINE void softmax_step(struct state *t, size_t i, float scale, float shrink)
+{
+    float *o = t->o + i * t->dp;
+
+    t->sum[i] =
+        t->sum[i] * shrink + exp_sum(t->s + i * PL_ATTN_CHUNK, PL_ATTN_CHUNK, scale, t->max[i]);
+    for (size_t d = 0; shrink != 1 && d < t->dp; d += WIDTH)
+        store(o + d, load(o + d) * splat(shrink));
 }
 
 /* s = s · scale + bias + mask for a chunk whose first key is `first`. */
@@ -120,15 +151,17 @@ INLINE void rows_by_panels(size_t mr, enum pl_dtype dt, const float *x, size_t l
     size_t p = 0;
 
     for (; mr == 1 && MAX_ROWS > 3 && p + 4 <= panels; p += 4)
-        tile(1, 4, dt, x, ldx, k, element(w, p * stride, dt), stride, y + p * PL_PANEL, ldy,
-             resume);
+        tile(1, 4, dt, x, ldx, k, element(w, p * stride, dt), stride, y + p * PL_PANEL, ldy, resume,
+             (struct behind){0});
     for (; p < panels; p++)
-        rows_by_panel(mr, dt, x, ldx, k, element(w, p * stride, dt), y + p * PL_PANEL, ldy, resume);
+        rows_by_panel(mr, dt, x, ldx, k, element(w, p * stride, dt), y + p * PL_PANEL, ldy, resume,
+                      (struct behind){0});
 }
 
-/* Scores of the query vectors [from, to) on a chunk of keys, as far as each tile sees them. */
-INLINE void scores(const struct state *t, enum pl_dtype dt, const void *k, size_t first,
-                   size_t from, size_t to)
+/* Scores of the query vectors [from, to) on a chunk of keys, as far as each tile sees them; pitch
+ * is t's, a constant where it can be one: a tile then needs no registers for where its rows are. */
+INLINE void scores_at(const struct state *t, enum pl_dtype dt, size_t pitch, const void *k,
+                      size_t first, size_t from, size_t to)
 {
     size_t dim = t->a->dim, mr;
 
@@ -136,11 +169,21 @@ INLINE void scores(const struct state *t, enum pl_dtype dt, const void *k, size_
         for (size_t i = from; i < to; i += mr) {
             mr = least(to - i, MAX_ROWS);
             if (t->a->len[i + mr - 1] > first + p * PL_PANEL)
-                rows_by_panel(mr, dt, t->q + i * t->dp, t->dp, dim,
+                rows_by_panel(mr, dt, t->q + i * pitch, pitch, dim,
                               element(k, p * dim * PL_PANEL, dt),
-                              t->s + i * PL_ATTN_CHUNK + p * PL_PANEL, PL_ATTN_CHUNK, false);
+                              t->s + i * PL_ATTN_CHUNK + p * PL_PANEL, PL_ATTN_CHUNK, false,
+                              (struct behind){0});
         }
     }
+}
+
+INLINE void scores(const struct state *t, enum pl_dtype dt, const void *k, size_t first,
+                   size_t from, size_t to)
+{
+    if (t->pitch == PL_ATTN_PITCH)
+        scores_at(t, dt, PL_ATTN_PITCH, k, first, from, to);
+    else
+        scores_at(t, dt, t->pitch, k, first, from, to);
 }
 
 /* The same for one query vector. */
@@ -149,7 +192,7 @@ INLINE void scores_of_one(const struct state *t, enum pl_dtype dt, const void *k
 {
     size_t keys = least(t->a->len[i] - first, PL_ATTN_CHUNK), dim = t->a->dim;
 
-    rows_by_panels(1, dt, t->q + i * t->dp, t->dp, dim, k, dim * PL_PANEL,
+    rows_by_panels(1, dt, t->q + i * t->pitch, t->pitch, dim, k, dim * PL_PANEL,
                    (keys + PL_PANEL - 1) / PL_PANEL, t->s + i * PL_ATTN_CHUNK, PL_ATTN_CHUNK,
                    false);
 }
@@ -185,6 +228,27 @@ INLINE const void *converted(const struct state *t, enum pl_dtype dt, const void
     return t->a->scratch;
 }
 
+/* A chunk's scores of the query vectors [from, to) → weights: pass by pass, since within a query
+ * each step waits for the one before. */
+static void softmax_chunk(struct state *t, size_t first, size_t from, size_t to)
+{
+    const struct pl_attend *a = t->a;
+    float shrink[PL_ATTN_BLOCK + WIDTH];
+
+    for (size_t i = from; i < to; i++) {
+        bool biased = a->bias[i] || a->mask;
+        if (biased)
+            add_biases(a, i, first, t->s + i * PL_ATTN_CHUNK);
+        shrink[i - from] = new_max(t, i, a->first[i] > first ? a->first[i] - first : 0,
+                                   least(a->len[i] - first, PL_ATTN_CHUNK), biased ? 1 : a->scale);
+    }
+    store(shrink + (to - from), splat(0));
+    for (size_t i = 0; i < to - from; i += WIDTH)
+        store(shrink + i, vexp_down(load(shrink + i)));
+    for (size_t i = from; i < to; i++)
+        softmax_step(t, i, a->bias[i] || a->mask ? 1 : a->scale, shrink[i - from]);
+}
+
 /* A chunk of keys for the query vectors [from, to). */
 INLINE void chunk_of(struct state *t, enum pl_dtype dt, size_t first, size_t from, size_t to)
 {
@@ -202,13 +266,7 @@ INLINE void chunk_of(struct state *t, enum pl_dtype dt, size_t first, size_t fro
         scores(t, PL_DT_F32, converted(t, dt, k, PL_ATTN_CHUNK * a->dim), first, from, to);
     else
         scores(t, dt, k, first, from, to);
-    for (size_t i = from; i < to; i++) {
-        bool biased = a->bias[i] || a->mask;
-        if (biased)
-            add_biases(a, i, first, t->s + i * PL_ATTN_CHUNK);
-        softmax_step(t, i, a->first[i] > first ? a->first[i] - first : 0,
-                     least(a->len[i] - first, PL_ATTN_CHUNK), biased ? 1 : a->scale);
-    }
+    softmax_chunk(t, first, from, to);
     if (convert)
         values(t, PL_DT_F32, converted(t, dt, v, PL_ATTN_CHUNK * t->dp), first, from, to);
     else
@@ -220,13 +278,14 @@ INLINE void chunk_of(struct state *t, enum pl_dtype dt, size_t first, size_t fro
 void PL_ATTEND(const struct pl_attend *a)
 {
     size_t from = 0, to = 0;
-    struct state t = {.a = a, .dp = pl_round_up(a->dim, PL_PANEL)};
+    struct state t = {
+        .a = a, .dp = pl_round_up(a->dim, PL_PANEL), .pitch = pl_attend_pitch(a->dim)};
 
     t.s = a->scratch + PL_GEMM_SCRATCH;
     t.q = t.s + PL_ATTN_BLOCK * PL_ATTN_CHUNK;
-    t.o = t.q + PL_ATTN_BLOCK * t.dp;
+    t.o = t.q + PL_ATTN_BLOCK * t.pitch;
     for (size_t i = 0; i < a->n; i++) {
-        memcpy(t.q + i * t.dp, a->q[i], a->dim * sizeof(float));
+        memcpy(t.q + i * t.pitch, a->q[i], a->dim * sizeof(float));
         t.max[i] = -INFINITY;
     }
     memset(t.o, 0, a->n * t.dp * sizeof(float));
@@ -273,8 +332,8 @@ void PL_WEIGHTS(float *p, const float *q, size_t dim, const void *k, enum pl_dty
         p[j] = -INFINITY;
     for (size_t j = len; j < padded; j++)
         p[j] = -INFINITY;
-    max = scale_max(p, padded, scale, -INFINITY);
-    total = exp_sum(p, padded, max);
+    max = max_of(p, padded) * scale;
+    total = exp_sum(p, padded, scale, max);
     for (size_t j = 0; j < len; j++)
         p[j] /= total;
 }

@@ -113,6 +113,7 @@ static inline size_t pl_cpu_pitch(size_t cols)
 
 /* Rows are pl_cpu_pitch(columns) apart, but for cos and sin. */
 struct pl_workspace {
+    float *block;                    /* what stands below as floats, in one piece */
     float *x, *xn;                   /* [CHUNK, hidden] residual stream, normed */
     float *q, *att;                  /* [CHUNK, heads · head_dim] */
     float *k, *v;                    /* [CHUNK, kv_heads · head_dim] */
@@ -151,7 +152,8 @@ static inline size_t pl_cpu_dtype_bytes(enum pl_dtype dt)
     return pl_dtype_traits(dt)->bytes;
 }
 
-/* 64-byte aligned, zeroed; NULL when out of memory or on overflow. Free with free(). */
+/* 64-byte aligned, zeroed, from 2 MB on in huge pages; NULL when out of memory or on overflow. Free
+ * with free(). */
 void *pl_cpu_alloc(size_t n, size_t size);
 /* Makes every thread's scratch at least n floats. */
 PL_MUST_CHECK

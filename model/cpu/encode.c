@@ -42,37 +42,38 @@ static void stage_copy(const struct job *j, bool out, int m, int members)
     pl_step_meet(j, m);
 }
 
-static void keys_and_values(const struct job *j, int32_t l, const struct pl_acts *x, int m,
-                            int members)
+/* Which of a piece's products with x are made. */
+enum { KEYS = 1, QUERIES = 2 };
+
+/* K and V into the cache, and q as attention reads it; barrier. */
+static void project(const struct job *j, int32_t l, int which, int m, int members)
 {
     const struct pl_cpu_layer *w = &j->n->layers[l];
+    const struct pl_arch *a = &j->n->arch;
     struct pl_workspace *b = &j->n->work;
+    struct pl_acts x = pl_step_attn_input(j, l, m, members);
     size_t begin, end;
 
-    pl_step_linear(j, &w->k, x, b->k, NULL, m);
-    pl_step_linear(j, &w->v, x, b->v, NULL, m);
+    if (which & QUERIES)
+        pl_step_linear(j, &w->q, &x, b->q, NULL, m);
+    if (which & KEYS) {
+        pl_step_linear(j, &w->k, &x, b->k, NULL, m);
+        pl_step_linear(j, &w->v, &x, b->v, NULL, m);
+    }
     pl_step_meet(j, m);
+    if (!(which & KEYS) && !w->q_norm && a->pos != PL_POS_ROPE)
+        return;
     pl_pool_share(j->rows, m, members, &begin, &end);
-    for (size_t h = 0; h < (size_t)j->n->arch.kv_heads; h++)
+    for (size_t h = 0; which & QUERIES && h < (size_t)a->heads; h++)
+        pl_step_rope_q(j, l, h, begin, end);
+    for (size_t h = 0; which & KEYS && h < (size_t)a->kv_heads; h++)
         pl_step_rope_and_store(j, l, h, begin, end);
     pl_cpu_mark(j->n->device, m, PL_CPU_ROPE);
     pl_step_meet(j, m);
 }
 
-static void queries_and_rest(const struct job *j, int32_t l, const struct pl_acts *x, int m,
-                             int members)
+static void attend_and_rest(const struct job *j, int32_t l, int m, int members)
 {
-    size_t begin, end;
-
-    pl_step_linear(j, &j->n->layers[l].q, x, j->n->work.q, NULL, m);
-    pl_step_meet(j, m);
-    if (j->n->layers[l].q_norm || j->n->arch.pos == PL_POS_ROPE) {
-        pl_pool_share(j->rows, m, members, &begin, &end);
-        for (size_t h = 0; h < (size_t)j->n->arch.heads; h++)
-            pl_step_rope_q(j, l, h, begin, end);
-        pl_cpu_mark(j->n->device, m, PL_CPU_ROPE);
-        pl_step_meet(j, m);
-    }
     pl_step_attention(j, l, false, m, members);
     pl_step_meet(j, m);
     pl_step_rest(j, l, m, members);
@@ -96,9 +97,8 @@ static void whole(const struct encoding *e, int m, int members)
     pl_step_input(&j, m, members);
     pl_step_meet(&j, m);
     for (int32_t l = 0; l < j.n->arch.layers; l++) {
-        struct pl_acts x = pl_step_attn_input(&j, l, m, members);
-        keys_and_values(&j, l, &x, m, members);
-        queries_and_rest(&j, l, &x, m, members);
+        project(&j, l, KEYS | QUERIES, m, members);
+        attend_and_rest(&j, l, m, members);
     }
     finish(&j, m, members);
 }
@@ -117,14 +117,13 @@ static void in_pieces(const struct encoding *e, int m, int members)
         for (size_t at = 0; at < e->n; at += PL_CPU_CHUNK) {
             struct job j = piece(e, at, members);
             stage_copy(&j, false, m, members);
-            struct pl_acts x = pl_step_attn_input(&j, l, m, members);
-            keys_and_values(&j, l, &x, m, members);
+            project(&j, l, KEYS, m, members);
         }
         for (size_t at = 0; at < e->n; at += PL_CPU_CHUNK) {
             struct job j = piece(e, at, members);
             stage_copy(&j, false, m, members);
-            struct pl_acts x = pl_step_attn_input(&j, l, m, members);
-            queries_and_rest(&j, l, &x, m, members);
+            project(&j, l, QUERIES, m, members);
+            attend_and_rest(&j, l, m, members);
             stage_copy(&j, true, m, members);
         }
     }

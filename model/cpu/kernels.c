@@ -6,7 +6,7 @@
 #define DIRECT_ROWS                                                                                \
     12 /* up to here each weight is converted in registers, above once into scratch */
 
-/* Bias, then the sum with add_to, on rows [row, row + rows) of panels [first, end). */
+/* The same as `behind` on rows [row, row + rows) of panels [first, end) of y. */
 static void finish(const struct pl_gemm *g, size_t row, size_t rows, size_t first, size_t end)
 {
     size_t o0 = first * PL_PANEL, o1 = end * PL_PANEL < g->n ? end * PL_PANEL : g->n;
@@ -19,6 +19,15 @@ static void finish(const struct pl_gemm *g, size_t row, size_t rows, size_t firs
             g->add_to[r * g->ld_add + o] += g->y[r * g->ldy + o];
 }
 
+/* Bias and add_to from row `row` of panel p on. */
+static struct behind behind(const struct pl_gemm *g, size_t row, size_t p)
+{
+    struct behind b = {.bias = g->bias ? g->bias + p * PL_PANEL : NULL, .ld_add = g->ld_add};
+
+    b.add = g->add_to ? g->add_to + row * g->ld_add + p * PL_PANEL : NULL;
+    return b;
+}
+
 /* What the next panel will read: fetched a part with each tile, since hardware does not foresee
  * the step from panel to panel. */
 struct ahead {
@@ -29,7 +38,7 @@ struct ahead {
 /* All rows on one panel of `valid` outputs; y points to the panel's first output. */
 INLINE void panel_rows(enum pl_dtype dt, const float *x, size_t ldx, size_t rows, size_t k,
                        const void *w, size_t valid, float *y, size_t ldy, bool resume,
-                       struct ahead next)
+                       struct ahead next, struct behind then)
 {
     const size_t each = rows ? pl_round_up(next.bytes * MAX_ROWS / rows + 1, 64) : 0;
     float part[MAX_ROWS * PL_PANEL];
@@ -40,14 +49,17 @@ INLINE void panel_rows(enum pl_dtype dt, const float *x, size_t ldx, size_t rows
             __builtin_prefetch(next.at + at);
         for (size_t m = r + mr; resume && m < rows && m < r + 2 * MAX_ROWS; m++)
             __builtin_prefetch(y + m * ldy, 1);
+        for (size_t m = mr; then.add && r + m < rows && m < mr + MAX_ROWS; m++)
+            __builtin_prefetch(then.add + m * then.ld_add, 1);
         if (valid == PL_PANEL) {
-            rows_by_panel(mr, dt, x + r * ldx, ldx, k, w, y + r * ldy, ldy, resume);
+            rows_by_panel(mr, dt, x + r * ldx, ldx, k, w, y + r * ldy, ldy, resume, then);
+            then.add += then.add ? mr * then.ld_add : 0;
             continue;
         }
         memset(part, 0, sizeof(part));
         for (size_t m = 0; resume && m < mr; m++)
             memcpy(part + m * PL_PANEL, y + (r + m) * ldy, valid * sizeof(float));
-        rows_by_panel(mr, dt, x + r * ldx, ldx, k, w, part, PL_PANEL, resume);
+        rows_by_panel(mr, dt, x + r * ldx, ldx, k, w, part, PL_PANEL, resume, (struct behind){0});
         for (size_t m = 0; m < mr; m++)
             memcpy(y + (r + m) * ldy, part + m * PL_PANEL, valid * sizeof(float));
     }
@@ -66,12 +78,13 @@ INLINE void gemm_direct(const struct pl_gemm *g, enum pl_dtype dt)
 
     while (g->rows == 1 && p + 4 <= g->end && (p + 4) * PL_PANEL <= g->n) {
         tile(1, MAX_ROWS > 3 ? 4 : 2, dt, g->x, g->ldx, g->k, element(g->w, p * g->stride, dt),
-             g->stride, g->y + p * PL_PANEL, g->ldy, g->resume);
+             g->stride, g->y + p * PL_PANEL, g->ldy, g->resume, (struct behind){0});
         p += MAX_ROWS > 3 ? 4 : 2;
     }
     for (; p < g->end; p++)
         panel_rows(dt, g->x, g->ldx, g->rows, g->k, element(g->w, p * g->stride, dt),
-                   panel_width(g, p), g->y + p * PL_PANEL, g->ldy, g->resume, (struct ahead){0});
+                   panel_width(g, p), g->y + p * PL_PANEL, g->ldy, g->resume, (struct ahead){0},
+                   (struct behind){0});
 }
 
 /* A block of x side by side in out: where its rows lie an even number of lines apart, a tile's
@@ -112,9 +125,11 @@ INLINE void gemm_blocked(const struct pl_gemm *g, enum pl_dtype dt)
                         store(g->scratch + i, load_weight(w, i, dt));
                     w = g->scratch;
                 }
+                bool whole = panel_width(g, p) == PL_PANEL;
                 panel_rows(PL_DT_F32, x, pack ? K_BLOCK : g->ldx, rows, kn, w, panel_width(g, p),
-                           g->y + r * g->ldy + p * PL_PANEL, g->ldy, resume, next);
-                if (last)
+                           g->y + r * g->ldy + p * PL_PANEL, g->ldy, resume, next,
+                           last && whole ? behind(g, r, p) : (struct behind){0});
+                if (last && !whole)
                     finish(g, r, rows, p, p + 1);
             }
         }
@@ -200,7 +215,8 @@ INLINE vf verf(vf x)
     far = fma_(far, c, splat(-6.34846687e-1f));
     far = fma_(far, c, splat(-1.28717512e-1f));
     far = fma_(far, c, -c);
-    far = splat(1) - vexp(far);
+    vf n, e = exp_reduced(far, &n); /* of −16.4 … 0: 2ⁿ is no subnormal */
+    far = splat(1) - (vf)((vi)e + ((vi)n << 23));
     far = pick(x < splat(0), -far, far);
     return pick(t > splat(0.927734375f), far, pick(x == x, near, x));
 }

@@ -23,8 +23,9 @@
     132 /* rows whose 256 columns stay in L2 while panels pass; half a chunk in one go */
 /* Floats a thread lends to gemm: 256 columns of a panel and of those rows. */
 #define PL_GEMM_SCRATCH (256 * (PL_PANEL + PL_GEMM_ROWS))
-#define PL_ATTN_CHUNK 64 /* keys whose softmax is merged at once */
-#define PL_ATTN_BLOCK 48 /* most query vectors of one attend call */
+#define PL_ATTN_CHUNK 64  /* keys whose softmax is merged at once */
+#define PL_ATTN_BLOCK 48  /* most query vectors of one attend call */
+#define PL_ATTN_PITCH 144 /* floats between those of up to 128, an odd number of lines */
 
 struct pl_q8;
 
@@ -52,7 +53,7 @@ struct pl_gemm {
     size_t ldy;
     bool resume;       /* the chains start from what y holds, not from 0; not with q8 */
     const float *bias; /* [n] or NULL: added to the finished chain */
-    float *add_to;     /* [rows, n] or NULL: the finished y is added to it; not y itself */
+    float *add_to;     /* [rows, n] or NULL: what y would be is added to it; y is only room */
     size_t ld_add;
     float *scratch; /* [PL_GEMM_SCRATCH] */
 };
@@ -80,10 +81,15 @@ struct pl_attend {
     float *scratch; /* [pl_attend_scratch(dim)] */
 };
 
+static inline size_t pl_attend_pitch(size_t dim)
+{
+    return dim <= 128 ? PL_ATTN_PITCH : pl_round_up(dim, 16) + 16;
+}
+
 static inline size_t pl_attend_scratch(size_t dim)
 {
     return PL_GEMM_SCRATCH +
-           PL_ATTN_BLOCK * (PL_ATTN_CHUNK + pl_round_up(dim, 16) + pl_round_up(dim, 16));
+           PL_ATTN_BLOCK * (PL_ATTN_CHUNK + pl_round_up(dim, 16) + pl_attend_pitch(dim));
 }
 
 struct pl_kernels {

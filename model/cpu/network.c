@@ -225,9 +225,11 @@ static enum pl_status make_workspace(struct pl_network *n, struct pl_err *err)
         ok = ok && w->q8;
         n->work_bytes += (int64_t)(q8_chunks(a) * PL_CPU_CHUNK * sizeof(struct pl_q8));
     }
-    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-        *parts[i].at = pl_cpu_alloc(PL_CPU_CHUNK * pl_cpu_pitch(parts[i].cols), sizeof(float));
-        ok = ok && *parts[i].at;
+    w->block = pl_cpu_alloc(work_floats(a), PL_CPU_CHUNK * sizeof(float));
+    ok = ok && w->block;
+    for (size_t i = 0, at = 0; ok && i < sizeof(parts) / sizeof(parts[0]); i++) {
+        *parts[i].at = w->block + at;
+        at += PL_CPU_CHUNK * pl_cpu_pitch(parts[i].cols);
     }
     w->row_span = calloc(PL_CPU_CHUNK, sizeof(*w->row_span));
     w->row_in_span = calloc(PL_CPU_CHUNK, sizeof(*w->row_in_span));
@@ -248,11 +250,7 @@ static void free_panels(struct pl_panels *p)
 
 static void free_workspace(struct pl_workspace *w)
 {
-    float *const parts[] = {w->x,  w->xn,   w->q,   w->att, w->k,    w->v,
-                            w->up, w->gate, w->cos, w->sin, w->patch};
-
-    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
-        free(parts[i]);
+    free(w->block);
     free(w->q8);
     free(w->row_span);
     free(w->row_in_span);

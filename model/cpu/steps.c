@@ -308,7 +308,10 @@ void pl_store_kv(const struct pl_cache *c, const struct pl_kv *kv, size_t head, 
         float *to_k = (float *)kv->k + kh, *to_v = (float *)kv->v + vh;
         for (size_t d = 0; d < dim; d++)
             to_k[pl_cpu_k_at(dim, 0, d)] = k[d];
-        for (size_t d = 0; d < dim; d++)
+        size_t d = 0;
+        for (; d + PL_PANEL <= dim; d += PL_PANEL)
+            memcpy(to_v + pl_cpu_v_at(dim, 0, d), v + d, PL_PANEL * sizeof(*v));
+        for (; d < dim; d++)
             to_v[pl_cpu_v_at(dim, 0, d)] = v[d];
         return;
     }

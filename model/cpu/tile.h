@@ -50,9 +50,19 @@ INLINE vf load_weight(const void *w, size_t i, enum pl_dtype dt)
 #endif
 }
 
-/* mr rows × np panels, both constants where this is inlined. */
+/* What the finished chains of a panel's 16 outputs go through while they are in registers: plus
+ * bias, then the sum with `add`, whose rows are ld_add apart. NULL: nothing. */
+struct behind {
+    const float *bias;
+    float *add;
+    size_t ld_add;
+};
+
+/* mr rows × np panels, both constants where this is inlined; `then` only with one panel. Where it
+ * adds, y is left as it was. */
 INLINE void tile(int mr, int np, enum pl_dtype dt, const float *x, size_t ldx, size_t k,
-                 const void *w, size_t stride, float *y, size_t ldy, bool resume)
+                 const void *w, size_t stride, float *y, size_t ldy, bool resume,
+                 struct behind then)
 {
     const int nv = np * PER_PANEL;
     vf acc[MAX_ROWS][4 * PER_PANEL], b[4 * PER_PANEL];
@@ -78,6 +88,25 @@ INLINE void tile(int mr, int np, enum pl_dtype dt, const float *x, size_t ldx, s
                 acc[m][j] = fma_(a, b[j], acc[m][j]);
         }
     }
+    if (then.bias) {
+#pragma GCC unroll 16
+        for (int j = 0; j < nv; j++)
+            b[j] = load(then.bias + (size_t)j * WIDTH);
+#pragma GCC unroll 16
+        for (int m = 0; m < mr; m++)
+#pragma GCC unroll 16
+            for (int j = 0; j < nv; j++)
+                acc[m][j] += b[j];
+    }
+    if (then.add) {
+        y = then.add;
+        ldy = then.ld_add;
+#pragma GCC unroll 16
+        for (int m = 0; m < mr; m++)
+#pragma GCC unroll 16
+            for (int j = 0; j < nv; j++)
+                acc[m][j] = load(y + (size_t)m * ldy + (size_t)j * WIDTH) + acc[m][j];
+    }
 #pragma GCC unroll 16
     for (int m = 0; m < mr; m++) {
 #pragma GCC unroll 16
@@ -88,12 +117,12 @@ INLINE void tile(int mr, int np, enum pl_dtype dt, const float *x, size_t ldx, s
 
 /* Up to MAX_ROWS rows on one panel. */
 INLINE void rows_by_panel(size_t mr, enum pl_dtype dt, const float *x, size_t ldx, size_t k,
-                          const void *w, float *y, size_t ldy, bool resume)
+                          const void *w, float *y, size_t ldy, bool resume, struct behind then)
 {
     switch (mr) {
 #define X(n)                                                                                       \
     case n:                                                                                        \
-        tile(n, 1, dt, x, ldx, k, w, 0, y, ldy, resume);                                           \
+        tile(n, 1, dt, x, ldx, k, w, 0, y, ldy, resume, then);                                     \
         break;
         ROW_CASES(X)
 #undef X

@@ -8,18 +8,26 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-void *pl_cpu_alloc(size_t n, size_t size)
+/* From 2 MB on in huge pages; not cleared. */
+static void *alloc_room(size_t n, size_t size)
 {
+    const size_t huge = (size_t)2 << 20;
     size_t bytes;
     void *p;
 
     if (__builtin_mul_overflow(n, size, &bytes) || bytes > SIZE_MAX - 64)
         return NULL;
-    bytes = bytes ? pl_round_up(bytes, 64) : 64;
-    p = aligned_alloc(64, bytes);
-    if (p)
-        memset(p, 0, bytes);
+    p = aligned_alloc(bytes < huge ? 64 : huge, pl_round_up(bytes ? bytes : 1, 64));
+    if (p && bytes >= huge)
+        (void)madvise(p, bytes / huge * huge, MADV_HUGEPAGE);
     return p;
+}
+
+void *pl_cpu_alloc(size_t n, size_t size)
+{
+    void *p = alloc_room(n, size);
+
+    return p ? memset(p, 0, n * size) : NULL;
 }
 
 float pl_cpu_load(enum pl_dtype dt, const void *src, size_t i)
@@ -215,21 +223,6 @@ void pl_cpu_gemm_rows(struct pl_device *d, struct pl_gemm *g, bool repacked, int
     }
 }
 
-/* For huge pages, and not cleared. */
-static void *alloc_weight(size_t n, size_t size)
-{
-    const size_t huge = (size_t)2 << 20;
-    size_t bytes;
-    void *p;
-
-    if (__builtin_mul_overflow(n, size, &bytes) || bytes > SIZE_MAX - 64)
-        return NULL;
-    p = aligned_alloc(bytes < huge ? 64 : huge, pl_round_up(bytes ? bytes : 1, 64));
-    if (p && bytes >= huge)
-        (void)madvise(p, bytes / huge * huge, MADV_HUGEPAGE);
-    return p;
-}
-
 static void repack_part(void *arg, int member, int members)
 {
     const struct pack *p = arg;
@@ -258,7 +251,7 @@ static enum pl_status repack(struct pl_device *d, const struct pl_weight_source 
 
     if (st)
         return st;
-    o->data = alloc_weight((o->out + PL_PANEL - 1) / PL_PANEL, p.each);
+    o->data = alloc_room((o->out + PL_PANEL - 1) / PL_PANEL, p.each);
     if (!o->data)
         return pl_fail(err, PL_ENOMEM, "%s: no memory for %zu panels of %zu bytes", src->name,
                        (o->out + PL_PANEL - 1) / PL_PANEL, p.each);
@@ -295,7 +288,7 @@ enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *s
     if (!pl_dtype_traits(o.dtype)->computes)
         return pl_fail(err, PL_EUNSUPPORTED, "%s: weights of type %s cannot be run", src->name,
                        pl_dtype_traits(o.dtype)->name);
-    o.data = alloc_weight(pl_round_up(o.out, PL_PANEL) * o.in, pl_cpu_dtype_bytes(o.dtype));
+    o.data = alloc_room(pl_round_up(o.out, PL_PANEL) * o.in, pl_cpu_dtype_bytes(o.dtype));
     p.each = PL_PANEL * row_pitch(&o) + pl_round_up(o.in * sizeof(float), 64);
     p.room = pl_cpu_alloc(threads, p.each);
     if (!o.data || !p.room) {
