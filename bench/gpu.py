@@ -330,7 +330,7 @@ def video_shape(b, layers=0):
 
 
 def outside(b):
-    """Selection, gather, L4 with the head, the CLIP tower."""
+    """Selection, gather, L4 with the head, the CLIP tower; pixels of events and of frames, made by the host and by the device."""
     ops = b.program("bench_ops", "tests/model")
     if not ops:
         raise Failed("bench_ops is not built")
@@ -343,10 +343,12 @@ def outside(b):
           **norm("output_proj.0", h), **linear("output_proj.1", h, h), "alpha": [1]}
     eyes, _ = video_shape(b, 1)
     aims = {"select": ("<=", 0.06), "adapter": ("<=", 0.2), "tower": ("<=", 4.5)}
-    done = b.sh([ops, b.device, "--model", model, "--adapter", write_tensors(os.path.join(b.tmp, "l4.safetensors"), l4), "--vision", eyes], 60, check=False)
+    done = b.sh([ops, b.device, "--model", model, "--adapter", write_tensors(os.path.join(b.tmp, "l4.safetensors"), l4), "--vision", eyes,
+                 "--events", "132268"], 60, check=False)
     for line in done.stdout.splitlines():
         o = json.loads(line)
-        b.figure(o["op"], o["ms"], "ms", aims.get(o["op"]), f"{o['shape']}; least {o['least_ms']:.4f} ms")
+        where, _, shape = o["shape"].partition(": ")  # of pixels: who made them
+        b.figure(f"{o['op']}, {where}" if shape else o["op"], o["ms"], "ms", aims.get(o["op"]), f"{shape or where}; least {o['least_ms']:.4f} ms")
     if done.returncode:
         raise Failed((done.stderr.strip().splitlines() or ["ops"])[-1])
 

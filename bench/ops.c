@@ -1,14 +1,17 @@
 /* Times what stands outside a model's blocks: ops DEVICE [--model DIR] [--adapter L4.safetensors]
- * [--vision DIR] [--rows N] [--scores N]
+ * [--vision DIR] [--rows N] [--scores N] [--events N]
  *
  * One JSON object a line: {"op", "ms" (median), "least_ms", "runs", "shape"}. Times are from call
  * to return on the host, results included, after three untimed runs: that is what a trial waits
  * for. select   the top 70 % of N scores (32768), as a pruner's stage asks for them; gather: their
  * rows of --model's width adapter  --adapter over N rows (22) of --model's width, then --model's
  * head and argmax on them tower    --vision's tower and projector over one clip's random pixels
+ * pixels   N events at 640 × 480 to 5 × 336², and 8 pictures of 640 × 480 to 8 × 224², made by the
+ * host and by the device
  * Models are made of random weights; one block of --model is enough. */
 #include "base/clock.h"
 #include "base/rng.h"
+#include "model/events.h"
 #include "model/model.h"
 #include "model/session.h"
 #include "model/vision.h"
@@ -23,7 +26,7 @@
 
 struct options {
     const char *device, *model, *adapter, *vision;
-    long rows, scores;
+    long rows, scores, events;
 };
 
 struct op {
@@ -229,6 +232,119 @@ static enum pl_status tower(const struct options *q, struct pl_err *err)
     return st;
 }
 
+struct seeing {
+    const struct pl_backend *k; /* NULL: the host does it */
+    struct pl_device *d;
+    struct pl_preprocess p;
+    struct pl_frames from;
+    float *host;
+    struct pl_tensor *there;
+};
+
+static enum pl_status run_pixels(void *arg, struct pl_err *err)
+{
+    struct seeing *s = arg;
+    struct pl_images rendered = {.v = NULL};
+    enum pl_status st = PL_OK;
+
+    if (s->k)
+        return s->k->pixels(s->d, &s->from, &s->p, s->there, err);
+    if (s->from.events)
+        st = pl_events_render(s->from.events, s->from.n, &rendered, err);
+    if (!st)
+        st = pl_images_preprocess(s->from.events ? &rendered : s->from.images, &s->p, s->host, err);
+    pl_images_release(&rendered);
+    return st;
+}
+
+/* Both ways, where the backend has its own. */
+static enum pl_status pixels_of(const char *name, struct seeing *s, const struct pl_backend *k,
+                                struct pl_err *err)
+{
+    struct op o = {.name = name, .run = run_pixels, .what = s};
+    const size_t each = 3 * (size_t)s->p.crop * (size_t)s->p.crop;
+    enum pl_status st = PL_OK;
+
+    s->host = malloc(s->from.n * each * sizeof(float));
+    if (!s->host)
+        st = pl_fail(err, PL_ENOMEM, "no memory");
+    if (!st && k->pixels)
+        st = k->tensor_create(s->d, s->from.n, each, &s->there, err);
+    for (int i = 0; i < (k->pixels ? 2 : 1) && !st; i++) {
+        s->k = i ? k : NULL;
+        snprintf(o.shape, sizeof(o.shape), "%s: %zu frames of %d", i ? "device" : "host", s->from.n,
+                 s->p.crop);
+        st = time_op(&o, err);
+    }
+    k->tensor_free(s->there);
+    free(s->host);
+    s->there = NULL;
+    s->host = NULL;
+    return st;
+}
+
+/* A stream of events drawn at random, and pictures of random bytes. */
+static enum pl_status draw_frames(struct pl_events *e, size_t n, struct pl_images *l,
+                                  struct pl_err *err)
+{
+    enum pl_status st = PL_OK;
+    struct pl_rng r;
+
+    pl_rng_init(&r, 9);
+    *e = (struct pl_events){.n = n,
+                            .x = malloc(n * sizeof(*e->x)),
+                            .y = malloc(n * sizeof(*e->y)),
+                            .p = malloc(n),
+                            .t = calloc(n, sizeof(*e->t)),
+                            .sorted = true};
+    if (!e->x || !e->y || !e->p || !e->t)
+        return pl_fail(err, PL_ENOMEM, "no memory");
+    for (size_t i = 0; i < n; i++) {
+        e->x[i] = (uint16_t)pl_rng_below(&r, 640);
+        e->y[i] = (uint16_t)pl_rng_below(&r, 480);
+        e->p[i] = pl_rng_u64(&r) & 1;
+    }
+    for (int i = 0; i < 8 && !st; i++) {
+        struct pl_image *image;
+        st = pl_images_add(l, 640, 480, &image, err);
+        for (size_t k = 0; k < 3 * 640 * 480 && !st; k++)
+            image->rgb[k] = (uint8_t)pl_rng_u64(&r);
+    }
+    return st;
+}
+
+static enum pl_status pixels(const struct options *q, struct pl_err *err)
+{
+    const struct pl_device_opts where = {
+        .ordinal = strncmp(q->device, "cuda:", 5) ? 0 : (int)strtol(q->device + 5, NULL, 10)};
+    const struct pl_backend *k =
+        pl_backend_by_name(strncmp(q->device, "cuda", 4) ? q->device : "cuda");
+    const struct pl_preprocess p = {.mean = {0.48f, 0.46f, 0.41f}, .std = {0.27f, 0.26f, 0.28f}};
+    struct pl_event_frame cut[5];
+    struct pl_events e = {.n = 0};
+    struct pl_images l = {.v = NULL};
+    struct seeing s = {.p = p, .from = {.events = &e, .cut = cut, .n = 5}};
+    enum pl_status st = k ? k->open(&where, &s.d, err)
+                          : pl_fail(err, PL_EUNSUPPORTED, "device %s is not here", q->device);
+
+    if (!st)
+        st = draw_frames(&e, (size_t)q->events, &l, err);
+    if (!st)
+        st = pl_events_cut(&e, 5, cut, err);
+    s.p.resize = s.p.crop = 336;
+    if (!st)
+        st = pixels_of("pixels of events", &s, k, err);
+    s.from = (struct pl_frames){.images = &l, .n = l.n};
+    s.p.resize = s.p.crop = 224;
+    if (!st)
+        st = pixels_of("pixels of frames", &s, k, err);
+    pl_events_release(&e);
+    pl_images_release(&l);
+    if (k)
+        k->close(s.d);
+    return st;
+}
+
 static bool read_options(int argc, char **argv, struct options *q)
 {
     for (int i = 2; i + 1 < argc; i += 2) {
@@ -241,13 +357,16 @@ static bool read_options(int argc, char **argv, struct options *q)
             q->vision = v;
         else if (!strcmp(k, "--rows"))
             q->rows = strtol(v, NULL, 10);
+        else if (!strcmp(k, "--events"))
+            q->events = strtol(v, NULL, 10);
         else if (!strcmp(k, "--scores"))
             q->scores = strtol(v, NULL, 10);
         else
             return false;
     }
     return argc >= 2 && argc % 2 == 0 && q->rows > 0 && q->scores > 9 && q->scores < 1 << 24 &&
-           (q->model || !q->adapter) && (q->model || q->vision);
+           (!q->events || (q->events > 4 && q->events < 1 << 24)) && (q->model || !q->adapter) &&
+           (q->model || q->vision || q->events);
 }
 
 int main(int argc, char **argv)
@@ -259,7 +378,7 @@ int main(int argc, char **argv)
 
     if (!read_options(argc, argv, &q)) {
         fprintf(stderr, "usage: ops cpu|cuda[:N] [--model DIR [--adapter F]] [--vision DIR] "
-                        "[--rows N] [--scores N]\n");
+                        "[--rows N] [--scores N] [--events N]\n");
         return 2;
     }
     if (q.model)
@@ -271,6 +390,8 @@ int main(int argc, char **argv)
     pl_model_free(m);
     if (!st && q.vision)
         st = tower(&q, &err);
+    if (!st && q.events)
+        st = pixels(&q, &err);
     if (st)
         fprintf(stderr, "ops: %s\n", err.text);
     return st ? 1 : 0;

@@ -19,6 +19,8 @@
 #include "model/arch.h"
 #include "model/checkpoint.h"
 #include "model/dtype.h"
+#include "model/events.h"
+#include "model/image.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -214,11 +216,21 @@ struct pl_forward {
 
 /* What an encoder reads: one of ids, embeds and pixels. */
 struct pl_source {
-    const int32_t *ids;   /* [n] */
-    const float *embeds;  /* [n, hidden] before positions and types are added */
-    const float *pixels;  /* [channels, image, image], n its rows */
+    const int32_t *ids;              /* [n] */
+    const float *embeds;             /* [n, hidden] before positions and types are added */
+    const float *pixels;             /* [channels, image, image], n its rows */
+    const struct pl_tensor *picture; /* or these on the device: row picture_row; `pixels` NULL */
+    size_t picture_row;
     const int32_t *types; /* [n] or NULL: 0 */
     const uint8_t *mask;  /* [n], 0: padding, seen by no row; NULL: none is */
+    size_t n;
+};
+
+/* What pixels are made of: pictures, or events and where they are cut into frames. */
+struct pl_frames {
+    const struct pl_images *images;   /* or NULL */
+    const struct pl_events *events;   /* or NULL */
+    const struct pl_event_frame *cut; /* [n] as pl_events_cut made them */
     size_t n;
 };
 
@@ -357,6 +369,11 @@ struct pl_backend {
                              size_t n, struct pl_err *err);
     /* idx[i] = the largest of row i; ties: the lower index; −1: the row holds a NaN. */
     enum pl_status (*argmax)(const struct pl_tensor *x, int32_t *idx, struct pl_err *err);
+    /* Pixels of frames to rows 0, 1, … of `out` [≥ n, 3 · crop · crop], the very bits of
+     * pl_images_preprocess, and waited for. NULL: there is nothing but the host for that. */
+    enum pl_status (*pixels)(struct pl_device *d, const struct pl_frames *f,
+                             const struct pl_preprocess *p, struct pl_tensor *out,
+                             struct pl_err *err);
 
     /* --- the coarse part: used by model.c and session.c only --- */
     /* Matrices of block formats (quant.h), with dt PL_DT_AUTO, are read where their views are for

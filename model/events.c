@@ -217,22 +217,46 @@ enum pl_status pl_events_check_window(const struct pl_events *e, int64_t max_win
 
 /* ---- frames ---- */
 
-static enum pl_status render(const struct pl_events *e, size_t begin, size_t end,
-                             struct pl_images *append, struct pl_err *err)
+static void measure(const struct pl_events *e, struct pl_event_frame *f)
 {
     uint16_t w = 0, h = 0;
-    struct pl_image *image;
-    enum pl_status st;
 
-    for (size_t i = begin; i < end; i++) {
+    for (size_t i = f->begin; i < f->end; i++) {
         w = e->x[i] > w ? e->x[i] : w;
         h = e->y[i] > h ? e->y[i] : h;
     }
-    st = pl_images_add(append, w + 1, h + 1, &image, err);
+    f->width = w + 1;
+    f->height = h + 1;
+}
+
+enum pl_status pl_events_cut(const struct pl_events *e, size_t n, struct pl_event_frame *out,
+                             struct pl_err *err)
+{
+    size_t each = n ? e->n / n : 0;
+    enum pl_status st = PL_OK;
+
+    if (each == 0)
+        return pl_fail(err, PL_ERANGE, "%zu event%s: %zu frames of equal count need at least %zu",
+                       e->n, e->n == 1 ? "" : "s", n, n);
+    for (size_t i = 0; i < n && !st; i++) {
+        out[i] =
+            (struct pl_event_frame){.begin = i * each, .end = i + 1 < n ? (i + 1) * each : e->n};
+        measure(e, &out[i]);
+        st = pl_image_check(out[i].width, out[i].height, err);
+    }
+    return st;
+}
+
+static enum pl_status render(const struct pl_events *e, const struct pl_event_frame *f,
+                             struct pl_images *append, struct pl_err *err)
+{
+    struct pl_image *image;
+    enum pl_status st = pl_images_add(append, f->width, f->height, &image, err);
+
     if (st)
         return st;
     memset(image->rgb, 255, (size_t)image->width * (size_t)image->height * 3);
-    for (size_t i = begin; i < end; i++) {
+    for (size_t i = f->begin; i < f->end; i++) {
         uint8_t *at = image->rgb + ((size_t)e->y[i] * (size_t)image->width + e->x[i]) * 3;
         uint8_t red = e->p[i] ? 255 : 0;
         at[0] = red;
@@ -245,13 +269,12 @@ static enum pl_status render(const struct pl_events *e, size_t begin, size_t end
 enum pl_status pl_events_render(const struct pl_events *e, size_t n, struct pl_images *append,
                                 struct pl_err *err)
 {
-    size_t each = n ? e->n / n : 0;
-    enum pl_status st = PL_OK;
+    struct pl_event_frame *f = calloc(n ? n : 1, sizeof(*f));
+    enum pl_status st =
+        f ? pl_events_cut(e, n, f, err) : pl_fail(err, PL_ENOMEM, "no memory for %zu frames", n);
 
-    if (each == 0)
-        return pl_fail(err, PL_ERANGE, "%zu event%s: %zu frames of equal count need at least %zu",
-                       e->n, e->n == 1 ? "" : "s", n, n);
     for (size_t i = 0; i < n && !st; i++)
-        st = render(e, i * each, i + 1 < n ? (i + 1) * each : e->n, append, err);
+        st = render(e, &f[i], append, err);
+    free(f);
     return st;
 }

@@ -45,6 +45,12 @@ PL_MUST_CHECK
 enum pl_status pl_events_check_window(const struct pl_events *e, int64_t max_window_ms,
                                       struct pl_err *err);
 
+/* Events [begin, end) of a stream as a frame of that size. */
+struct pl_event_frame {
+    size_t begin, end;
+    int32_t width, height;
+};
+
 /*
  * n frames of equal count, in file order (the remainder goes to the last), each of its own size
  * (max x + 1, max y + 1 of its events), white; an event's pixel is blue (0, 0, 255) where p = 0,
@@ -53,5 +59,10 @@ enum pl_status pl_events_check_window(const struct pl_events *e, int64_t max_win
 PL_MUST_CHECK
 enum pl_status pl_events_render(const struct pl_events *e, size_t n, struct pl_images *append,
                                 struct pl_err *err);
+/* Where those n frames begin and end, and their sizes; out[n]. Errors as above, those of sizes as
+ * pl_images_add has them. */
+PL_MUST_CHECK
+enum pl_status pl_events_cut(const struct pl_events *e, size_t n, struct pl_event_frame *out,
+                             struct pl_err *err);
 
 #endif

@@ -24,6 +24,9 @@ struct pl_images {
     size_t n;
 };
 void pl_images_release(struct pl_images *l);
+/* PL_ERANGE: a side, or the whole, out of bounds. */
+PL_MUST_CHECK
+enum pl_status pl_image_check(int32_t width, int32_t height, struct pl_err *err);
 /* Appends a picture of that size, its pixels not set. PL_ERANGE: a side, or the
  * whole, out of bounds. */
 PL_MUST_CHECK
@@ -40,6 +43,11 @@ struct pl_preprocess {
     int32_t resize, crop;
     float mean[3], std[3];
 };
+/* PL_ERANGE: sides out of bounds. */
+PL_MUST_CHECK
+enum pl_status pl_preprocess_check(const struct pl_preprocess *p, struct pl_err *err);
+/* What a byte v of channel c becomes. */
+void pl_preprocess_table(const struct pl_preprocess *p, float table[3][256]);
 /* Pixels [n, 3, crop, crop] to out. */
 PL_MUST_CHECK
 enum pl_status pl_images_preprocess(const struct pl_images *l, const struct pl_preprocess *p,

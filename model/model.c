@@ -112,6 +112,19 @@ static enum pl_status find_weights(struct plan *p, const struct pl_model_opts *o
     return PL_OK;
 }
 
+static enum pl_status check_pixels(const struct pl_model_opts *o, const struct pl_backend *b,
+                                   const struct pl_vision_config *c, struct pl_err *err)
+{
+    if (o->device_pixels && !b->pixels)
+        return pl_fail(err, PL_EUNSUPPORTED,
+                       "preprocess: the %s makes no pixels by itself, \"host\" is expected",
+                       b->name);
+    if (o->device_pixels && c->kind == PL_VISION_NONE)
+        return pl_fail(err, PL_EUSAGE,
+                       "preprocess: the model reads text alone, \"host\" is expected");
+    return PL_OK;
+}
+
 /* On failure nothing is left to release. */
 static enum pl_status plan_make(struct plan *p, const char *path, const struct pl_model_opts *o,
                                 const struct pl_backend *backend, struct pl_err *err)
@@ -127,6 +140,8 @@ static enum pl_status plan_make(struct plan *p, const char *path, const struct p
         st = pl_arch_read(path, &info->arch, err);
     if (!st)
         st = pl_vision_config_read(path, &info->vision, err);
+    if (!st)
+        st = check_pixels(o, backend, &info->vision, err);
     if (!st && !o->random)
         st = pl_checkpoint_open(path, &p->checkpoint, err);
     if (!st)
@@ -237,6 +252,8 @@ enum pl_status pl_model_load(const char *path, const struct pl_model_opts *opts,
     if (!st && p.info.vision.kind != PL_VISION_NONE)
         st = pl_vision_create(m->backend, m->device, &p.info.vision, &p.vision, p.dtype, &m->vision,
                               err);
+    if (!st && o->device_pixels)
+        pl_vision_make_pixels(m->vision);
     m->info = p.info;
     m->info.backend = m->backend;
     if (p.mapped && !st) {

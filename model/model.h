@@ -24,6 +24,8 @@ struct pl_model_opts {
     enum pl_activations activations; /* beside weights of block formats; 0: f32 */
     bool random;          /* weights drawn from random_seed; only the description is read */
     uint64_t random_seed; /* the same seed and name give the same numbers on any machine */
+    bool device_pixels;   /* pictures become pixels on the device instead of the host: towers alone,
+                             and backends that can */
     bool check_finite;    /* reads every weight first and warns of NaN and Inf */
     void (*warn)(void *user, const char *text); /* NULL: warnings are dropped; one line each */
     void *warn_user;

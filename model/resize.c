@@ -1,19 +1,7 @@
 #include "model/resize.h"
 
-#include "base/arena.h"
-#include "model/resize_rows.h"
-
 #include <math.h>
 #include <string.h>
-
-/* One side: what the output's kept part [0, n) is made of. */
-struct side {
-    int32_t size, resized;
-    int32_t n;                 /* outputs that are computed */
-    int32_t before;            /* of the crop, black */
-    int32_t first, last;       /* inputs that are read: [first, last) */
-    struct pl_resize_tap *tap; /* [n], firsts counted from `first` */
-};
 
 static double bicubic(double x)
 {
@@ -28,8 +16,8 @@ static double bicubic(double x)
 }
 
 /* Weights of output `at` of the whole resized side, as Pillow rounds them. */
-static void weights(const struct side *s, int32_t at, struct pl_resize_tap *t, int32_t *out,
-                    double *work)
+static void weights(const struct pl_resize_side *s, int32_t at, struct pl_resize_tap *t,
+                    int32_t *out, double *work)
 {
     double scale = (double)s->size / s->resized, wide = scale < 1.0 ? 1.0 : scale;
     double support = 2.0 * wide, center = (at + 0.5) * scale, sum = 0;
@@ -53,7 +41,7 @@ static enum pl_status no_memory(struct pl_err *err)
     return pl_fail(err, PL_ENOMEM, "no memory to resize a picture");
 }
 
-static enum pl_status plan_side(struct side *s, int32_t crop, struct pl_arena *arena,
+static enum pl_status plan_side(struct pl_resize_side *s, int32_t crop, struct pl_arena *arena,
                                 struct pl_err *err)
 {
     double scale = (double)s->size / s->resized;
@@ -65,6 +53,8 @@ static enum pl_status plan_side(struct side *s, int32_t crop, struct pl_arena *a
     s->before = (crop - s->n + 1) / 2;
     s->tap = pl_arena_calloc(arena, (size_t)s->n, sizeof(*s->tap));
     w = pl_arena_calloc(arena, (size_t)s->n * most, sizeof(*w));
+    s->most = (int32_t)most;
+    s->weights = w;
     if (!work || !s->tap || !w)
         return no_memory(err);
     for (int32_t i = 0; i < s->n; i++)
@@ -74,6 +64,20 @@ static enum pl_status plan_side(struct side *s, int32_t crop, struct pl_arena *a
     for (int32_t i = 0; i < s->n; i++)
         s->tap[i].first -= s->first;
     return PL_OK;
+}
+
+enum pl_status pl_resize_plan(int32_t width, int32_t height, int32_t resize, int32_t crop,
+                              struct pl_arena *arena, struct pl_resize_side *x,
+                              struct pl_resize_side *y, struct pl_err *err)
+{
+    int32_t s = width < height ? width : height, l = width < height ? height : width;
+    int32_t resized_long = (int32_t)((double)((int64_t)resize * l) / s);
+    enum pl_status st;
+
+    *x = (struct pl_resize_side){.size = width, .resized = width == s ? resize : resized_long};
+    *y = (struct pl_resize_side){.size = height, .resized = height == s ? resize : resized_long};
+    st = plan_side(x, crop, arena, err);
+    return st ? st : plan_side(y, crop, arena, err);
 }
 
 static const struct pl_resize_kernels *kernels(void)
@@ -89,20 +93,14 @@ enum pl_status pl_resize_crop(const struct pl_image *in, int32_t resize, int32_t
                               struct pl_err *err)
 {
     const struct pl_resize_kernels *k = kernels();
-    int32_t s = in->width < in->height ? in->width : in->height;
-    int32_t l = in->width < in->height ? in->height : in->width;
-    int32_t resized_long = (int32_t)((double)((int64_t)resize * l) / s);
-    struct side x = {.size = in->width, .resized = in->width == s ? resize : resized_long};
-    struct side y = {.size = in->height, .resized = in->height == s ? resize : resized_long};
+    struct pl_resize_side x, y;
     size_t plane = (size_t)crop * (size_t)crop, row, width, rows;
     uint8_t *wide, *scratch, *line;
     struct pl_arena arena;
     enum pl_status st;
 
     pl_arena_init(&arena);
-    st = plan_side(&x, crop, &arena, err);
-    if (!st)
-        st = plan_side(&y, crop, &arena, err);
+    st = pl_resize_plan(in->width, in->height, resize, crop, &arena, &x, &y, err);
     if (st)
         goto out;
     row = 3 * (size_t)x.n;

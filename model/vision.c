@@ -209,6 +209,7 @@ void pl_vision_free(struct pl_vision *v)
     if (!v)
         return;
     free_room(v);
+    pl_pixel_room_release(&v->room);
     for (size_t i = 0; i < 3; i++) {
         v->backend->tensor_free(pairs[i]->w);
         v->backend->tensor_free(pairs[i]->b);
@@ -224,6 +225,16 @@ void pl_vision_free(struct pl_vision *v)
 const struct pl_vision_config *pl_vision_config(const struct pl_vision *v)
 {
     return &v->config;
+}
+
+void pl_vision_make_pixels(struct pl_vision *v)
+{
+    v->room = (struct pl_pixel_room){.backend = v->backend, .device = v->device};
+}
+
+struct pl_pixel_room *pl_vision_room(struct pl_vision *v)
+{
+    return v->room.backend ? &v->room : NULL;
 }
 
 int64_t pl_vision_weights_bytes(const struct pl_vision *v)
@@ -245,6 +256,8 @@ int64_t pl_vision_workspace_bytes(const struct pl_vision *v)
     if (!v->frames)
         return 0;
     sum = 2 * tokens * row + (pools(v) ? (tokens + (int64_t)v->frames + 1) * row : 0);
+    if (v->room.t)
+        sum += (int64_t)(v->backend->rows(v->room.t) * v->backend->cols(v->room.t) * sizeof(float));
     for (int i = 0; i < 2; i++) {
         struct pl_cache_bytes b = {.kv = 0};
         if (v->cache[i])
@@ -349,13 +362,23 @@ enum pl_status pl_vision_project(struct pl_vision *v, const struct pl_tensor *x,
     return st;
 }
 
+struct pl_source pl_vision_source(const struct pl_vision *v, const struct pl_pixels *p,
+                                  size_t frame)
+{
+    const size_t each = 3 * (size_t)p->size * (size_t)p->size;
+
+    return (struct pl_source){.pixels = p->v ? p->v + frame * each : NULL,
+                              .picture = p->v ? NULL : p->device,
+                              .picture_row = frame,
+                              .n = (size_t)pl_arch_image_rows(&v->config.tower)};
+}
+
 /* Tower, projector and adaptor of one frame; its rows are then in *out (v->a or v->b). */
-static enum pl_status one_frame(struct pl_vision *v, int which, const float *pixels,
-                                struct pl_tensor **out, struct pl_err *err)
+static enum pl_status one_frame(struct pl_vision *v, int which, const struct pl_pixels *p,
+                                size_t frame, struct pl_tensor **out, struct pl_err *err)
 {
     const struct pl_backend *b = v->backend;
-    const struct pl_source s = {.pixels = pixels,
-                                .n = (size_t)pl_arch_image_rows(&v->config.tower)};
+    const struct pl_source s = pl_vision_source(v, p, frame);
     enum pl_status st = b->encode(v->tower[which], v->cache[which], &s, err);
 
     return st ? st : pl_vision_project(v, b->cache_encoded(v->cache[which]), s.n, out, err);
@@ -381,13 +404,12 @@ static enum pl_status encode_pooled(struct pl_vision *v, const struct pl_pixels 
 {
     const struct pl_backend *b = v->backend;
     size_t tokens = (size_t)pl_arch_image_rows(&v->config.tower), h = (size_t)v->config.hidden;
-    size_t each = 3 * (size_t)p->size * (size_t)p->size;
     float share = 1.0f / (float)p->frames;
     enum pl_status st = PL_OK;
 
     for (size_t f = 0; f < p->frames && !st; f++) {
         struct pl_tensor *x;
-        st = one_frame(v, 0, p->v + f * each, &x, err);
+        st = one_frame(v, 0, p, f, &x, err);
         if (!st)
             st = pl_vision_mean_row(v, x, f, err);
         if (!st)
@@ -402,13 +424,12 @@ static enum pl_status encode_all(struct pl_vision *v, const struct pl_pixels *p,
                                  struct pl_err *err)
 {
     size_t tokens = (size_t)pl_arch_image_rows(&v->config.tower), h = (size_t)v->config.hidden;
-    size_t each = 3 * (size_t)p->size * (size_t)p->size;
     size_t skip = p->still && v->config.images_drop_cls;
     enum pl_status st = PL_OK;
 
     for (size_t f = 0; f < p->frames && !st; f++) {
         struct pl_tensor *x;
-        st = one_frame(v, p->still, p->v + f * each, &x, err);
+        st = one_frame(v, p->still, p, f, &x, err);
         if (!st)
             st = v->backend->download(x, skip, tokens - skip, rows + f * (tokens - skip) * h, err);
     }

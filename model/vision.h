@@ -75,31 +75,50 @@ struct pl_media {
 };
 
 struct pl_pixels {
-    float *v; /* [frames, 3, size, size] */
+    float *v;                       /* [frames, 3, size, size]; NULL: they are on a device */
+    const struct pl_tensor *device; /* [≥ frames, 3 · size · size], borrowed from a pl_pixel_room */
     size_t frames;
     int32_t size;
     bool still; /* one picture, not a clip */
 };
 void pl_pixels_release(struct pl_pixels *p);
 
+struct pl_backend;
+struct pl_device;
+struct pl_tensor;
+
+/* A device that makes the pixels instead of the host, bit for bit the same; its backend has
+ * `pixels`. */
+struct pl_pixel_room {
+    const struct pl_backend *backend;
+    struct pl_device *device;
+    struct pl_tensor *t; /* of the last frames, as many as there were at most; NULL at first */
+};
+void pl_pixel_room_release(struct pl_pixel_room *r); /* before its device is closed */
+
 struct pl_media_times { /* ns; each is > 0 where its work was done */
     int64_t decode;     /* file → events or RGB frames */
-    int64_t raster;     /* events → RGB frames */
-    int64_t preprocess; /* RGB frames → pixels */
+    int64_t raster;     /* events → RGB frames; on a device: where they are cut */
+    int64_t preprocess; /* RGB frames → pixels; on a device: all the rest, waited for */
 };
 
-/* times and warning (one line, "" when there is nothing: t not sorted, a clip shorter than
- * `frames`) may be NULL. PL_EUSAGE: the model does not read this kind. */
+/* room: makes the pixels, which stay there until the next load (those of PL_MEDIA_PIXELS are the
+ * host's); NULL: the host does. times and warning (one line, "" when there is nothing: t not
+ * sorted, a clip shorter than `frames`) may be NULL. PL_EUSAGE: the model does not read this kind.
+ */
 PL_MUST_CHECK
 enum pl_status pl_vision_load(const struct pl_vision_config *c, const struct pl_media *m,
-                              struct pl_pixels *out, struct pl_media_times *times,
-                              struct pl_err *warning, struct pl_err *err);
+                              struct pl_pixel_room *room, struct pl_pixels *out,
+                              struct pl_media_times *times, struct pl_err *warning,
+                              struct pl_err *err);
 
 /* ---- pixels → rows ---- */
 
 struct pl_vision; /* a loaded model's; model.h hands it out. Thread rule: the model's. */
 
 const struct pl_vision_config *pl_vision_config(const struct pl_vision *v);
+/* The model's own device for pl_vision_load, where it was loaded with device_pixels; else NULL. */
+struct pl_pixel_room *pl_vision_room(struct pl_vision *v);
 /* rows[pl_vision_rows, hidden] on the host. Its time is the `vision` phase beside pl_media_times.
  * Memory for `frames` pictures is allocated at the first call (or by pl_vision_reserve). PL_EUSAGE:
  * pixels of another size; PL_EUNSUPPORTED: a still image where the checkpoint has no image tower.

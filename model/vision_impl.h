@@ -28,6 +28,8 @@ enum pl_status pl_vision_create(const struct pl_backend *b, struct pl_device *d,
                                 enum pl_dtype dt, struct pl_vision **out, struct pl_err *err);
 void pl_vision_free(struct pl_vision *v); /* accepts NULL */
 int64_t pl_vision_weights_bytes(const struct pl_vision *v);
+/* From now on pixels are made where the towers are; the backend has `pixels`. */
+void pl_vision_make_pixels(struct pl_vision *v);
 
 /* ---- between vision.c and vision_merge.c ---- */
 
@@ -52,6 +54,7 @@ struct pl_vision {
     struct pl_vision_linear first, second, adaptor;
     struct pl_vision_gaze gaze[2];
     int64_t weights_bytes;
+    struct pl_pixel_room room; /* backend NULL: the host makes pixels */
     /* made by pl_vision_reserve */
     size_t frames;
     bool merges; /* with room for a merge */
@@ -84,6 +87,9 @@ void pl_vision_gaze_free(struct pl_vision *v, struct pl_vision_gaze *g);
 /* As pl_vision_reserve, with room for merges. */
 PL_MUST_CHECK
 enum pl_status pl_vision_reserve_merges(struct pl_vision *v, size_t frames, struct pl_err *err);
+/* One frame, as a tower takes it. */
+struct pl_source pl_vision_source(const struct pl_vision *v, const struct pl_pixels *p,
+                                  size_t frame);
 /* Checks of pixels before an encode. */
 PL_MUST_CHECK
 enum pl_status pl_vision_check(const struct pl_vision *v, const struct pl_pixels *p,

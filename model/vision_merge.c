@@ -151,13 +151,13 @@ static void add_attention(struct looked *l, size_t heads, float share)
 }
 
 /* The tower over one frame: its rows to the host, `share` of its gaze added. */
-static enum pl_status look(struct pl_vision *v, int which, const float *pixels, float share,
-                           float *rows, struct looked *l, struct pl_err *err)
+static enum pl_status look(struct pl_vision *v, int which, const struct pl_pixels *p, size_t frame,
+                           float share, float *rows, struct looked *l, struct pl_err *err)
 {
     const struct pl_backend *b = v->backend;
     const struct pl_arch *a = &v->config.tower;
     const struct pl_vision_gaze *g = &v->gaze[which];
-    const struct pl_source s = {.pixels = pixels, .n = l->tokens};
+    const struct pl_source s = pl_vision_source(v, p, frame);
     struct pl_tensor *class = NULL, *query = NULL;
     enum pl_status st = b->encode(v->tower[which], v->cache[which], &s, err);
 
@@ -204,7 +204,7 @@ static enum pl_status merge_frames(struct pl_vision *v, const struct pl_pixels *
                                    const struct pl_vision_merge *merge, float *rows, size_t *n_rows,
                                    struct looked *l, struct pl_err *err)
 {
-    const size_t each = 3 * (size_t)p->size * (size_t)p->size, h = (size_t)v->config.hidden;
+    const size_t h = (size_t)v->config.hidden;
     const size_t skip = p->still && v->config.images_drop_cls;
     enum pl_status st = PL_OK;
 
@@ -212,7 +212,7 @@ static enum pl_status merge_frames(struct pl_vision *v, const struct pl_pixels *
         struct pl_tensor *x;
         size_t n = 0;
         clear(l);
-        st = look(v, p->still, p->v + f * each, 1, l->rows, l, err);
+        st = look(v, p->still, p, f, 1, l->rows, l, err);
         if (!st)
             st = merge->choose(merge->user, l->tokens, l->hidden, l->attn, l->keys, &n, err);
         if (!st)
@@ -229,7 +229,7 @@ static enum pl_status merge_pooled(struct pl_vision *v, const struct pl_pixels *
                                    struct looked *l, struct pl_err *err)
 {
     const struct pl_backend *b = v->backend;
-    const size_t each = 3 * (size_t)p->size * (size_t)p->size, h = (size_t)v->config.hidden;
+    const size_t h = (size_t)v->config.hidden;
     const size_t frame = l->tokens * l->hidden;
     const float share = 1.0f / (float)p->frames;
     struct pl_tensor *x, *some = NULL, *sum = NULL;
@@ -238,7 +238,7 @@ static enum pl_status merge_pooled(struct pl_vision *v, const struct pl_pixels *
 
     clear(l);
     for (size_t f = 0; f < p->frames && !st; f++) {
-        st = look(v, 0, p->v + f * each, share, l->rows + f * frame, l, err);
+        st = look(v, 0, p, f, share, l->rows + f * frame, l, err);
         if (!st)
             st = pl_vision_project(v, b->cache_encoded(v->cache[0]), l->tokens, &x, err);
         if (!st)

@@ -81,6 +81,9 @@ const struct pl_sweep_key pl_sweep_keys[] = {
      "cuda: verifying up to 256 tokens gives the bits of as many decodes (drafted trees would not "
      "and are refused; a prompt of more than 256 tokens depends on how it is cut), and a step of "
      "several sequences those of each alone; the CPU always does"},
+    {MODEL, "preprocess", PL_KEY_CHOICE, 0, 0, "host|device", "\"host\"", "", PL_FOR_OWN, NULL,
+     "models with eyes: who makes pixels of events and frames: the host, or the model's GPU "
+     "(device: cuda), bit for bit the same; files are read, and clips decoded, by the host"},
     {MODEL, "activations", PL_KEY_CHOICE, 0, 0, "int8|f32", "\"int8\"", "", PL_FOR_REAL, NULL,
      "what products with quantised weights read on the CPU: int8, quantised once for each product, "
      "or f32 (slower; the reference)"},

@@ -11,11 +11,34 @@ struct request {
     const char *out;
 };
 
+/* Opens the device that is to make the pixels: --device cuda --preprocess device. */
+static enum pl_status open_room(const struct pl_model_args *a, struct pl_pixel_room *room,
+                                struct pl_err *err)
+{
+    const char *device = a->device ? a->device : "cpu", *colon = strchr(device, ':');
+    const struct pl_device_opts o = {.ordinal = colon ? (int)strtol(colon + 1, NULL, 10) : 0};
+    char name[16];
+
+    if (!a->preprocess || strcmp(a->preprocess, "host") == 0)
+        return PL_OK;
+    if (strcmp(a->preprocess, "device") != 0)
+        return pl_fail(err, PL_EUSAGE, "--preprocess: \"%s\", expected host or device",
+                       a->preprocess);
+    snprintf(name, sizeof(name), "%.*s", colon ? (int)(colon - device) : 15, device);
+    room->backend = pl_backend_by_name(name);
+    if (!room->backend || !room->backend->pixels)
+        return pl_fail(err, PL_EUNSUPPORTED, "--preprocess device: --device %s %s", device,
+                       room->backend ? "makes no pixels by itself, expected cuda"
+                                     : "is not in this build");
+    return room->backend->open(&o, &room->device, err);
+}
+
 static enum pl_status run(void *arg, const char *path, struct pl_err *err)
 {
     const struct request *q = arg;
     struct pl_vision_config c;
     struct pl_pixels p = {.v = NULL};
+    struct pl_pixel_room room = {.t = NULL};
     struct pl_media_times t;
     char *buf = NULL;
     size_t n;
@@ -26,23 +49,32 @@ static enum pl_status run(void *arg, const char *path, struct pl_err *err)
     if (!st && c.kind == PL_VISION_NONE)
         st = pl_fail(err, PL_EUSAGE, "%s: the model reads text alone", path);
     if (!st)
-        st = pl_model_args_load_media(&q->a, "pixels", &c, &p, &t, err);
+        st = open_room(&q->a, &room, err);
+    if (!st)
+        st = pl_model_args_load_media(&q->a, "pixels", &c, room.device ? &room : NULL, &p, &t, err);
     if (st)
-        return st;
+        goto out;
     const size_t dim[] = {p.frames, 3, (size_t)p.size, (size_t)p.size};
     n = dim[0] * dim[1] * dim[2] * dim[3] * sizeof(float);
     buf = malloc(PL_NPY_HEADER + n);
-    if (buf) {
-        memcpy(buf + PL_NPY_HEADER, p.v, n);
-        st = pl_npy_write(q->out, buf, dim, 4, err);
-    } else {
+    if (!buf)
         st = pl_fail(err, PL_ENOMEM, "no memory for %zu bytes", n);
-    }
+    else if (p.v)
+        memcpy(buf + PL_NPY_HEADER, p.v, n);
+    else
+        st = room.backend->download(p.device, 0, p.frames, (float *)(void *)(buf + PL_NPY_HEADER),
+                                    err);
+    if (!st)
+        st = pl_npy_write(q->out, buf, dim, 4, err);
     if (!st)
         fprintf(stderr, "%zu frames: file %.3f ms, raster %.3f ms, preprocess %.3f ms\n", p.frames,
                 (double)t.decode / 1e6, (double)t.raster / 1e6, (double)t.preprocess / 1e6);
+out:
     free(buf);
     pl_pixels_release(&p);
+    pl_pixel_room_release(&room);
+    if (room.device)
+        room.backend->close(room.device);
     return st;
 }
 
@@ -51,6 +83,7 @@ int pl_rcmd_pixels(int argc, char **argv)
     struct request q = {.a = {.max_window_ms = -1}};
     const struct pl_ropt opts[] = {
         PL_MEDIA_OPTS(&q.a),
+        {"device", 0, PL_ROPT_STR, &q.a.device, "cpu|cuda[:N]", "with --preprocess device", 0, 0},
         {"output", 'o', PL_ROPT_STR, &q.out, "OUT.npy", "where to (float32)", 0, 0}};
     const struct pl_rcommand c = {
         .usage = "pixels MODEL (--events F.npy | --video F | --image F.png) -o OUT.npy",

@@ -11,9 +11,9 @@
 enum pl_status pl_model_args_entry(const struct pl_model_args *a, const char *path, json_t **json,
                                    struct pl_entry *entry, struct pl_err *err)
 {
-    json_t *j =
-        json_pack("{s:s,s:s*,s:s*,s:s*,s:s*,s:s*}", "path", path, "device", a->device, "dtype",
-                  a->dtype, "weights", a->weights, "kv", a->kv, "activations", a->activations);
+    json_t *j = json_pack("{s:s,s:s*,s:s*,s:s*,s:s*,s:s*,s:s*}", "path", path, "device", a->device,
+                          "dtype", a->dtype, "weights", a->weights, "kv", a->kv, "activations",
+                          a->activations, "preprocess", a->preprocess);
     enum pl_status st;
 
     if (!j)
@@ -173,7 +173,8 @@ enum pl_status pl_model_args_media(const struct pl_model_args *a, struct pl_medi
 }
 
 enum pl_status pl_model_args_load_media(const struct pl_model_args *a, const char *command,
-                                        const struct pl_vision_config *c, struct pl_pixels *out,
+                                        const struct pl_vision_config *c,
+                                        struct pl_pixel_room *room, struct pl_pixels *out,
                                         struct pl_media_times *times, struct pl_err *err)
 {
     struct pl_media media = {.path = NULL};
@@ -181,7 +182,7 @@ enum pl_status pl_model_args_load_media(const struct pl_model_args *a, const cha
     enum pl_status st = pl_model_args_media(a, &media, err);
 
     if (!st)
-        st = pl_vision_load(c, &media, out, times, &warning, err);
+        st = pl_vision_load(c, &media, room, out, times, &warning, err);
     if (!st && warning.text[0])
         fprintf(stderr, "paceline-runner %s: warning: %s\n", command, warning.text);
     return st;
@@ -303,7 +304,8 @@ static enum pl_status read_with_picture(const struct pl_model_args *a, const cha
 
     t0 = pl_now_ns();
     if (!st)
-        st = pl_model_args_load_media(a, command, c, &p, &in->media, err);
+        st = pl_model_args_load_media(a, command, c, pl_vision_room(pl_model_vision(m)), &p,
+                                      &in->media, err);
     in->vision_ns = pl_now_ns() - t0;
     if (!st)
         st = look(m, &p, a->merge, in, err);

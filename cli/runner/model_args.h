@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 struct pl_model_args {
-    const char *device, *dtype, *weights, *kv, *activations;
+    const char *device, *dtype, *weights, *kv, *activations, *preprocess;
     int64_t threads;
     bool deterministic;
     const char *ids, *ids_file, *prompt;
@@ -68,6 +68,14 @@ void pl_model_input_release(struct pl_model_input *in);
     {"events", 0, PL_ROPT_STR, &(a)->events, "F.npy", "EventGPT: an event stream", 0, 0},          \
         {"video", 0, PL_ROPT_STR, &(a)->video, "F", "a clip, or a folder of PNGs", 0, 0},          \
         {"image", 0, PL_ROPT_STR, &(a)->image, "F.png", "a still image", 0, 0},                    \
+        {"preprocess",                                                                             \
+         0,                                                                                        \
+         PL_ROPT_STR,                                                                              \
+         &(a)->preprocess,                                                                         \
+         "host|device",                                                                            \
+         "who makes pixels of frames (host)",                                                      \
+         0,                                                                                        \
+         0},                                                                                       \
     {                                                                                              \
         "max-window-ms", 0, PL_ROPT_INT, &(a)->max_window_ms, "N",                                 \
             "event windows as long as this are refused (100; 0: none)", 0, INT64_MAX / 2000        \
@@ -113,10 +121,11 @@ enum pl_status pl_model_args_load(const struct pl_model_args *a, const char *pat
 PL_MUST_CHECK
 enum pl_status pl_model_args_media(const struct pl_model_args *a, struct pl_media *out,
                                    struct pl_err *err);
-/* Its pixels; a warning goes to stderr behind `command`. */
+/* Its pixels, in `room` (NULL: the host's); a warning goes to stderr behind `command`. */
 PL_MUST_CHECK
 enum pl_status pl_model_args_load_media(const struct pl_model_args *a, const char *command,
-                                        const struct pl_vision_config *c, struct pl_pixels *out,
+                                        const struct pl_vision_config *c,
+                                        struct pl_pixel_room *room, struct pl_pixels *out,
                                         struct pl_media_times *times, struct pl_err *err);
 /* Exactly one of --ids, --ids-file and --prompt, or --pixels, as the model takes it; ids are
  * checked against the vocabulary, what goes with them against their number. --prompt needs the

@@ -242,7 +242,7 @@ void pl_cuda_marks_free(struct pl_device *d);
 enum pl_status pl_cuda_profile(struct pl_device *d, bool on, struct pl_err *err);
 const struct pl_op_time *pl_cuda_profile_read(struct pl_device *d, size_t *n);
 
-/* tensor.c, between.c, network.c, cache.c, forward.c: entries of the vtable. */
+/* tensor.c, pixels.c, between.c, network.c, cache.c, forward.c: entries of the vtable. */
 enum pl_status pl_cuda_tensor_create(struct pl_device *d, size_t rows, size_t cols,
                                      struct pl_tensor **out, struct pl_err *err);
 enum pl_status pl_cuda_weight_create(struct pl_device *d, const struct pl_weight_source *src,
@@ -275,6 +275,9 @@ enum pl_status pl_cuda_attention(struct pl_tensor *y, const struct pl_tensor *q,
 enum pl_status pl_cuda_topk(const struct pl_tensor *x, size_t k, int32_t *idx, struct pl_err *err);
 enum pl_status pl_cuda_gather(struct pl_tensor *y, const struct pl_tensor *x, const int32_t *idx,
                               size_t n, struct pl_err *err);
+enum pl_status pl_cuda_pixels(struct pl_device *d, const struct pl_frames *f,
+                              const struct pl_preprocess *p, struct pl_tensor *out,
+                              struct pl_err *err);
 enum pl_status pl_cuda_argmax(const struct pl_tensor *x, int32_t *idx, struct pl_err *err);
 
 enum pl_status pl_cuda_network_create(struct pl_device *d, const struct pl_arch *a,

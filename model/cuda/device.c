@@ -230,6 +230,7 @@ const struct pl_backend pl_cuda_backend = {
     .topk = pl_cuda_topk,
     .gather = pl_cuda_gather,
     .argmax = pl_cuda_argmax,
+    .pixels = pl_cuda_pixels,
     .network_create = pl_cuda_network_create,
     .network_free = pl_cuda_network_free,
     .network_bytes = network_bytes,

@@ -133,6 +133,21 @@ void pl_k_add_tables(const struct pl_cuda_step *step, const float *positions, in
  */
 void pl_k_patches(const float *pixels, int channels, int size, int patch, float *out,
                   cudaStream_t s);
+/* One side of a resize on the device (model/resize.h): output i < n reads taps[i] inputs from
+ * first + at[i] on, with weights[i · most …]. */
+struct pl_cuda_side {
+    int32_t n, before, first, rows, most; /* rows: inputs that any output reads */
+    const int32_t *at, *taps, *weights;
+};
+/* last[y · width + x] = 2 + 2 · i + polarity of the last event i there; what no event touches
+ * stays. */
+void pl_k_raster(const uint16_t *x, const uint16_t *y, const uint8_t *p, int64_t n, int32_t width,
+                 uint32_t *last, cudaStream_t s);
+/* A picture `width` wide, [height][width][3] bytes or what pl_k_raster left (0: white), to pixels
+ * [3][crop][crop] by table[3][256]. wide: y->rows · 3 · x->n bytes of room. */
+void pl_k_pixels(const void *picture, bool events, int32_t width, const struct pl_cuda_side *x,
+                 const struct pl_cuda_side *y, int32_t crop, const float *table, uint8_t *wide,
+                 float *out, cudaStream_t s);
 /* y = norm(x) · gain + bias as f32, f16 or bf16; y may be x (f32). */
 void pl_k_norm(enum pl_norm_kind kind, float eps, void *y, enum pl_dtype to, const float *x,
                const float *gain, const float *bias, int rows, int64_t cols, cudaStream_t s);

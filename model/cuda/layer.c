@@ -425,6 +425,20 @@ enum pl_status pl_cuda_run_copy(struct pl_cuda_run *r, float *to, const float *f
                          "forward", r->err);
 }
 
+/* The source's pixels on the device. */
+static const float *picture(struct pl_cuda_run *r, const struct pl_source *s)
+{
+    const struct pl_arch *a = &r->n->arch;
+    size_t each = (size_t)a->channels * (size_t)a->image * (size_t)a->image;
+
+    if (s->picture)
+        return s->picture->data + s->picture_row * each;
+    r->st = pl_cuda_scratch(r->n->device, each * sizeof(float), r->err);
+    if (!r->st)
+        r->st = pl_cuda_run_copy(r, r->n->device->scratch, s->pixels, each, cudaMemcpyHostToDevice);
+    return r->n->device->scratch;
+}
+
 /* The rows' embeddings, or the cache's stage rows, into x. */
 void pl_cuda_run_input(struct pl_cuda_run *r, const struct pl_source *source)
 {
@@ -440,16 +454,12 @@ void pl_cuda_run_input(struct pl_cuda_run *r, const struct pl_source *source)
                                  rows * h, cudaMemcpyDeviceToDevice);
         return;
     }
-    if (source && source->pixels) {
+    if (source && (source->pixels || source->picture)) {
         const struct pl_arch *a = &n->arch;
-        size_t each = (size_t)a->channels * (size_t)a->image * (size_t)a->image;
-        r->st = pl_cuda_scratch(n->device, each * sizeof(float), r->err);
-        if (!r->st)
-            r->st = pl_cuda_run_copy(r, n->device->scratch, source->pixels, each,
-                                     cudaMemcpyHostToDevice);
+        const float *pixels = picture(r, source);
         if (r->st)
             return;
-        pl_k_patches(n->device->scratch, a->channels, a->image, a->patch, (float *)n->work.mid, s);
+        pl_k_patches(pixels, a->channels, a->image, a->patch, (float *)n->work.mid, s);
         const void *patches = n->work.mid;
         if (r->gemm && n->act != PL_DT_F32) {
             pl_k_cast((const float *)patches, (int64_t)rows * n->patch.in, n->act, n->work.in, s);

@@ -7,6 +7,7 @@
 /* What a profile tells apart; the CPU's names where they are the same. */
 #define PL_CUDA_OP_LIST(X)                                                                         \
     X(OTHER, "other")                                                                              \
+    X(PIXELS, "pixels")                                                                            \
     X(INPUT, "embeddings")                                                                         \
     X(NORM, "norm")                                                                                \
     X(QKV, "q, k, v")                                                                              \

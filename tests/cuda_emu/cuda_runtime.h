@@ -108,6 +108,12 @@ inline float rsqrtf(float x)
 {
     return 1.0f / sqrtf(x);
 }
+inline unsigned atomicMax(unsigned *p, unsigned v)
+{
+    unsigned old = *p;
+    *p = v > old ? v : old;
+    return old;
+}
 inline unsigned atomicAdd(unsigned *p, unsigned v)
 {
     unsigned old = *p;

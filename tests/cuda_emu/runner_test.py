@@ -190,6 +190,39 @@ def loads():
     assert max(peaks[1:]) - min(peaks[1:]) < 1 << 14, peaks  # what malloc adds varies
 
 
+def eyes(tmp):
+    """preprocess: device: the host's pixels, the trial that they make, and who refuses it."""
+    vision = os.path.join(SOURCE, "tests/model/vision")
+    events, pixels = os.path.join(vision, "events/p4core.npy"), {}
+    for where, more in (("host", ()), ("device", ("--device", "cuda", "--preprocess", "device"))):
+        done = subprocess.run([EMULATED, "pixels", os.path.join(vision, "eventgpt"), "--events", events, "-o", f"{tmp}/{where}.npy", *more], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        pixels[where] = open(f"{tmp}/{where}.npy", "rb").read()
+    assert pixels["host"] == pixels["device"] and len(pixels["host"]) > 5 * 3 * 4
+    done = subprocess.run([EMULATED, "pixels", os.path.join(vision, "eventgpt"), "--events", events, "-o", tmp + "/no.npy", "--preprocess", "device"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "--device cpu makes no pixels by itself" in done.stderr, done.stderr
+    pair, said = os.path.join(SOURCE, "examples/models/tiny-eventgpt"), {}
+    scene = {"kind": "eventgpt", "index": 0, "key": "%016x" % 5, "scene": "1", "question": "What is there?", "max_window_ms": None,
+             "events": os.path.join(SOURCE, "examples/data/pair/event_npy/shapes/1.npy")}
+    r = Runner(EMULATED, "serve")
+    for where in ("host", "device"):
+        entry = {"path": pair, "device": "cuda", "dtype": "f32", "preprocess": where}
+        x = r.call("load", **load({"m": entry}, ONE, tokens=4))
+        assert x["type"] == "loaded", x
+        said[where] = r.call("trial", arm="a", context=0, sample=scene, repeat=0, attempt=0, timed=True)
+        assert said[where]["type"] == "result", said[where]
+        check_times(said[where])
+        parts = said[where]["parts_ns"]
+        assert 0 < parts["preprocess"] and 0 < parts["tower"] and parts["preprocess"] + parts["tower"] <= said[where]["phases_ns"]["vision"], said[where]
+    assert [said["host"][k] for k in ("tokens", "ids_hash", "logits_hash")] == [said["device"][k] for k in ("tokens", "ids_hash", "logits_hash")]
+    ask = dict(model={"path": pair, "device": "cpu", "preprocess": "device"}, draft_model=None, arm={"model": "m"}, contexts=[], tokens=4)
+    assert "preprocess: the cpu makes no pixels" in str(r.call("describe", **ask)["errors"])
+    ask["model"]["preprocess"] = "here"
+    assert "preprocess: \"here\", expected host or device" in str(r.call("describe", **ask)["errors"])
+    assert r.end() == 0, r.stderr
+    print("eyes: pixels made on the device are the host's, and so is the trial")
+
+
 def transports(gpus):
     """Adapters fed by each transport that one GPU has, or two (emulated), and NCCL's stand-in: the same tokens as the verifier alone, the same drafts, and what
     carried them is told."""
@@ -334,6 +367,7 @@ with tempfile.TemporaryDirectory() as folder:
     counts()
     faults(folder)
     loads()
+    eyes(folder)
     transports(1)
     transports(2)
     kernels(folder)

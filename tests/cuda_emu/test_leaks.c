@@ -151,6 +151,26 @@ static enum pl_status tensors(void)
     return st;
 }
 
+/* A model with eyes that makes its pixels on the device: file to rows. */
+static enum pl_status eyes(void)
+{
+    const struct pl_model_opts mo = {.device = "cuda", .dtype = PL_DT_F32, .device_pixels = true};
+    const struct pl_media media = {.kind = PL_MEDIA_EVENTS, .path = PL_SOURCE_DIR "/tests/model/vision/events/p4core.npy", .max_window_ms = -1};
+    struct pl_pixels p = {.v = NULL};
+    struct pl_model *m = NULL;
+    static float rows[22 * 32];
+    enum pl_status st = pl_model_load(PL_SOURCE_DIR "/tests/model/vision/eventgpt", &mo, &m, &err);
+    struct pl_vision *v = st ? NULL : pl_model_vision(m);
+
+    if (!st)
+        st = pl_vision_load(pl_vision_config(v), &media, pl_vision_room(v), &p, NULL, NULL, &err);
+    if (!st)
+        st = pl_vision_encode(v, &p, rows, &err);
+    pl_pixels_release(&p);
+    pl_model_free(m);
+    return st;
+}
+
 enum { FINE, TOLD, LEAKED, UNTOLD };
 
 /* With call number n of that kind failing; in a process of its own. */
@@ -200,6 +220,7 @@ static void allocations(void **state)
     each("alloc", PL_ENOMEM, decode_llama);
     each("alloc", PL_ENOMEM, encode_t5);
     each("alloc", PL_ENOMEM, tensors);
+    each("alloc", PL_ENOMEM, eyes);
 }
 
 static void waits(void **state)
@@ -208,6 +229,7 @@ static void waits(void **state)
     each("sync", PL_EDEVICE, decode_llama);
     each("sync", PL_EDEVICE, encode_t5);
     each("sync", PL_EDEVICE, tensors);
+    each("sync", PL_EDEVICE, eyes);
 }
 
 int main(void)

@@ -41,7 +41,7 @@ static struct pl_pixels load_media(struct pl_model *m, enum pl_media_kind kind, 
 
     snprintf(path, sizeof(path), "%s/%s", VISION, name);
     media.path = path;
-    ok(pl_vision_load(&pl_model_info(m)->vision, &media, &p, &t, NULL, &err));
+    ok(pl_vision_load(&pl_model_info(m)->vision, &media, NULL, &p, &t, NULL, &err));
     assert_true(t.decode > 0);
     if (kind == PL_MEDIA_EVENTS)
         assert_true(t.raster > 0);

@@ -60,10 +60,11 @@ static void test_everything(void **state)
         "noise: 0.02}\n",
         "{\"name\":\"all\",\"seed\":-1,\"data\":{\"kind\":\"text\",\"path\":\"corpus.txt\"},"
         "\"models\":{\"llm\":{\"engine\":null,\"path\":\"m\",\"weights\":\"random:7\","
-        "\"dtype\":\"bf16\",\"device\":\"cpu\",\"threads\":2,\"kv\":\"f16\",\"deterministic\":false,\"activations\":"
+        "\"dtype\":\"bf16\",\"device\":\"cpu\",\"threads\":2,\"kv\":\"f16\",\"deterministic\":false,"
+        "\"preprocess\":\"host\",\"activations\":"
         "\"int8\"},"
         "\"stored\":{\"engine\":null,\"path\":\"m\",\"weights\":null,\"dtype\":null,"
-        "\"device\":\"auto\",\"threads\":null,\"kv\":null,\"deterministic\":false,\"activations\":\"int8\"},"
+        "\"device\":\"auto\",\"threads\":null,\"kv\":null,\"deterministic\":false,\"preprocess\":\"host\",\"activations\":\"int8\"},"
         "\"other\":{\"engine\":{\"exec\":[\"cat\",\"-u\",\"corpus.txt\"],\"ids_from\":\"stored\"},"
         "\"path\":null,\"weights\":null,\"dtype\":null,\"device\":\"auto\",\"threads\":null,"
         "\"kv\":null,\"activations\":\"int8\"}},"

@@ -58,6 +58,18 @@ static enum pl_status read_activations(const json_t *o, enum pl_activations *out
     return PL_OK;
 }
 
+static enum pl_status read_preprocess(const json_t *o, bool *out, struct pl_err *err)
+{
+    const char *where = "host";
+
+    if (pl_json_str(o, "preprocess", "host", &where, err))
+        return pl_fail(err, PL_ESWEEP, "preprocess: host or device is expected");
+    if (strcmp(where, "host") && strcmp(where, "device"))
+        return pl_fail(err, PL_ESWEEP, "preprocess: \"%s\", expected host or device", where);
+    *out = strcmp(where, "device") == 0;
+    return PL_OK;
+}
+
 /* Whether the GPU that "cuda" or "cuda:N" names is there. */
 static enum pl_status try_device(const char *name, struct pl_err *err)
 {
@@ -109,6 +121,8 @@ enum pl_status pl_entry_read(const json_t *entry, struct pl_entry *out, struct p
     if (!st && pl_json_bool(entry, "deterministic", false, &e.deterministic, err))
         st = pl_fail(err, PL_ESWEEP, "deterministic: true or false is expected");
     if (!st)
+        st = read_preprocess(entry, &e.device_pixels, err);
+    if (!st)
         st = read_device(entry, &e, err);
     if (st)
         return st;
@@ -133,6 +147,7 @@ void pl_entry_model_opts(const struct pl_entry *e, int threads, const int *cpus,
     out->dtype = e->dtype;
     out->activations = e->activations;
     out->where.deterministic = e->deterministic;
+    out->device_pixels = e->device_pixels;
     out->random = e->random;
     out->random_seed = e->seed;
     out->warn = warn;

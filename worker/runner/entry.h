@@ -19,13 +19,14 @@ struct pl_entry {
     enum pl_dtype dtype, kv; /* PL_DT_AUTO: as stored; kv: the dtype in memory */
     enum pl_activations activations;
     bool deterministic;
+    bool device_pixels; /* preprocess: device */
     bool random;
     uint64_t seed; /* of random weights */
     int threads;   /* 0: not said */
 };
 
-/* Keys path, dtype, device, threads, kv, weights, activations (default int8), deterministic.
- * PL_ESWEEP names the key, what stands there and what may; device cuda is PL_EUNSUPPORTED in a
+/* Keys path, dtype, device, threads, kv, weights, activations (default int8), deterministic,
+ * preprocess. PL_ESWEEP names the key, what stands there and what may; device cuda is PL_EUNSUPPORTED in a
  * build without CUDA. */
 PL_MUST_CHECK
 enum pl_status pl_entry_read(const json_t *entry, struct pl_entry *out, struct pl_err *err);

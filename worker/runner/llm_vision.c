@@ -216,7 +216,7 @@ static enum pl_status see(struct llm_eyes *e, const struct pl_model *m, const js
 
     if (!media.path)
         return PL_ENOENT;
-    enum pl_status st = pl_vision_load(c, &media, &pixels, NULL, NULL, err);
+    enum pl_status st = pl_vision_load(c, &media, pl_vision_room(v), &pixels, NULL, NULL, err);
     int64_t loaded = pl_now_ns();
     if (!st) {
         e->n_rows = (size_t)pl_vision_rows(c, pixels.frames, pixels.still);
