@@ -276,6 +276,11 @@ struct pl_device_native {
 
 #define PL_DEVICE_MARKS 4
 
+/* Multiprocessors. */
+struct pl_device_split {
+    int first, second, all;
+};
+
 struct pl_backend {
     const char *name;   /* "cpu" */
     bool int8;          /* PL_ACTIVATIONS_INT8 is there */
@@ -289,6 +294,13 @@ struct pl_backend {
      * thread at least), so that two devices of the same cores run beside each other; parts 1: on
      * all of them. The bits do not change. Only between calls; cheap from the second time on. */
     enum pl_status (*narrow)(struct pl_device *d, int part, int parts, struct pl_err *err);
+    /* Two devices on one GPU: from now on narrow(…, 2) puts each on multiprocessors of its own,
+     * about `share` of them the second's (as the GPU can share them out), instead of both on all;
+     * 0: on all again. The bits do not change. Quick where the same two were split so before.
+     * PL_EUNSUPPORTED says why it cannot be; both are then on all. NULL: narrow shares out what
+     * there is. */
+    enum pl_status (*split)(struct pl_device *first, struct pl_device *second, double share,
+                            struct pl_device_split *out, struct pl_err *err);
     struct pl_device_work (*work)(const struct pl_device *d);
     /* "avx2, 2 threads" */
     void (*describe)(const struct pl_device *d, char *out, size_t size);

@@ -59,6 +59,12 @@ static void check_together(struct pl_tree *t, const json_t *j, const struct pl_y
     if (pl_json_get_i64(j, "max_ngram", 4) < pl_json_get_i64(j, "min_ngram", 1))
         pl_tree_mistake(t, pl_tree_at(v, "max_ngram"), "%s.draft.max_ngram is less than min_ngram",
                         label);
+    if (pl_json_get_f64(j, "sm_share", 0) > 0 &&
+        (!with_model || !is(pl_json_get_str(j, "overlap", ""), "prefill", NULL)))
+        pl_tree_mistake(t, pl_tree_at(v, "sm_share"),
+                        "%s.draft.sm_share is given, but its lanes never run at once, expected a "
+                        "draft with a model and overlap: prefill",
+                        label);
     if (adapter && pl_json_get_f64(j, "temperature", 0) > 0)
         pl_tree_mistake(t, pl_tree_at(v, "temperature"),
                         "%s.draft.temperature is more than 0, but adapters draft greedily", label);

@@ -183,6 +183,10 @@ const struct pl_sweep_key pl_sweep_keys[] = {
     {DRAFT, "temperature", PL_KEY_FLOAT, 0, 100, NULL, "0", "", PL_FOR_ALL, NULL,
      "0: greedy, the verifier's own output; above: both sides sample, in the verifier's "
      "distribution"},
+    {DRAFT, "sm_share", PL_KEY_FLOAT, 0.01, 0.99, NULL, "null", "fraction", PL_FOR_ALL,
+     "both lanes on all of them",
+     "of the GPU's multiprocessors, for the drafter while both lanes run on one GPU (device: cuda "
+     "of both); the verifier has the others"},
     {DRAFT, "adaptive", PL_KEY_BOOL, 0, 0, NULL, "false", "", PL_FOR_ALL, NULL,
      "a round drafts one more than the last one where all were accepted, else one more than were; "
      "at most gamma"},

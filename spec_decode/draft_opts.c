@@ -84,6 +84,18 @@ static enum pl_status read_method(const json_t *draft, struct pl_draft_opts *o, 
     return pl_fail(err, PL_ESWEEP, "draft.method is missing, expected a method or a model");
 }
 
+static enum pl_status read_share(const json_t *draft, struct pl_draft_opts *o, struct pl_err *err)
+{
+    const json_t *v = json_object_get(draft, "sm_share");
+
+    if (!v || json_is_null(v))
+        return PL_OK;
+    o->sm_share = json_number_value(v);
+    if (!json_is_number(v) || !(o->sm_share >= 0.01 && o->sm_share <= 0.99))
+        return pl_fail(err, PL_ESWEEP, "draft.sm_share: expected a number from 0.01 to 0.99");
+    return PL_OK;
+}
+
 static enum pl_status read_numbers(const json_t *draft, struct pl_draft_opts *o, struct pl_err *err)
 {
     const json_t *t = json_object_get(draft, "temperature");
@@ -195,6 +207,8 @@ enum pl_status pl_draft_opts_read(const json_t *draft, struct pl_draft_opts *out
     if (!st)
         st = read_numbers(draft, &o, err);
     if (!st)
+        st = read_share(draft, &o, err);
+    if (!st)
         st = read_tree(draft, &o, err);
     if (!st)
         st = read_choice(draft, "overlap", "prefill", "none", &none, &given, err);
@@ -203,6 +217,10 @@ enum pl_status pl_draft_opts_read(const json_t *draft, struct pl_draft_opts *out
     if (st)
         return st;
     o.overlap = !none && pl_draft_needs_model(&o);
+    if (o.sm_share > 0 && !o.overlap)
+        return pl_fail(err, PL_ESWEEP,
+                       "draft.sm_share: expected a draft with a model and overlap: prefill, whose "
+                       "lanes run at once");
     if (!given)
         after = o.method != PL_DRAFT_ADAPTER || (gamma && !json_is_null(gamma)) || !o.overlap;
     o.after = after;

@@ -31,6 +31,7 @@ struct pl_draft_opts {
     bool after;   /* drafts gamma tokens a round after the prefill */
     bool adaptive;
     double temperature;
+    double sm_share; /* of one GPU's multiprocessors while both lanes run; 0: no part of its own */
     int64_t min_ngram, max_ngram; /* prompt_lookup */
     enum pl_draft_tree tree;
     int64_t tree_top, tree_tokens; /* children of a node, nodes; a tree is gamma deep */

@@ -37,7 +37,10 @@ struct pl_device {
     int32_t exact_keys; /* then: keys that one part of an attention takes, at least */
     int64_t partials;   /* vectors · splits of one launch: PL_CUDA_PARTIALS, tests take less */
     char name[64];
-    cudaStream_t stream;
+    cudaStream_t stream; /* what work is given to: the whole GPU's, or a part's (split.c) */
+    cudaStream_t whole;
+    struct pl_cuda_part *parts, *part; /* all there are; the one that `narrow` goes to, or NULL */
+    int part_id;                       /* of the part that `stream` is; 0: none */
     struct pl_cuda_gemm *gemm;
     void *scratch; /* device memory of operations; grown by pl_cuda_scratch */
     size_t scratch_bytes;
@@ -94,7 +97,7 @@ struct pl_cuda_work {
 struct pl_cuda_graph {
     cudaGraphExec_t exec;
     struct pl_device_work work; /* of its products */
-    int rows, n_spans, max_span, splits;
+    int rows, n_spans, max_span, splits, part_id;
     bool positions, tree, picks, draws, burst;
     enum pl_dtype kv_dtype;
 };
@@ -237,6 +240,12 @@ void pl_cuda_memory(struct pl_device *d, bool reset, struct pl_device_memory *ou
 void pl_cuda_mark(struct pl_device *d, int i);
 int64_t pl_cuda_between(struct pl_device *d, int from, int to);
 void pl_cuda_marks_free(struct pl_device *d);
+
+/* split.c: entries of the vtable; and what a device had of them. */
+enum pl_status pl_cuda_split(struct pl_device *first, struct pl_device *second, double share,
+                             struct pl_device_split *out, struct pl_err *err);
+enum pl_status pl_cuda_narrow(struct pl_device *d, int part, int parts, struct pl_err *err);
+void pl_cuda_parts_free(struct pl_device *d);
 
 /* profile.c: entries of the vtable. */
 enum pl_status pl_cuda_profile(struct pl_device *d, bool on, struct pl_err *err);

@@ -112,8 +112,9 @@ static void device_close(struct pl_device *d)
     if (d->fence)
         cudaEventDestroy(d->fence);
     cudaFree(d->scratch);
-    if (d->stream)
-        cudaStreamDestroy(d->stream);
+    pl_cuda_parts_free(d);
+    if (d->whole)
+        cudaStreamDestroy(d->whole);
     free(d);
 }
 
@@ -144,7 +145,7 @@ static enum pl_status device_open(const struct pl_device_opts *o, struct pl_devi
     if (!st)
         st = pl_cuda_check(cudaGetDeviceProperties(&p, d->ordinal), "cudaGetDeviceProperties", err);
     if (!st)
-        st = pl_cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking),
+        st = pl_cuda_check(cudaStreamCreateWithFlags(&d->whole, cudaStreamNonBlocking),
                            "cudaStreamCreate", err);
     if (!st)
         st = pl_cuda_gemm_create(&d->gemm, err);
@@ -152,6 +153,7 @@ static enum pl_status device_open(const struct pl_device_opts *o, struct pl_devi
         device_close(d);
         return st;
     }
+    d->stream = d->whole;
     d->sms = p.multiProcessorCount;
     snprintf(d->name, sizeof(d->name), "%.60s", p.name);
     *out = d;
@@ -162,15 +164,6 @@ static void device_describe(const struct pl_device *d, char *out, size_t size)
 {
     snprintf(out, size, "%s%s%s", d->name, d->plain ? ", f32" : "",
              d->exact ? ", deterministic" : "");
-}
-
-/* A GPU's multiprocessors are not shared out: lanes on one device run on its stream's turn. */
-static enum pl_status device_narrow(struct pl_device *d, int part, int parts, struct pl_err *err)
-{
-    (void)d;
-    if (parts < 1 || part < 0 || part >= parts)
-        return pl_fail(err, PL_ERANGE, "part %d of %d", part, parts);
-    return PL_OK;
 }
 
 static struct pl_device_work device_work(const struct pl_device *d)
@@ -199,7 +192,8 @@ const struct pl_backend pl_cuda_backend = {
     .max_forward = PL_CUDA_CHUNK,
     .open = device_open,
     .close = device_close,
-    .narrow = device_narrow,
+    .narrow = pl_cuda_narrow,
+    .split = pl_cuda_split,
     .work = device_work,
     .describe = device_describe,
     .list = pl_cuda_list,

@@ -227,6 +227,7 @@ static struct pl_cuda_graph key_of(const struct pl_cuda_run *r)
                                   .n_spans = (int)r->f->n_spans,
                                   .max_span = r->max_span,
                                   .splits = r->splits,
+                                  .part_id = r->n->device->part_id,
                                   .positions = r->f->positions != NULL,
                                   .tree = r->f->tree != NULL,
                                   .picks = r->f->picked != NULL,
@@ -240,7 +241,7 @@ static bool same_key(const struct pl_cuda_graph *a, const struct pl_cuda_graph *
     return a->rows == b->rows && a->n_spans == b->n_spans && a->max_span == b->max_span &&
            a->splits == b->splits && a->positions == b->positions && a->tree == b->tree &&
            a->picks == b->picks && a->draws == b->draws && a->burst == b->burst &&
-           a->kv_dtype == b->kv_dtype;
+           a->kv_dtype == b->kv_dtype && a->part_id == b->part_id;
 }
 
 /* The graph for this kind of step, captured when it is first asked for; NULL: there can be none. */

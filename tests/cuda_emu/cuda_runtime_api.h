@@ -98,9 +98,18 @@ cudaError_t cudaGetLastError(void);
 cudaError_t cudaDeviceSynchronize(void);
 const char *cudaGetErrorString(cudaError_t e);
 
+/* Of the driver's interface (cuda.h). */
+enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess = 0, cudaDriverEntryPointSymbolNotFound = 1 };
+#define cudaEnableDefault 0
+cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned version, unsigned long long flags,
+                                             enum cudaDriverEntryPointQueryResult *found);
+/* Green contexts that are there now. */
+int pl_emu_green_contexts(void);
+
 /* What the host asked for since the program began. */
 struct pl_emu_asked {
     long launches, waits, to_host, bytes_to_host, to_device;
+    long narrow; /* of the launches: on a part of the multiprocessors */
 };
 extern struct pl_emu_asked pl_emu_asked;
 

@@ -1,4 +1,5 @@
 #include "cuda_runtime.h"
+#include "emu.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -231,9 +232,6 @@ const void *pl_emu_gather(const void *mine, size_t n)
 static const size_t MEMORY = (size_t)96 << 20; /* what each says it has; it gives as much as is asked for */
 static const int MOST_GPUS = 4;
 
-struct pl_emu_stream {
-    int gpu;
-};
 struct pl_emu_event {
     int gpu;
     struct timespec at;
@@ -620,6 +618,7 @@ void pl_emu_run(dim3 grid, dim3 block, size_t shared, cudaStream_t s, void (*bod
     blockDim = block;
     gridDim = grid;
     pl_emu_asked.launches++;
+    pl_emu_asked.narrow += s && s->sms;
     kernel_body = body;
     kernel_arg = arg;
     for (size_t i = 0; i < n; i++) {

@@ -256,6 +256,42 @@ def transports(gpus):
     print(f"transports: states go from device to device of {gpus}, drafts are the same")
 
 
+def lanes(tmp):
+    """draft.sm_share: the drafter has multiprocessors of its own while both lanes run; the same tokens, told in the answer and in /loads; a driver that cannot is
+    told, too, and the arm runs all the same."""
+    models = {n: {"path": LLAMA, "dtype": "f32", "device": "cuda", "weights": f"random:{i}"} for i, n in enumerate(("v", "d"), 1)}
+    arms = {"alone": {"model": "v"}, "beside": {"model": "v", "draft": {"model": "d", "gamma": 3}}, "parts": {"model": "v", "draft": {"model": "d", "gamma": 3, "sm_share": 0.4}}}
+    for green, told in (("1", {"shared_device": True, "multiprocessors": [2, 4]}), ("0", {"not_split": "this driver has no cuGreenCtxCreate"})):
+        os.environ["PACELINE_EMULATED_GREEN"] = green
+        r, tokens = Runner(EMULATED, "serve"), {}
+        said = r.call("load", **load(models, arms, tokens=6, max_context=12))
+        assert said["type"] == "loaded" and said["arms"] == {"parts": told}, said
+        for a in ("parts", "alone", "beside", "parts"):
+            x = r.call("trial", arm=a, context=12, sample={"kind": "synthetic", "index": 0, "key": "%016x" % 5}, repeat=0, attempt=0, timed=True)
+            assert x["type"] == "result", (a, x)
+            tokens[a] = x["tokens"]
+        assert tokens["parts"] == tokens["alone"] == tokens["beside"], tokens
+        assert r.end() == 0, r.stderr
+    ask = dict(model={**models["v"], "device": "cpu"}, draft_model=models["d"], arm=arms["parts"], contexts=[12], tokens=4, data="synthetic")
+    r = Runner(EMULATED, "serve")
+    assert "draft.sm_share: shares out one GPU's multiprocessors and the verifier runs on device cpu" in str(r.call("describe", **ask)["errors"])
+    r.end()
+    del os.environ["PACELINE_EMULATED_GREEN"]
+    paceline = os.path.join(os.path.dirname(os.path.dirname(RUNNER)), "paceline")
+    if os.path.exists(paceline):
+        import h5py
+        sweep = os.path.join(tmp, "lanes.yaml")
+        with open(sweep, "w") as f:
+            f.write(f"data: {{kind: synthetic}}\nmodels: {json.dumps(models)}\narms: {json.dumps(arms)}\nbaseline: alone\n"
+                    "grid: {contexts: [12], samples: 2}\ngenerate: {tokens: 4}\nmeasure: {warmup: 0}\n")
+        done = subprocess.run([paceline, "run", sweep, "-o", tmp + "/lanes.h5"], env={**os.environ, "PACELINE_RUNNER": EMULATED}, capture_output=True, text=True, timeout=150)
+        assert done.returncode == 0 and "6 trials done, 0 failed" in done.stderr, (done.returncode, done.stderr)
+        with h5py.File(tmp + "/lanes.h5") as f:
+            loads = [x["transports"].decode() for x in f["loads"][:] if x["used"] == 1]
+        assert "parts, shared device, 2 of 4 multiprocessors" in loads, loads
+    print("lanes: each on multiprocessors of its own, and told so")
+
+
 def kernels(tmp):
     """measure.kernels in a sweep, CUPTI by a stand-in: one more warm-up tells them, and the table has each beside its limit."""
     paceline = os.path.join(os.path.dirname(os.path.dirname(RUNNER)), "paceline")
@@ -319,7 +355,7 @@ def shares(tmp):
     for spent in ("0", "3.5", "160", "470"):
         done = subprocess.run([os.path.join(SOURCE, "bench/gpu.sh"), "--dry-run"], env={**os.environ, "PACELINE_GPU_SPENT": spent}, capture_output=True, text=True, timeout=20)
         ends = [float(line.split()[6]) for line in done.stdout.splitlines() if " share " in line]
-        assert done.returncode == 0 and len(ends) == 14 and ends == sorted(ends) and ends[-1] <= 480, (spent, done.stdout, done.stderr)
+        assert done.returncode == 0 and len(ends) == 15 and ends == sorted(ends) and ends[-1] <= 480, (spent, done.stdout, done.stderr)
     all = [10, 60, 30]
     assert limit(all, 0, 100) == 10 and limit(all, 0, 120) == 30 and limit(all, 1, 110) == 80 and limit(all, 2, 110) == 110  # what is left over goes on
     assert abs(limit(all, 0, 50) - 5) < 1e-9 and abs(limit(all, 1, 45) - 30) < 1e-9
@@ -348,9 +384,9 @@ def script(tmp):
         report = json.load(open(tmp + "/report.json"))
         assert done.returncode == 6, (done.returncode, done.stdout, done.stderr)
         states = {p["part"]: (p["state"], p["why"]) for p in report["parts"]}
-        assert states.pop("inventory")[0] == "ran" and all(s == ("left out", "no GPU") for s in states.values()) and len(states) == 13, states
+        assert states.pop("inventory")[0] == "ran" and all(s == ("left out", "no GPU") for s in states.values()) and len(states) == 14, states
         assert "no GPU" in open(tmp + "/report.md").read()
-    done = run(RUNNER, "--device", "cpu", "--small", "--only", "inventory,7b,sdtp,quantised,outside,transport,deterministic")
+    done = run(RUNNER, "--device", "cpu", "--small", "--only", "inventory,7b,sdtp,quantised,outside,transport,lanes,deterministic")
     report = json.load(open(tmp + "/report.json"))
     states = {p["part"]: (p["state"], p["why"]) for p in report["parts"]}
     assert done.returncode == 0 and all(s == ("ran", "") for s in states.values()), (done.stdout, done.stderr)
@@ -370,6 +406,7 @@ with tempfile.TemporaryDirectory() as folder:
     eyes(folder)
     transports(1)
     transports(2)
+    lanes(folder)
     kernels(folder)
     bench()
     shares(folder)

@@ -18,8 +18,8 @@ static const struct {
                               "prompt_lookup, model, eagle, medusa, retokenize or adapter\n"},
     {ARMS("{metod: model}"), "s.yaml:3:49: unknown key \"metod\" in arms.d.draft, expected model, "
                              "method, adapter, weights, gamma, overlap, after_prefill, transport, "
-                             "temperature, adaptive, min_ngram, max_ngram, tree, tree_top "
-                             "or tree_tokens, did you mean method\n"},
+                             "temperature, sm_share, adaptive, min_ngram, max_ngram, tree, "
+                             "tree_top or tree_tokens, did you mean method\n"},
     {ARMS("{model: smal}"), "s.yaml:3:56: arms.d.draft.model is \"smal\", expected a model of this "
                             "sweep, did you mean small\n"},
     {ARMS("{model: s}"),
@@ -45,6 +45,14 @@ static const struct {
      "s.yaml:3:99: arms.d.draft.tree_top is 4 with tree chain\n"},
     {ARMS("{method: prompt_lookup, tree_top: 2}"),
      "s.yaml:3:82: arms.d.draft.tree_top is more than 1, but method prompt_lookup drafts chains\n"},
+    {ARMS("{model: small, sm_share: 1}"),
+     "s.yaml:3:73: arms.d.draft.sm_share is \"1\", expected a number from 0.01 to 0.99\n"},
+    {ARMS("{model: small, overlap: none, sm_share: 0.25}"),
+     "s.yaml:3:88: arms.d.draft.sm_share is given, but its lanes never run at once, expected a "
+     "draft with a model and overlap: prefill\n"},
+    {ARMS("{method: prompt_lookup, sm_share: 0.25}"),
+     "s.yaml:3:82: arms.d.draft.sm_share is given, but its lanes never run at once, expected a "
+     "draft with a model and overlap: prefill\n"},
     {HEAD "arms: {b: {model: s, draft: {model: big}}}\n" TAIL, NULL},
     {"adapter_dir: nowhere\n" HEAD "arms: {b: {model: big}}\n" TAIL,
      "s.yaml:1:14: adapter_dir is \"nowhere\", expected a directory that exists\n"},

@@ -342,7 +342,22 @@ enum need pl_engines_need(struct pl_worker *w, uint32_t group, uint32_t residenc
 
 /* ---- what came of it ---- */
 
-/* What the runner says of how arms' states travel, as text. */
+/* ", 32 of 132 multiprocessors", ", not split: WHY", or "". */
+static void note_lanes(const json_t *arm, char *out, size_t size)
+{
+    const json_t *m = json_object_get(arm, "multiprocessors");
+    const char *why = pl_json_get_str(arm, "not_split", NULL);
+
+    *out = '\0';
+    if (json_array_size(m) == 2)
+        snprintf(out, size, ", %lld of %lld multiprocessors",
+                 (long long)json_integer_value(json_array_get(m, 0)),
+                 (long long)json_integer_value(json_array_get(m, 1)));
+    else if (why)
+        snprintf(out, size, ", not split: %s", why);
+}
+
+/* What the runner says of how arms' states travel and lanes share a GPU, as text. */
 static void note_transports(const json_t *answer, char *out, size_t size)
 {
     const char *arm;
@@ -350,11 +365,13 @@ static void note_transports(const json_t *answer, char *out, size_t size)
     size_t at = 0;
     json_object_foreach (json_object_get(answer, "arms"), arm, v) {
         const char *name = pl_json_get_str(v, "transport", NULL);
-        const int n =
-            name ? snprintf(out + at, size - at, "%s%s %s%s", at ? "; " : "", arm, name,
-                            json_is_true(json_object_get(v, "shared_device")) ? ", shared device"
-                                                                              : "")
-                 : 0;
+        const bool shared = json_is_true(json_object_get(v, "shared_device"));
+        char lanes[96];
+        note_lanes(v, lanes, sizeof lanes);
+        const int n = name || *lanes ? snprintf(out + at, size - at, "%s%s%s%s%s%s", at ? "; " : "",
+                                                arm, name ? " " : "", name ? name : "",
+                                                shared ? ", shared device" : "", lanes)
+                                     : 0;
         at += n > 0 ? (size_t)n : 0;
         if (at >= size)
             return;

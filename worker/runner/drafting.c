@@ -1,5 +1,6 @@
 #include "worker/runner/drafting.h"
 
+#include "base/log.h"
 #include "spec_decode/adapter.h"
 #include "spec_decode/eagle.h"
 #include "spec_decode/medusa.h"
@@ -20,6 +21,9 @@ struct pl_drafting {
     struct pl_lane *lane;
     struct pl_transport *transport; /* of states; NULL: none travel */
     struct pl_spec *spec;
+    double sm_share;              /* of the drafter's lane, 0: both on all multiprocessors */
+    struct pl_device_split split; /* what that came to */
+    struct pl_err not_split;      /* why it could not be, or "" */
     size_t max_prompt, max_tokens;
     struct pl_pruner *pruner; /* of the verifier's prompt, or NULL */
     uint32_t *kv_len;         /* [layers] */
@@ -268,12 +272,51 @@ static enum pl_status make_transport(struct pl_drafting *d, const struct pl_draf
     return st ? pl_err_prefix(err, st, "draft.transport: %s", o->draft->transport) : PL_OK;
 }
 
+/* Multiprocessors of its own for each lane, where they are asked for. A GPU, or a driver, that
+ * cannot is said, and both lanes go on on all of them. */
+static enum pl_status split_lanes(struct pl_drafting *d, double share, struct pl_err *err)
+{
+    const struct pl_backend *b = pl_model_backend(d->models[0]);
+    enum pl_status st;
+
+    if (share <= 0)
+        return PL_OK;
+    if (!b->split || b != pl_model_backend(d->models[1]))
+        return pl_fail(err, PL_ESWEEP,
+                       "draft.sm_share: shares out one GPU's multiprocessors, expected device: "
+                       "cuda of both models");
+    st = b->split(pl_model_device(d->models[0]), pl_model_device(d->models[1]), share, &d->split,
+                  &d->not_split);
+    if (st == PL_EUNSUPPORTED) {
+        pl_log(PL_LOG_WARN, "draft.sm_share: both lanes share all multiprocessors: %s",
+               d->not_split.text);
+        return PL_OK;
+    }
+    if (st)
+        return pl_fail(err, st, "draft.sm_share: %s", d->not_split.text);
+    d->sm_share = share;
+    pl_log(PL_LOG_INFO, "draft.sm_share: shared device, the drafter has %d of %d multiprocessors",
+           d->split.second, d->split.all);
+    return PL_OK;
+}
+
+const char *pl_drafting_lanes(const struct pl_drafting *d, struct pl_device_split *out)
+{
+    *out = d->split;
+    return d->sm_share > 0 ? NULL : d->not_split.text;
+}
+
 /* While both prefills run each model has half of the cores, else all of them. */
 static enum pl_status deal_cores(void *user, bool both, struct pl_err *err)
 {
     struct pl_drafting *d = user;
+    const struct pl_backend *b = pl_model_backend(d->models[0]);
     enum pl_status st = PL_OK;
 
+    if (both && b->split &&
+        b == pl_model_backend(d->models[1])) /* another arm may have had its own */
+        st = b->split(pl_model_device(d->models[0]), pl_model_device(d->models[1]), d->sm_share,
+                      &d->split, err);
     for (int i = 0; i < 2 && !st; i++)
         st = pl_model_backend(d->models[i])
                  ->narrow(pl_model_device(d->models[i]), both ? i : 0, both ? 2 : 1, err);
@@ -310,6 +353,8 @@ enum pl_status pl_drafting_create(const struct pl_drafting_opts *o, struct pl_dr
         st = make_transport(d, o, most, err);
     if (!st)
         st = make_drafter(d, o, most, err);
+    if (!st && draft->overlap)
+        st = split_lanes(d, draft->sm_share, err);
     if (!st && draft->overlap)
         st = pl_lane_new(&d->lane, err);
     if (!st) {

@@ -68,6 +68,8 @@ bool pl_drafting_fits(const struct pl_drafting *d, size_t prompt, size_t tokens)
 const struct pl_session *pl_drafting_verifier(const struct pl_drafting *d);
 const struct pl_session *pl_drafting_drafter(const struct pl_drafting *d);     /* NULL: none */
 const struct pl_transport *pl_drafting_transport(const struct pl_drafting *d); /* NULL: none */
+/* With draft.sm_share: the multiprocessors of both lanes; NULL. Else why both share all of them. */
+const char *pl_drafting_lanes(const struct pl_drafting *d, struct pl_device_split *out);
 /* Rows of the drafter's prefill for a prompt of so many ids of the verifier's. */
 size_t pl_drafting_own_prompt(const struct pl_drafting *d, size_t prompt);
 

@@ -89,7 +89,8 @@ struct pl_load {
     const int *cpus;
     size_t n_cpus;
     int64_t max_context; /* 0: not said */
-    json_t *said; /* filled: {arm: {"transport", "shared_device"}} of arms whose states travel */
+    json_t *said; /* filled: {arm: {"transport", "shared_device"}} of arms whose states travel,
+                     with draft.sm_share also "multiprocessors" or "not_split" */
 };
 
 struct pl_trial_request {

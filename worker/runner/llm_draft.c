@@ -48,6 +48,22 @@ static enum pl_status check_transport(const struct pl_draft_opts *o, const json_
     return PL_OK;
 }
 
+/* Multiprocessors are shared out on one GPU. */
+static enum pl_status check_share(const struct pl_draft_opts *o, const json_t *q,
+                                  struct pl_err *err)
+{
+    for (int i = 0; i < 2 && o->sm_share > 0; i++) {
+        const char *device =
+            pl_json_get_str(json_object_get(q, i ? "draft_model" : "model"), "device", "auto");
+        if (strncmp(device, "cuda", 4) != 0)
+            return pl_fail(err, PL_ESWEEP,
+                           "draft.sm_share: shares out one GPU's multiprocessors and %s runs on "
+                           "device %s, expected cuda",
+                           i ? "the drafter" : "the verifier", device);
+    }
+    return PL_OK;
+}
+
 enum pl_status llm_draft_describe(const json_t *q, const struct pl_arch *verifier, int64_t tokens,
                                   struct llm_draft_info *out, struct pl_err *err)
 {
@@ -66,6 +82,8 @@ enum pl_status llm_draft_describe(const json_t *q, const struct pl_arch *verifie
     if (st)
         return st;
     st = check_transport(&o, q, err);
+    if (!st)
+        st = check_share(&o, q, err);
     if (st)
         return st;
     out->max_rounds = tokens > 1 ? tokens - 1 : 1;
@@ -157,11 +175,26 @@ enum pl_status llm_draft_ready(const struct llm_state *s, struct llm_arm *a, int
 enum pl_status llm_draft_say(const struct llm_arm *a, json_t *said, struct pl_err *err)
 {
     const struct pl_transport *t = pl_drafting_transport(a->drafting);
+    json_t *o =
+        t ? json_pack("{s:s,s:b}", "transport", pl_transport_kind_name(pl_transport_kind(t)),
+                      "shared_device", pl_transport_shared(t))
+          : json_object();
+    struct pl_device_split lanes;
+    const char *why;
 
-    if (t && json_object_set_new(said, a->name,
-                                 json_pack("{s:s,s:b}", "transport",
-                                           pl_transport_kind_name(pl_transport_kind(t)),
-                                           "shared_device", pl_transport_shared(t))))
+    if (o && a->draft_opts.sm_share > 0) {
+        why = pl_drafting_lanes(a->drafting, &lanes);
+        if (why)
+            json_object_set_new(o, "not_split", json_string(why));
+        else
+            json_object_update_new(o, json_pack("{s:b,s:[i,i]}", "shared_device", 1,
+                                                "multiprocessors", lanes.second, lanes.all));
+    }
+    if (!o)
+        return pl_fail(err, PL_ENOMEM, "engine: no memory");
+    if (json_object_size(o) == 0)
+        json_decref(o);
+    else if (json_object_set_new(said, a->name, o))
         return pl_fail(err, PL_ENOMEM, "engine: no memory");
     return PL_OK;
 }
