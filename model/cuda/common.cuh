@@ -150,8 +150,49 @@ static inline unsigned ceil_div(int64_t a, int64_t b)
     return (unsigned)((a + b - 1) / b);
 }
 
-/* The product that group `at` of outputs belongs to, of a launch of several. */
-template <typename G> __device__ __forceinline__ int part_of(const G &g, int64_t at)
+/* Several products of one input and of one type of weights in one launch. */
+#define PARTS 4
+struct parts {
+    struct {
+        const void *w;
+        const float *bias;
+        float *y;
+        int64_t out;
+        size_t row_bytes;
+        int first; /* group of outputs among all */
+        bool add;
+    } part[PARTS];
+    int n, rows;
+    int64_t in;
+};
+
+/* Those of p whose weights are of type dt; how many groups of `each` outputs they have. */
+static inline int fill_parts(struct parts *g, const struct pl_cuda_product *p, int n,
+                             enum pl_dtype dt, int rows, int each)
+{
+    int groups = 0;
+
+    g->n = 0;
+    g->rows = rows;
+    g->in = p[0].w->in;
+    for (int i = 0; i < n; i++) {
+        const struct pl_cuda_matrix *w = p[i].w;
+        if (w->dtype != dt)
+            continue;
+        g->part[g->n].w = w->data;
+        g->part[g->n].bias = w->bias;
+        g->part[g->n].y = p[i].y;
+        g->part[g->n].out = w->out;
+        g->part[g->n].row_bytes = w->row_bytes;
+        g->part[g->n].first = groups;
+        g->part[g->n++].add = p[i].add;
+        groups += (int)ceil_div(w->out, each);
+    }
+    return groups;
+}
+
+/* The product that group `at` of outputs belongs to. */
+__device__ __forceinline__ int part_of(const struct parts &g, int at)
 {
     int s = 0;
 

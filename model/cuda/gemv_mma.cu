@@ -18,19 +18,9 @@
 #define STEP 32     /* of k: eights of four lanes */
 #define TOGETHER 2  /* steps that follow one another, of one warp */
 #define IN_FLIGHT 4 /* steps of a tile of 16 rows that a warp has on their way from memory */
-#define PARTS 4
 
-struct stream {
-    struct {
-        const void *w;
-        const float *bias;
-        float *y;
-        int64_t out;
-        int first; /* group of outputs among all */
-        bool add;
-    } part[PARTS];
-    int n, rows, steps;
-    int64_t in;
+struct stream : parts {
+    int steps;
     const void *x;
     const float *gain; /* [in], of a norm by mean squares; NULL: x as it is */
     float eps;
@@ -311,18 +301,18 @@ template <typename F> static void by_rows(enum pl_dtype w, int rows, F f)
     });
 }
 
-static struct stream stream_of(const struct pl_cuda_matrix *w, const void *x,
-                               const struct pl_cuda_rms *norm, int rows)
+/* Products in groups of `each` outputs, and how many groups there are. */
+static struct stream stream_of(const struct pl_cuda_product *p, int n, int each, const void *x,
+                               const struct pl_cuda_rms *norm, int rows, unsigned *groups)
 {
     struct stream g = {};
 
+    *groups = (unsigned)fill_parts(&g, p, n, p[0].w->dtype, rows, each);
     if (norm) {
         g.gain = norm->gain;
         g.eps = norm->eps;
     }
-    g.rows = rows;
-    g.in = w->in;
-    g.steps = (int)(w->in / STEP);
+    g.steps = (int)(g.in / STEP);
     g.x = x;
     return g;
 }
@@ -345,29 +335,11 @@ template <typename X, typename F> static void by_norm(const struct pl_cuda_rms *
     f(std::false_type());
 }
 
-/* Parts of one launch, and how many groups of `each` outputs they have. */
-static int add_parts(struct stream *g, const struct pl_cuda_product *p, int n, int each)
-{
-    int groups = 0;
-
-    g->n = n;
-    for (int i = 0; i < n; i++) {
-        g->part[i].w = p[i].w->data;
-        g->part[i].bias = p[i].w->bias;
-        g->part[i].y = p[i].y;
-        g->part[i].out = p[i].w->out;
-        g->part[i].first = groups;
-        g->part[i].add = p[i].add;
-        groups += (int)ceil_div(p[i].w->out, each);
-    }
-    return groups;
-}
-
 extern "C" void pl_k_gemv_mma(const struct pl_cuda_product *p, int n, const void *x,
                               const struct pl_cuda_rms *norm, int rows, cudaStream_t s)
 {
-    struct stream g = stream_of(p[0].w, x, norm, rows);
-    const unsigned groups = (unsigned)add_parts(&g, p, n, rows > 4 ? 32 : 16);
+    unsigned groups;
+    const struct stream g = stream_of(p, n, rows > 4 ? 32 : 16, x, norm, rows, &groups);
 
     by_rows(p[0].w->dtype, rows, [&](auto *t, auto *f, auto eights, auto tiles) {
         typedef typename std::remove_pointer<decltype(t)>::type T;
@@ -386,15 +358,15 @@ extern "C" void pl_k_gemv_mma_gated(const struct pl_cuda_matrix *gate,
                                     void *y, cudaStream_t s)
 {
     const struct pl_cuda_product p[2] = {{gate, NULL, false}, {up, NULL, false}};
-    struct stream g = stream_of(gate, x, norm, rows);
+    unsigned both;
+    const struct stream g = stream_of(p, 2, 16, x, norm, rows, &both);
 
-    add_parts(&g, p, 2, 16);
     by_rows(gate->dtype, rows, [&](auto *t, auto *f, auto eights, auto) {
         typedef typename std::remove_pointer<decltype(t)>::type T;
         typedef typename std::remove_pointer<decltype(f)>::type X;
         by_norm<X>(norm, [&](auto normed) {
             PL_LAUNCH((gemv_mma_gated<T, X, decltype(eights)::value, decltype(normed)::value>),
-                      ceil_div(gate->out, 16), STREAM_WARPS * WARP, 0, s, g, (int)act, (X *)y);
+                      both / 2, STREAM_WARPS * WARP, 0, s, g, (int)act, (X *)y);
         });
     });
 }
@@ -408,8 +380,8 @@ extern "C" void pl_k_gemv_mma_qkv(const struct pl_cuda_product *p, const float *
                                   const struct pl_cuda_rms *norm, const struct pl_cuda_step *step,
                                   const struct pl_cuda_heads *h, cudaStream_t s)
 {
-    struct stream g = stream_of(p[0].w, x, norm, step->rows);
-    const unsigned groups = (unsigned)add_parts(&g, p, 3, 32);
+    unsigned groups;
+    const struct stream g = stream_of(p, 3, 32, x, norm, step->rows, &groups);
 
     by_dtype_16(p[0].w->dtype, [&](auto *t) {
         typedef typename std::remove_pointer<decltype(t)>::type T;

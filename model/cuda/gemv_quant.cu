@@ -11,19 +11,10 @@
 #include "model/cuda/packed.cuh"
 
 #define QUANT_WARPS 8
-#define PARTS 4
 #define ROWS PL_CUDA_GEMV_ROWS
 
-struct blocks {
-    struct {
-        const uint8_t *w;
-        const float *bias;
-        float *y;
-        int64_t out;
-        int first; /* panel among all */
-        bool add;
-    } part[PARTS];
-    int n, rows, groups; /* groups of a panel */
+struct blocks : parts {
+    int groups;          /* of a panel */
     const uint8_t *x;    /* see quantise */
     const float4 *scale; /* [units][t]: scale of rows 2t, 2t + 1; the same times Σ of the row's q */
 };
@@ -153,7 +144,7 @@ __global__ void __launch_bounds__(QUANT_WARPS *WARP, 2) gemv_packed(const struct
     typedef packing<DT> P;
     const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
     const int s = part_of(g, (int)blockIdx.x), panel = (int)blockIdx.x - g.part[s].first;
-    const uint8_t *w = g.part[s].w + (int64_t)panel * g.groups * P::bytes;
+    const uint8_t *w = (const uint8_t *)g.part[s].w + (int64_t)panel * g.groups * P::bytes;
     const uint4 *xs = (const uint4 *)(const void *)g.x + (lane / 4 < g.rows ? lane : lane % 4);
     const float4 *scales = g.scale + (lane % 4 * 2 < g.rows ? lane % 4 : 0);
     const int64_t out = g.part[s].out;
@@ -230,25 +221,12 @@ extern "C" size_t pl_k_packed_room(int64_t in)
     return (size_t)padded(in) * ROWS + (size_t)(padded(in) / UNIT) * 2 * ROWS * sizeof(float);
 }
 
-/* Those of p that have the type of p[first]; true: it is the first of its type. */
-static bool same_type(struct blocks *g, const struct pl_cuda_product *p, int n, int first)
+/* Whether p[i] is the first of its type. */
+static bool first_of_type(const struct pl_cuda_product *p, int i)
 {
-    int panels = 0;
-
-    g->n = 0;
-    for (int i = 0; i < n; i++) {
-        if (p[i].w->dtype != p[first].w->dtype)
-            continue;
-        if (i < first)
+    for (int j = 0; j < i; j++)
+        if (p[j].w->dtype == p[i].w->dtype)
             return false;
-        g->part[g->n].w = (const uint8_t *)p[i].w->data;
-        g->part[g->n].bias = p[i].w->bias;
-        g->part[g->n].y = p[i].y;
-        g->part[g->n].out = p[i].w->out;
-        g->part[g->n].first = panels;
-        g->part[g->n++].add = p[i].add;
-        panels += (int)ceil_div(p[i].w->out, PANEL);
-    }
     return true;
 }
 
@@ -261,14 +239,12 @@ extern "C" void pl_k_gemv_packed(const struct pl_cuda_product *p, int n, const f
 
     PL_LAUNCH(quantise_rows, (unsigned)units, ROWS * WARP, 0, s, x, rows, in, (int8_t *)room,
               scale);
-    g.rows = rows;
     g.x = (const uint8_t *)room;
     g.scale = (const float4 *)(const void *)scale;
     for (int i = 0; i < n; i++) {
-        if (!same_type(&g, p, n, i))
+        if (!first_of_type(p, i))
             continue;
-        const int last = g.n - 1;
-        const unsigned panels = (unsigned)g.part[last].first + ceil_div(g.part[last].out, PANEL);
+        const unsigned panels = (unsigned)fill_parts(&g, p, n, p[i].w->dtype, rows, PANEL);
         by_packing(p[i].w->dtype, [&](auto t) {
             g.groups = (int)(units / packing<decltype(t)::value>::units);
             if (rows == 1)

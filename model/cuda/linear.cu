@@ -8,19 +8,9 @@
  * ride with wide ones.
  */
 #define GEMV_WARPS 4
-#define GEMV_MAX 4
 
-struct gemv {
-    struct {
-        const void *w;
-        const float *bias;
-        float *y;
-        int64_t out, first; /* first group of N outputs of this product among all */
-        size_t row_bytes;
-        bool add;
-    } part[GEMV_MAX];
-    int n, rows;
-    int64_t in, groups;
+struct gemv : parts {
+    int groups; /* of N outputs */
     const float *x;
 };
 
@@ -84,14 +74,14 @@ __device__ __forceinline__ void accumulate(const struct gemv &g, const W *const 
 template <typename W, int R, int N, bool WIDE>
 __global__ void __launch_bounds__(GEMV_WARPS *WARP) gemv_dense(const struct gemv g)
 {
-    int64_t at = (int64_t)blockIdx.x * GEMV_WARPS + threadIdx.x / WARP;
+    const int at = (int)(blockIdx.x * GEMV_WARPS + threadIdx.x / WARP);
     const int lane = (int)threadIdx.x % WARP;
     float acc[N][R] = {};
 
     if (at >= g.groups)
         return;
     const int s = part_of(g, at);
-    const int64_t o = (at - g.part[s].first) * N, out = g.part[s].out;
+    const int64_t o = (int64_t)(at - g.part[s].first) * N, out = g.part[s].out;
     const W *w[N];
     for (int j = 0; j < N; j++) /* beyond the last: read the last again, store nothing */
         w[j] = (const W *)g.part[s].w + (o + j < out ? o + j : out - 1) * g.in;
@@ -121,21 +111,21 @@ __global__ void __launch_bounds__(GEMV_WARPS *WARP)
             continue;
         gate += g.part[0].bias ? g.part[0].bias[o] : 0;
         up += g.part[1].bias ? g.part[1].bias[o] : 0;
-        y[r * g.groups + o] = act_one(act, gate) * up;
+        y[r * (int64_t)g.groups + o] = act_one(act, gate) * up;
     }
 }
 
 template <int DT, int R>
 __global__ void __launch_bounds__(GEMV_WARPS *WARP) gemv_quant(const struct gemv g)
 {
-    int64_t o = (int64_t)blockIdx.x * GEMV_WARPS + threadIdx.x / WARP;
+    const int at = (int)(blockIdx.x * GEMV_WARPS + threadIdx.x / WARP);
     const int lane = (int)threadIdx.x % WARP;
     float acc[R] = {}, w[16];
 
-    if (o >= g.groups)
+    if (at >= g.groups)
         return;
-    const int s = part_of(g, o);
-    o -= g.part[s].first;
+    const int s = part_of(g, at);
+    const int64_t o = at - g.part[s].first;
     const uint8_t *row = (const uint8_t *)g.part[s].w + o * (int64_t)g.part[s].row_bytes;
     for (int64_t c = lane; c < g.in / 16; c += WARP) {
         quant16<DT>(row, c, w);
@@ -181,25 +171,14 @@ template <int DT> static void launch_quant(const struct gemv &g, unsigned blocks
         PL_LAUNCH((gemv_quant<DT, 8>), blocks, GEMV_WARPS * WARP, 0, s, g);
 }
 
-static void count_groups(struct gemv *g, int n)
+template <typename W> static void dense(const struct gemv &g, unsigned blocks, cudaStream_t s)
 {
-    g->groups = 0;
-    for (int i = 0; i < g->n; i++) {
-        g->part[i].first = g->groups;
-        g->groups += ceil_div(g->part[i].out, n);
-    }
-}
-
-template <typename W> static void dense(struct gemv *g, cudaStream_t s)
-{
-    count_groups(g, g->rows == 1 ? 1 : 2);
-    unsigned blocks = ceil_div(g->groups, GEMV_WARPS);
-    if (g->rows == 1)
-        launch_dense<W, 1, 1>(*g, blocks, s);
-    else if (g->rows <= 4)
-        launch_dense<W, 4, 2>(*g, blocks, s);
+    if (g.rows == 1)
+        launch_dense<W, 1, 1>(g, blocks, s);
+    else if (g.rows <= 4)
+        launch_dense<W, 4, 2>(g, blocks, s);
     else
-        launch_dense<W, 8, 2>(*g, blocks, s);
+        launch_dense<W, 8, 2>(g, blocks, s);
 }
 
 template <typename W, int R>
@@ -217,18 +196,12 @@ extern "C" void pl_k_gemv_gated(const struct pl_cuda_matrix *gate, const struct 
                                 enum pl_act_kind act, const float *x, int rows, float *y,
                                 cudaStream_t s)
 {
-    const struct pl_cuda_matrix *w[2] = {gate, up};
+    const struct pl_cuda_product p[2] = {{gate, NULL, false}, {up, NULL, false}};
     struct gemv g = {};
 
-    g.n = 2;
-    g.rows = rows;
-    g.in = gate->in;
-    g.groups = gate->out;
+    fill_parts(&g, p, 2, gate->dtype, rows, 1);
+    g.groups = (int)gate->out;
     g.x = x;
-    for (int i = 0; i < 2; i++) {
-        g.part[i].w = w[i]->data;
-        g.part[i].bias = w[i]->bias;
-    }
     by_dtype(gate->dtype, [&](auto *t) {
         typedef typename std::remove_pointer<decltype(t)>::type W;
         if (rows == 1)
@@ -243,32 +216,23 @@ extern "C" void pl_k_gemv_gated(const struct pl_cuda_matrix *gate, const struct 
 extern "C" void pl_k_gemv(const struct pl_cuda_product *p, int n, const float *x, int rows,
                           cudaStream_t s)
 {
+    const enum pl_dtype dt = p[0].w->dtype;
     struct gemv g = {};
 
-    g.n = n;
-    g.rows = rows;
-    g.in = p[0].w->in;
+    g.groups = fill_parts(&g, p, n, dt, rows, rows > 1 && pl_dtype_traits(dt)->computes ? 2 : 1);
     g.x = x;
-    for (int i = 0; i < n; i++) {
-        g.part[i].w = p[i].w->data;
-        g.part[i].bias = p[i].w->bias;
-        g.part[i].y = p[i].y;
-        g.part[i].out = p[i].w->out;
-        g.part[i].row_bytes = p[i].w->row_bytes;
-        g.part[i].add = p[i].add;
-    }
-    switch (p[0].w->dtype) {
+    const unsigned blocks = ceil_div(g.groups, GEMV_WARPS);
+    switch (dt) {
 #define PL_X(dt)                                                                                   \
     case dt:                                                                                       \
-        count_groups(&g, 1);                                                                       \
-        launch_quant<dt>(g, ceil_div(g.groups, GEMV_WARPS), s);                                    \
+        launch_quant<dt>(g, blocks, s);                                                            \
         break;
         PL_CUDA_QUANTS(PL_X)
 #undef PL_X
     default:
-        by_dtype(p[0].w->dtype, [&](auto *t) {
+        by_dtype(dt, [&](auto *t) {
             typedef typename std::remove_pointer<decltype(t)>::type W;
-            dense<W>(&g, s);
+            dense<W>(g, blocks, s);
         });
     }
 }
