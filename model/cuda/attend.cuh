@@ -95,4 +95,83 @@ __device__ __forceinline__ void attend_out(const struct pl_cuda_attend &a, int64
     put(a.to, a.out, at, v);
 }
 
+/* Whether partial results are left, whose last division the merging does. */
+__device__ __forceinline__ bool parted(const struct pl_cuda_attend &a)
+{
+    return a.splits > 1 || a.chunk;
+}
+
+/* All threads of a block that has written its part of what `counter` counts: whether it is the last
+ * of them, which then sees what the others wrote. The count is 0 again behind the last. */
+__device__ __forceinline__ bool last_part(const struct pl_cuda_attend &a, int64_t counter)
+{
+    __shared__ bool last;
+
+    __syncthreads(); /* the block's own are written, for thread 0 at least … */
+    if (threadIdx.x == 0) {
+        __threadfence(); /* … and before the count, for whoever sees that */
+        last = atomicInc(a.ended + counter, (unsigned)a.splits - 1) == (unsigned)a.splits - 1;
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
+}
+
+/* One vector's parts, whose results `from` holds, by a warp that takes every `step`-th 32 elements
+ * from d on: in the parts' order, whichever ended when. by: [PL_CUDA_MAX_SPLITS], the warp's own.
+ */
+__device__ __forceinline__ void merge_vector(const struct pl_cuda_attend &a, const float *from,
+                                             int64_t at, int d, int step, float *by)
+{
+    const int lane = (int)threadIdx.x % WARP, each = a.dim + 2;
+    float tops[2], sums[2], sum = 0;
+
+    for (int i = 0; i < 2; i++) { /* past L1, which may hold what stood there before */
+        const int part = lane + i * WARP;
+        tops[i] = part < a.splits ? __ldcg(from + part * each) : -INFINITY;
+        sums[i] = part < a.splits ? __ldcg(from + part * each + 1) : 0;
+    }
+    const float top = warp_max(fmaxf(tops[0], tops[1]));
+    for (int i = 0; i < 2; i++) { /* how much a part counts; not at all where it saw nothing */
+        by[lane + i * WARP] = sums[i] != 0 ? expf(tops[i] - top) : 0;
+        sum += warp_sum(sums[i] != 0 ? by[lane + i * WARP] * sums[i] : 0);
+    }
+    __syncwarp();
+    for (int k = d; k < a.dim; k += step) {
+        float o = 0;
+#pragma unroll 8
+        for (int i = 0; i < a.splits; i++)
+            o += by[i] * __ldcg(from + i * each + 2 + k);
+        attend_out(a, at * a.dim + k, sum != 0 ? o / sum : 0);
+    }
+    if (a.lse && d == 0)
+        a.lse[at] = top + logf(sum);
+    __syncwarp();
+}
+
+/* What a block does behind its part of vectors v0 … last of a span that begins with row0: the last
+ * one of them to come here merges all parts, so that no launch has to. */
+template <int WARPS>
+__device__ __forceinline__ void merge_parts(const struct pl_cuda_attend &a, int row0, int kv_head,
+                                            int v0, int last)
+{
+    __shared__ float by[WARPS][PL_CUDA_MAX_SPLITS];
+    const int group = a.heads / a.kv_heads, warp = (int)threadIdx.x / WARP;
+    const int first = max(v0, (a.first_row - row0) * group);
+    const int n = min(last + 1, (a.first_row + a.n_rows - row0) * group) - first;
+    const int shared_by = n < WARPS ? WARPS / n : 1; /* warps of a vector */
+    const int64_t base = (int64_t)a.first_row * a.heads;
+    const int64_t at0 = (int64_t)(row0 + first / group) * a.heads + kv_head * group + first % group;
+
+    if (!last_part(a, at0 - base))
+        return;
+    for (int i = warp / shared_by; i < n; i += WARPS / shared_by) {
+        const int v = first + i;
+        const int64_t at = (int64_t)(row0 + v / group) * a.heads + kv_head * group + v % group;
+        const int d = warp % shared_by * WARP + (int)threadIdx.x % WARP;
+        merge_vector(a, a.partial + (at - base) * a.splits * (a.dim + 2), at, d, shared_by * WARP,
+                     by[warp]);
+    }
+}
+
 #endif

@@ -204,14 +204,14 @@ __device__ __forceinline__ void store(const struct pl_cuda_attend &a,
         PL_UNROLL
         for (int w = 0; w < FEW_WARPS; w++)
             o += by[w] != 0 ? by[w] * all.o[w][g][d] : 0;
-        if (a.splits > 1 || a.chunk) /* the last division is merge's */
+        if (parted(a))
             part[2 + d] = o;
         else
             attend_out(a, at * a.dim + d, sum != 0 ? o / sum : 0);
     }
     if (lane)
         return;
-    if (a.splits > 1 || a.chunk) {
+    if (parted(a)) {
         part[0] = top / LOG2_E;
         part[1] = sum;
     } else if (a.lse) {
@@ -327,6 +327,8 @@ __global__ void __launch_bounds__(FEW_WARPS *WARP, PL_CUDA_FEW_BLOCKS)
             store<DIM>(a, all, i, sets, r * a.heads + kv_head * group + (v0 + i) % group,
                        (int)blockIdx.z);
     }
+    if (parted(a))
+        merge_parts<FEW_WARPS>(a, row0, kv_head, v0, last);
 }
 
 static int sets_of(const struct pl_cuda_attend *a)

@@ -192,7 +192,8 @@ __global__ void __launch_bounds__(MMA_WARPS *WARP)
     for (int i = 0; i < 2; i++) {
         const float sum = four_sum(l[i]), by = sum > 0 ? 1.0f / sum : 0;
         const int64_t at = (int64_t)(row0 + my.row[i]) * a.heads + my.head[i];
-        float *part = a.partial + (at * a.splits + split) * (a.dim + 2);
+        float *part =
+            a.partial + ((at - (int64_t)a.first_row * a.heads) * a.splits + split) * (a.dim + 2);
         if (!my.there[i])
             continue;
         PL_UNROLL
@@ -215,6 +216,8 @@ __global__ void __launch_bounds__(MMA_WARPS *WARP)
             a.lse[at] = m[i] / LOG2_E + logf(sum);
         }
     }
+    if (parted(a))
+        merge_parts<MMA_WARPS>(a, row0, kv_head, v0, last);
 }
 
 template <typename T, int DIM>

@@ -3,7 +3,7 @@
  * takes PL_CUDA_VECTORS query vectors that share a KV head (row by row, within a row head by head,
  * so that grouped queries read K and V once), and walks the keys in tiles of 32: lanes lie over
  * keys for the scores, over elements for the values. Where there are few vectors, a sequence's keys
- * are split among blocks and the parts are merged by a second kernel.
+ * are split among blocks, the last of which merges the parts.
  */
 #include "model/cuda/attend.cuh"
 
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(WARPS *WARP)
         if (!my.end[i])
             continue;
         int64_t at = (int64_t)(row0 + my.row[i]) * a.heads + my.head[i];
-        if (a.splits > 1 || a.chunk) { /* one part or more: the last division is merge's */
+        if (parted(a)) {
             float *to = a.partial +
                         ((at - (int64_t)a.first_row * a.heads) * a.splits + split) * (a.dim + 2);
             for (int j = 0; j < WIDTH && lane + j * WARP < a.dim; j++)
@@ -128,41 +128,8 @@ __global__ void __launch_bounds__(WARPS *WARP)
         if (a.lse && !lane)
             a.lse[at] = m[i] + logf(l[i]);
     }
-}
-
-/* One block a vector, as many threads as there may be parts: merges them in their order. */
-__global__ void __launch_bounds__(PL_CUDA_MAX_SPLITS) merge(const struct pl_cuda_attend a)
-{
-    __shared__ float tops[PL_CUDA_MAX_SPLITS], sums[PL_CUDA_MAX_SPLITS];
-    const float *from = a.partial + (int64_t)blockIdx.x * a.splits * (a.dim + 2);
-    const int64_t to = (int64_t)a.first_row * a.heads + blockIdx.x;
-    const int me = (int)threadIdx.x;
-    float top = -INFINITY, sum = 0;
-
-    if (me < a.splits) {
-        tops[me] = from[me * (a.dim + 2)];
-        sums[me] = from[me * (a.dim + 2) + 1];
-    }
-    __syncthreads();
-    for (int i = 0; i < a.splits; i++)
-        top = fmaxf(top, tops[i]);
-    __syncthreads();
-    if (me < a.splits) { /* how much a part's results count; none where it saw nothing */
-        tops[me] = sums[me] != 0 ? expf(tops[me] - top) : 0;
-        sums[me] *= tops[me];
-    }
-    __syncthreads();
-    for (int i = 0; i < a.splits; i++)
-        sum += sums[i];
-    for (int d = me; d < a.dim; d += PL_CUDA_MAX_SPLITS) {
-        float o = 0;
-#pragma unroll 8
-        for (int i = 0; i < a.splits; i++)
-            o += tops[i] * from[i * (a.dim + 2) + 2 + d];
-        attend_out(a, to * a.dim + d, sum != 0 ? o / sum : 0);
-    }
-    if (a.lse && !me)
-        a.lse[to] = top + logf(sum);
+    if (parted(a))
+        merge_parts<WARPS>(a, row0, kv_head, v0, last);
 }
 
 static size_t attend_shared(int dim)
@@ -196,8 +163,6 @@ extern "C" void pl_k_attend(const struct pl_cuda_step *st, const struct pl_cuda_
                 PL_BIG_SHARED(attend<T>, shared);
             PL_LAUNCH(attend<T>, grid, WARPS * WARP, shared, s, *st, *a, blocks);
         });
-    if (a->splits > 1 || a->chunk)
-        PL_LAUNCH(merge, (unsigned)(a->n_rows * a->heads), PL_CUDA_MAX_SPLITS, 0, s, *a);
 }
 
 #define SUM_WARPS 8

@@ -93,6 +93,7 @@ static enum pl_status burst(struct pl_network *n, struct pl_cache *c, const stru
     c->kv_read = kv_read;
     r.st = finish(&r, count, out);
     n->work.step_busy = n->work.step_busy && r.st;
+    pl_cuda_run_over(&r);
     return r.st;
 }
 

@@ -86,6 +86,8 @@ struct pl_cuda_work {
     float *x, *q, *k, *v, *gate, *up;
     void *in, *att, *mid;
     float *lse, *partial, *logits;
+    unsigned *ended;        /* of attentions in parts, [PL_CUDA_PARTIALS] */
+    bool stopped;           /* a forward ended midway: what it left in `ended` is not 0, maybe */
     void *decoded;          /* weights as `act` */
     void *block;            /* all of the above are parts of it */
     void *step, *step_host; /* what kernels.h calls a step; on the device, and where it is made */

@@ -46,6 +46,7 @@ static enum pl_status cross_kv(struct pl_network *n, struct pl_cache *c, size_t 
     }
     for (int32_t l = 0; l < n->arch.layers && !r.st; l++)
         c->cross[l].len = rows;
+    pl_cuda_run_over(&r);
     return r.st;
 }
 
@@ -94,6 +95,7 @@ enum pl_status pl_cuda_encode(struct pl_network *n, struct pl_cache *c, const st
         4 * (int64_t)s->n * (int64_t)s->n * net->arch.layers * net->arch.heads * net->arch.head_dim;
     if (!r.st)
         r.st = pl_cuda_sync(n->device, "encode", err);
+    pl_cuda_run_over(&r);
     net->work.step_busy = n->work.step_busy = false;
     return r.st;
 }

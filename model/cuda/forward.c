@@ -95,6 +95,13 @@ enum pl_status pl_cuda_run_send(struct pl_cuda_run *r, const struct pl_source *s
     r->cross.kv += layers * n;
     r->cross.tree = NULL;
     w->step_busy = true;
+    if (w->stopped)
+        st = pl_cuda_check(cudaMemsetAsync(w->ended, 0, PL_CUDA_PARTIALS * sizeof(*w->ended),
+                                           r->n->device->stream),
+                           "forward", r->err);
+    w->stopped = true; /* until pl_cuda_run_over */
+    if (st)
+        return st;
     return pl_cuda_check(
         cudaMemcpyAsync(w->step, w->step_host,
                         (size_t)((char *)(kv + 2 * layers * n) - (char *)w->step_host),
@@ -377,6 +384,11 @@ void pl_cuda_run_few(struct pl_cuda_run *r)
     }
 }
 
+void pl_cuda_run_over(const struct pl_cuda_run *r)
+{
+    r->n->work.stopped = r->st != PL_OK;
+}
+
 void pl_cuda_run_begin(struct pl_cuda_run *r, struct pl_network *n, const struct pl_forward *f,
                        size_t rows, struct pl_err *err)
 {
@@ -492,5 +504,6 @@ enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f,
     }
     if (!r.st)
         pl_cuda_run_done(&r);
+    pl_cuda_run_over(&r);
     return r.st;
 }

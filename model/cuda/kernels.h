@@ -190,6 +190,7 @@ struct pl_cuda_attend {
     int32_t max_span;  /* most rows of a span */
     int32_t splits;    /* ≥ 1; each row's partial results then lie in `partial` */
     float *partial;    /* [n_rows · heads][splits][dim + 2] */
+    unsigned *ended; /* [n_rows · heads], all 0: parts that are there; 0 again behind the launch */
     int32_t
         chunk; /* > 0: part s takes keys s · chunk …, whatever the rows see; 0: an equal share */
     int32_t first_row, n_rows; /* of the step: the others are left out */

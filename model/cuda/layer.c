@@ -225,6 +225,7 @@ static struct pl_cuda_attend attend_of(const struct pl_cuda_run *r, int32_t l, b
         .chunk = r->chunk,
         .n_rows = r->rows,
         .partial = w->partial,
+        .ended = w->ended,
     };
 }
 

@@ -176,7 +176,7 @@ size_t pl_cuda_chunk(const struct pl_arch *a)
 /* Parts of the workspace block, each rounded to 256 bytes. in, att, mid and the like count as f32,
  * whatever they will hold. */
 struct parts {
-    size_t x, q, k, v, gate, up, in, att, mid, lse, partial, logits, all;
+    size_t x, q, k, v, gate, up, in, att, mid, lse, partial, ended, logits, all;
 };
 
 static size_t part(size_t *at, size_t rows, size_t cols)
@@ -203,6 +203,7 @@ static struct parts lay_out(const struct pl_arch *a, size_t rows)
                       .mid = part(&at, rows, ffn > patch ? ffn : patch),
                       .lse = part(&at, rows, (size_t)a->heads),
                       .partial = part(&at, PL_CUDA_PARTIALS, (size_t)a->head_dim + 2),
+                      .ended = part(&at, PL_CUDA_PARTIALS, 1),
                       .logits = part(&at, a->head ? PL_CUDA_LOGIT_ROWS : 0, (size_t)a->vocab)};
 
     p.all = at;
@@ -273,6 +274,8 @@ enum pl_status pl_cuda_work_reserve(struct pl_network *n, size_t rows, struct pl
     w.mid = at + p.mid;
     w.lse = (float *)(void *)(at + p.lse);
     w.partial = (float *)(void *)(at + p.partial);
+    w.ended = (unsigned *)(void *)(at + p.ended);
+    w.stopped = true; /* nothing is known of new memory */
     w.logits = (float *)(void *)(at + p.logits);
     drop_graphs(n); /* they know the old memory */
     free_work(&n->work);

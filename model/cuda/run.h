@@ -37,6 +37,8 @@ enum pl_status pl_cuda_run_check(struct pl_network *n, const struct pl_forward *
                                  struct pl_err *err);
 void pl_cuda_run_few(struct pl_cuda_run *r);
 void pl_cuda_run_done(const struct pl_cuda_run *r);
+/* Behind all that was launched since pl_cuda_run_send, whether it went well or not. */
+void pl_cuda_run_over(const struct pl_cuda_run *r);
 /* Parts that the keys are split in, so that all multiprocessors have work; 1 where rows suffice. */
 int32_t pl_cuda_run_splits(const struct pl_cuda_run *r, int32_t longest);
 /* The rows' embeddings, or the cache's stage rows, into x. */

@@ -104,6 +104,10 @@ template <typename T> T __ldg(const T *p)
 {
     return *p;
 }
+template <typename T> T __ldcg(const T *p)
+{
+    return *p;
+}
 inline float rsqrtf(float x)
 {
     return 1.0f / sqrtf(x);
@@ -119,6 +123,15 @@ inline unsigned atomicAdd(unsigned *p, unsigned v)
     unsigned old = *p;
     *p += v;
     return old;
+}
+inline unsigned atomicInc(unsigned *p, unsigned most)
+{
+    unsigned old = *p;
+    *p = old >= most ? 0 : old + 1;
+    return old;
+}
+inline void __threadfence(void)
+{
 }
 
 #endif

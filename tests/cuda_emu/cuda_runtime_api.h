@@ -113,6 +113,12 @@ struct pl_emu_asked {
 };
 extern struct pl_emu_asked pl_emu_asked;
 
+/* Which order blocks go in: 0 as they are numbered, else one drawn from this. */
+extern unsigned pl_emu_order;
+/* The launch so many from now (1: the next) ends behind half of its blocks, with an error that the next call to
+ * cudaGetLastError gives; 0: none does. */
+extern long pl_emu_stop_launch;
+
 /* For what stands in for a library beside the runtime: 1 before it touches a GPU's memory, 0 after. */
 void pl_emu_hold(int held);
 

@@ -8,6 +8,7 @@
 #include <ucontext.h>
 
 #include <map>
+#include <numeric>
 #include <mutex>
 #include <vector>
 
@@ -17,6 +18,8 @@
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 struct pl_emu_asked pl_emu_asked;
+unsigned pl_emu_order;
+long pl_emu_stop_launch;
 
 namespace
 {
@@ -595,6 +598,18 @@ cudaError_t cudaDeviceSynchronize(void)
     return cudaSuccess;
 }
 
+/* The i-th block to run of `all`: a step that shares no factor with `all` comes by each once. */
+static size_t nth_block(size_t i, size_t all)
+{
+    size_t step = pl_emu_order % all;
+
+    if (!pl_emu_order)
+        return i;
+    for (step = step ? step : 1; std::gcd(step, all) != 1; step++)
+        ;
+    return (pl_emu_order + i * step) % all;
+}
+
 void pl_emu_run(dim3 grid, dim3 block, size_t shared, cudaStream_t s, void (*body)(void *), void *arg)
 {
     std::lock_guard<std::mutex> hold(device);
@@ -628,12 +643,17 @@ void pl_emu_run(dim3 grid, dim3 block, size_t shared, cudaStream_t s, void (*bod
         fibers[i].warp = (unsigned)i / 32;
     }
     others_memory(true);
-    for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
-        for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
-            for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) {
-                /* of the very size, so that a sanitizer sees what lies beyond; never zeros */
-                shared_memory = std::vector<char>(shared, (char)0xa5);
-                run_block(n);
-            }
+    const size_t all = (size_t)grid.x * grid.y * grid.z;
+    const bool stops = pl_emu_stop_launch && --pl_emu_stop_launch == 0;
+    for (size_t i = 0; i < (stops ? all / 2 : all); i++) {
+        const size_t at = nth_block(i, all);
+        blockIdx = dim3((unsigned)(at % grid.x), (unsigned)(at / grid.x % grid.y),
+                        (unsigned)(at / grid.x / grid.y));
+        /* of the very size, so that a sanitizer sees what lies beyond; never zeros */
+        shared_memory = std::vector<char>(shared, (char)0xa5);
+        run_block(n);
+    }
     others_memory(false);
+    if (stops)
+        give(cudaErrorIllegalAddress);
 }

@@ -23,6 +23,7 @@ struct attend_case {
 struct attend_data {
     int total, keys; /* rows; most keys of a span */
     float *q, *out, *lse, *partial, *bias, *mask;
+    unsigned *ended;
     double *k, *v; /* [spans][kv_heads][keys][dim], as the cache holds them */
     int32_t span_row[SPANS + 1], tree[PL_CUDA_TREE_HEAD + MAX_ROWS * PL_CUDA_TREE_WORDS];
     struct pl_cuda_kv kv[SPANS];
@@ -134,6 +135,7 @@ static void make(const struct attend_case *c, struct attend_data *d)
     d->out = calloc(vectors * (size_t)c->dim, 4);
     d->lse = calloc(vectors, 4);
     d->partial = calloc(vectors * (size_t)(c->splits * (c->dim + 2)), 4);
+    d->ended = calloc(vectors, sizeof(*d->ended));
     d->bias = calloc((size_t)(c->heads * 2 * d->keys), 4);
     d->mask = calloc((size_t)d->keys, 4);
     d->k = calloc(all, sizeof(double));
@@ -160,6 +162,7 @@ static void drop(const struct attend_case *c, struct attend_data *d)
     free(d->out);
     free(d->lse);
     free(d->partial);
+    free(d->ended);
     free(d->bias);
     free(d->mask);
     free(d->k);
@@ -189,13 +192,18 @@ static void run(const struct attend_case *c, struct attend_data *d)
                                .mask = c->mask ? d->mask : NULL,
                                .splits = c->splits,
                                .partial = d->partial,
+                               .ended = d->ended,
                                .chunk = c->chunk,
                                .n_rows = d->total};
 
     for (int s = 0; s < c->n_spans; s++)
         a.max_span = a.max_span > c->rows[s] ? a.max_span : c->rows[s];
     assert_true(pl_k_attend_few_does(&a, c->tree) > 0); /* else something else is tested */
+    const long launches = pl_emu_asked.launches;
     pl_k_attend(&st, &a, NULL);
+    assert_int_equal(pl_emu_asked.launches - launches, 1); /* parts or not */
+    for (int i = 0; i < d->total * c->heads; i++)
+        assert_int_equal(d->ended[i], 0);
 }
 
 /* One vector in f64: out [dim]; log Σ exp. */
