@@ -483,7 +483,7 @@ def sanitizer(b):
     if not os.access(tool, os.X_OK):
         raise Failed("compute-sanitizer is not here")
     programs = sorted(glob.glob(os.path.join(b.bin, "test_gpu_*") if b.bin else os.path.join(TOP, "build/release/tests/cuda_emu/test_gpu_*")))
-    order = [p for n in ("ops", "families", "stage", "gguf", "goldens") for p in programs if p.endswith("test_gpu_" + n)]
+    order = [p for n in ("ops", "generate", "families", "stage", "gguf", "goldens") for p in programs if p.endswith("test_gpu_" + n)]
     broken = []
     for kind in ("memcheck", "racecheck", "synccheck"):
         for p in order:

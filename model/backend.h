@@ -177,10 +177,6 @@ struct pl_generation {
     const int32_t *ends; /* [n_ends] ids that may not come */
     size_t n_ends;       /* ≤ PL_MAX_EOS */
 };
-struct pl_generated {
-    struct pl_picked token;
-    int64_t ns; /* when it was there, by the device's clock */
-};
 
 enum pl_logit_rows { PL_LOGITS_NONE, PL_LOGITS_LAST, PL_LOGITS_ALL };
 
@@ -247,6 +243,12 @@ struct pl_device_work {
     int64_t flops; /* 2 for each multiply–add of matrix products, and of attention with the keys
                       that a row sees */
     int64_t bytes; /* of weights and KV that these products read, as stored */
+};
+
+struct pl_generated {
+    struct pl_picked token;
+    int64_t ns;                 /* when it was there, by the device's clock */
+    struct pl_device_work work; /* what the device had done then */
 };
 
 /* A device that this machine has. */

@@ -23,6 +23,34 @@ struct generation {
     json_t *trace;     /* NULL: none is wanted */
 };
 
+/* The tokens behind the first from a device that makes them by itself. */
+static enum pl_status by_itself(struct pl_session *s, const int32_t *eos, size_t n_eos, bool stop,
+                                int64_t tokens, int64_t start, struct generation *g,
+                                struct pl_err *err)
+{
+    const size_t n = (size_t)tokens - 1;
+    const struct pl_generation to = {
+        .first = g->ids[0], .n = n, .ends = eos, .n_ends = stop ? 0 : n_eos};
+    struct pl_generated *out = calloc(n, sizeof(*out));
+    int64_t *ns = calloc(n, sizeof(*ns));
+    size_t made = 0, used = 0;
+    enum pl_status st =
+        out && ns ? pl_session_generate_until(s, &to, eos, stop ? n_eos : 0, out, &made, &used, err)
+                  : pl_fail(err, PL_ENOMEM, "no memory for %zu tokens", n);
+
+    if (!st)
+        pl_generated_times(out, made, pl_now_ns() - start, g->token_ns[0], ns);
+    for (size_t i = 0; i < used && !st; i++) {
+        if (out[i].token.id < 0)
+            st = pl_fail(err, PL_EFORMAT, "the logits of token %zu are NaN or infinite", g->n);
+        g->ids[g->n] = out[i].token.id;
+        g->token_ns[g->n++] = ns[i];
+    }
+    free(out);
+    free(ns);
+    return st;
+}
+
 static enum pl_status decode(struct pl_session *s, const struct pl_arch *a, const int32_t *eos,
                              size_t n_eos, bool stop, int64_t tokens, int64_t start, float *logits,
                              struct generation *g, struct pl_err *err)
@@ -61,6 +89,8 @@ static enum pl_status decode(struct pl_session *s, const struct pl_arch *a, cons
                 return PL_OK;
         if (g->n == (size_t)tokens)
             return PL_OK;
+        if (pl_session_generates(s))
+            return by_itself(s, eos, n_eos, stop, tokens, start, g, err);
         st = pl_session_decode(s, id, logits, err);
     }
     return st;

@@ -43,9 +43,10 @@ static enum pl_status finish(struct pl_cuda_run *r, size_t n, struct pl_generate
 
     if (!st)
         st = pl_cuda_sync(r->n->device, "tokens", r->err);
-    for (size_t i = 0; i < n && !st; i++)
-        out[i] = (struct pl_generated){.token = {host->made[i].id, host->made[i].all},
-                                       .ns = host->made[i].ns};
+    for (size_t i = 0; i < n && !st; i++) {
+        out[i].token = (struct pl_picked){host->made[i].id, host->made[i].all};
+        out[i].ns = host->made[i].ns;
+    }
     return st;
 }
 
@@ -88,6 +89,7 @@ static enum pl_status burst(struct pl_network *n, struct pl_cache *c, const stru
         if (r.st)
             return r.st;
         pl_cuda_run_done(&r);
+        out[i].work = n->device->work;
         kv_read += c->kv_read;
     }
     c->kv_read = kv_read;

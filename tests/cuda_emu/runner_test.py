@@ -1,4 +1,4 @@
-"""runner_test.py EMULATED RUNNER SOURCE: what paceline-runner does with a GPU, told by the emulated one: it is in hello, by UUID it is the one that is
+"""runner_test.py EMULATED RUNNER SOURCE runner|sweeps|script: what paceline-runner does with a GPU, told by the emulated one: it is in hello, by UUID it is the one that is
 used, ceilings and memory are its own, phases have its clock; and bench/gpu.sh goes all its way, with toy sizes here and with no GPU there."""
 import json
 import os
@@ -72,6 +72,55 @@ def counts():
         assert gpu["work"] == cpu["work"] and all(v > 0 for v in gpu["work"].values()), (arm, gpu["work"], cpu["work"])
         assert arm == "full" or gpu["work"]["decode_bytes"] < said["cpu", "full"]["work"]["decode_bytes"], arm
     print(f"counts: {len(arms)} arms cost the same operations and bytes on both")
+
+
+def ends(tmp):
+    """Trials that end with a text: made a few tokens ahead on the GPU, those behind the end are in no figure. Everything is what the CPU says."""
+    folder, sample = os.path.join(tmp, "ends"), {"kind": "synthetic", "index": 0, "key": "%016x" % 5}
+    os.mkdir(folder)
+    for name in os.listdir(LLAMA):
+        os.symlink(os.path.join(LLAMA, name), os.path.join(folder, name))
+    config = json.load(open(os.path.join(LLAMA, "config.json")))
+
+    def trials(program, device, end, **measure):
+        os.unlink(os.path.join(folder, "config.json"))
+        with open(os.path.join(folder, "config.json"), "w") as f:
+            json.dump({**config, "eos_token_id": end}, f)
+        r, out = Runner(program, "serve"), []
+        ask = load({"m": {"path": folder, "device": device, "dtype": "f32"}}, ONE, tokens=24)
+        ask["generate"]["stop_at_eos"] = True
+        ask["measure"].update(measure)
+        assert r.call("load", **ask)["type"] == "loaded"
+        for tokens in (24, 24, 5):
+            out.append(r.call("trial", arm="a", context=24, sample=sample, repeat=0, attempt=0, timed=True, tokens=tokens))
+            assert out[-1]["type"] == "result", out[-1]
+            check_times(out[-1])
+        assert r.end() == 0, r.stderr
+        return out
+
+    ids = trials(EMULATED, "cuda", 1 << 11)[0]["tokens"][0]  # an end that never comes
+    assert len(ids) == 24
+    for at in (0, 8, 9):
+        end = ids[at]
+        cpu = trials(EMULATED, "cpu", end)
+        for how in ({}, {"energy": True})[:1 + (at == 9)]:
+            gpu = trials(EMULATED, "cuda", end, **how)
+            for a, b in zip(gpu, cpu):
+                for key in ("generated", "tokens", "kv_len", "work", "ids_hash", "counts"):
+                    assert a[key] == b[key], (at, how, key, a[key], b[key])
+                assert a["generated"][0] <= ids.index(end) + 1 and a["bytes"]["kv"] == b["bytes"]["kv"], (a, b)
+                if a["generated"][0] > 1:
+                    assert 0 < a["device_ns"]["decode"] < 1.05 * a["phases_ns"]["decode"] + 2e6, (a["device_ns"], a["phases_ns"])
+    said = {}
+    for device in ("cuda", "cpu"):
+        argv = [EMULATED, "generate", folder, "--ids", "3 5 7 11", "--tokens", "20", "--json", "--device", device, "--dtype", "f32"]
+        for more in ((), ("--stop-at-eos",)):
+            x = said[device, more] = json.loads(subprocess.run([*argv, *more], capture_output=True, text=True, timeout=100, check=True).stdout)
+            assert len(x["token_ms"]) == len(x["ids"]) and x["token_ms"] == sorted(x["token_ms"]) and x["ttft_ms"] == x["token_ms"][0], x
+    for more in ((), ("--stop-at-eos",)):
+        assert said["cuda", more]["ids"] == said["cpu", more]["ids"], more
+    assert len(said["cuda", ()]["ids"]) == 20
+    print("ends: tokens made ahead of an end are in no figure")
 
 
 ONE = {"a": {"model": "m"}}
@@ -398,16 +447,9 @@ def script(tmp):
     print(f"gpu.sh: {len(figures)} toy figures")
 
 
+PARTS = {"runner": (lambda tmp: devices(), lambda tmp: counts(), ends, lambda tmp: loads(), eyes, lambda tmp: transports(1),
+                    lambda tmp: transports(2), lanes, lambda tmp: bench()),
+         "sweeps": (faults, kernels), "script": (shares, script)}
 with tempfile.TemporaryDirectory() as folder:
-    devices()
-    counts()
-    faults(folder)
-    loads()
-    eyes(folder)
-    transports(1)
-    transports(2)
-    lanes(folder)
-    kernels(folder)
-    bench()
-    shares(folder)
-    script(folder)
+    for part in PARTS[sys.argv[4]]:
+        part(folder)

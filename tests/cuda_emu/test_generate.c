@@ -1,9 +1,12 @@
-/* Tokens that a GPU makes by itself: those of decodes one by one, greedy and drawn, with one wait for any number of them. */
+/* Tokens that a GPU makes by itself: those of decodes one by one, greedy and drawn, up to an end of the text or not. On the emulated one:
+ * with one wait for any number of them, or for each few. */
 #include "fixture.h"
 
 #include "spec_decode/accept.h"
 
+#ifdef PL_EMULATED
 #include <cuda_runtime_api.h>
+#endif
 
 #define PROMPT 21
 #define N 8
@@ -107,6 +110,83 @@ static void the_tokens_of_decodes(void **state)
     check("plain", "cpu", 1.3, false);
 }
 
+#define MOST 20
+
+/* The tokens up to `stop`, against decodes on another session, whose counts are the same, too. */
+static void check_until(struct pl_model *m, const struct pl_session_opts *o, const struct pl_generated *all, int32_t stop, size_t want)
+{
+    const struct pl_backend *b = pl_model_backend(m);
+    const size_t vocab = (size_t)pl_model_info(m)->arch.vocab;
+    const struct pl_generation g = {.first = 4, .n = MOST};
+    const size_t ahead = (want + PL_GENERATE_AHEAD - 1) / PL_GENERATE_AHEAD * PL_GENERATE_AHEAD;
+    struct pl_session *s = start(m, o), *r = start(m, o);
+    float *next = calloc(2 * vocab, sizeof(*next));
+    struct pl_generated got[MOST];
+    size_t made = 0, used = 0;
+
+    const struct pl_device_work before = b->work(pl_model_device(m));
+    ok(pl_session_generate_until(s, &g, &stop, 1, got, &made, &used, &err));
+    assert_int_equal(used, want);
+    assert_int_equal(made, ahead < MOST ? ahead : MOST);
+    for (size_t i = 0; i < made; i++) {
+        assert_int_equal(got[i].token.id, all[i].token.id);
+        assert_true(!i || (got[i].ns >= got[i - 1].ns && got[i].work.bytes > got[i - 1].work.bytes));
+    }
+    const struct pl_device_work then = b->work(pl_model_device(m));
+    assert_int_equal(then.flops, got[made - 1].work.flops);
+    for (size_t i = 0; i < used; i++)
+        ok(pl_session_decode(r, i ? got[i - 1].token.id : g.first, next, &err));
+    const struct pl_device_work now = b->work(pl_model_device(m));
+    assert_int_equal(got[used - 1].work.flops - before.flops, now.flops - then.flops);
+    assert_int_equal(got[used - 1].work.bytes - before.bytes, now.bytes - then.bytes);
+    /* nothing stands behind the stop */
+    assert_int_equal(pl_session_len(s), pl_session_len(r));
+    ok(pl_session_decode(s, 7, next, &err));
+    ok(pl_session_decode(r, 7, next + vocab, &err));
+    assert_memory_equal(next, next + vocab, vocab * sizeof(*next));
+    free(next);
+    pl_session_free(s);
+    pl_session_free(r);
+}
+
+static void up_to_an_end(void **state)
+{
+    static const char *const models[] = {"plain", "families/mistral_window"};
+    static const size_t at[] = {0, 6, 7, 8, 15, MOST - 1};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
+        struct pl_model *m = load(models[i], "cuda", false);
+        const struct pl_session_opts o = {.max_tokens = PROMPT + MOST + 1, .max_verify = 1};
+        struct pl_session *s = start(m, &o);
+        struct pl_generated all[MOST];
+        ok(pl_session_generate(s, &(struct pl_generation){.first = 4, .n = MOST}, all, &err));
+        pl_session_free(s);
+        for (size_t k = 0; k < sizeof(at) / sizeof(at[0]); k++) {
+            size_t first = 0;
+            while (all[first].token.id != all[at[k]].token.id)
+                first++;
+            check_until(m, &o, all, all[first].token.id, first + 1);
+        }
+        check_until(m, &o, all, -5, MOST);
+        pl_model_free(m);
+    }
+}
+
+static void times(void **state)
+{
+    const struct pl_generated made[4] = {{.ns = 1000}, {.ns = 1500}, {.ns = 1400}, {.ns = 2500}};
+    int64_t at[4];
+
+    (void)state;
+    pl_generated_times(made, 4, 9000, 7600, at);
+    assert_int_equal(at[0], 7600); /* not before what was there already */
+    assert_int_equal(at[1], 8000);
+    assert_int_equal(at[2], 8000); /* nor before the one before */
+    assert_int_equal(at[3], 9000);
+}
+
+#ifdef PL_EMULATED
 /* Waits and copies to the host that n tokens take. */
 static struct pl_emu_asked asked_of(struct pl_session *s, size_t n, double temperature)
 {
@@ -140,6 +220,16 @@ static void nothing_is_waited_for(void **state)
             assert_int_equal(w.to_host, 1);
         }
     }
+    /* where a token may be the last, one for each few */
+    for (size_t n = 1; n <= 12; n++) {
+        static struct pl_generated out[12];
+        const int32_t none = -5;
+        size_t made, used;
+        const long was = pl_emu_asked.waits;
+        ok(pl_session_generate_until(s, &(struct pl_generation){.first = 4, .n = n}, &none, 1, out, &made, &used, &err));
+        assert_int_equal(pl_emu_asked.waits - was, (n + PL_GENERATE_AHEAD - 1) / PL_GENERATE_AHEAD);
+        ok(pl_session_rollback(s, n, &err));
+    }
     /* the counters can count: a decode by itself waits and copies */
     const struct pl_emu_asked before = pl_emu_asked;
     ok(pl_session_decode(s, 4, logits, &err));
@@ -149,6 +239,8 @@ static void nothing_is_waited_for(void **state)
     pl_session_free(s);
     pl_model_free(m);
 }
+
+#endif
 
 static void bad_questions(void **state)
 {
@@ -171,8 +263,15 @@ static void bad_questions(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(the_tokens_of_decodes), cmocka_unit_test(nothing_is_waited_for),
-                                       cmocka_unit_test(bad_questions)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_tokens_of_decodes),
+        cmocka_unit_test(up_to_an_end),
+        cmocka_unit_test(times),
+#ifdef PL_EMULATED
+        cmocka_unit_test(nothing_is_waited_for),
+#endif
+        cmocka_unit_test(bad_questions),
+    };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -82,6 +82,7 @@ struct pl_load {
     double temperature;
     int64_t quality;   /* measure.quality: tokens behind a prompt to score after a trial; 0: none */
     bool prefill_only; /* measure.mode is prefill: one token, from the prefill */
+    bool energy;       /* measure.energy */
     uint64_t seed;
     const char *device_kind, *device_uuid; /* NULL: not said */
     const char *partner_uuid;              /* of a pair's second GPU; NULL: there is none */

@@ -461,6 +461,7 @@ static enum pl_status make_room(struct llm_state *s, const struct pl_load *l, st
     s->out_ns = ns;
     s->tokens = l->tokens;
     s->stop_at_eos = l->stop_at_eos;
+    s->energy = l->energy;
     s->prefill_only = l->prefill_only;
     s->temperature = l->temperature;
     return llm_burst_room(&s->burst, l->tokens, err);

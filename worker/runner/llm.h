@@ -98,6 +98,15 @@ struct llm_arm {
 struct llm_burst {
     double *draws;
     struct pl_generated *made;
+    int64_t *ns;
+};
+struct llm_burst_out {
+    int64_t generated; /* with the first */
+    int64_t last;      /* when the last of them was there */
+    int64_t said;      /* of them before the model's own end */
+    /* steps that were made behind the end of the text: no part of any figure */
+    int64_t behind_ns; /* by the device's clock */
+    struct pl_device_work behind;
 };
 
 struct llm_state {
@@ -113,6 +122,8 @@ struct llm_state {
     struct pl_buf text; /* the last answer */
     int64_t tokens;     /* to generate; 0: nothing was loaded */
     bool stop_at_eos, prefill_only;
+    bool energy;         /* trials' energy is measured, too */
+    bool profiling;      /* the trial in hand tells its kernels' times */
     double temperature;  /* 0: greedy */
     float *probs;        /* [2][vocab of the largest model], above temperature 0 */
     int32_t *out_tokens; /* [tokens] */
@@ -128,14 +139,13 @@ struct llm_state {
 PL_MUST_CHECK
 enum pl_status llm_burst_room(struct llm_burst *b, int64_t tokens, struct pl_err *err);
 void llm_burst_free(struct llm_burst *b);
-/* Whether a trial's tokens come that way: unless one of them may be the last. */
+/* Whether a trial's tokens come that way. */
 bool llm_bursts(const struct llm_state *s, const struct llm_model *m);
-/* The tokens behind the first, and when each was there; *last: when the host had them; *said as
- * struct times has it. */
+/* The tokens behind the first, which is no end, and when each was there. tokens > 1. */
 PL_MUST_CHECK
 enum pl_status llm_burst(struct llm_state *s, struct llm_model *m,
                          const struct pl_accept_rule *rule, int64_t tokens, int64_t start,
-                         int64_t *last, int64_t *said, struct pl_fault *f);
+                         struct llm_burst_out *out, struct pl_fault *f);
 
 /* --- llm_room.c: room for trials, and the bytes they took --- */
 /* Positions and rows of a source that `context` ids and `tokens` generated ones need. */

@@ -28,7 +28,8 @@ enum pl_status llm_numeric(struct pl_fault *f, int64_t token)
 struct times {
     int64_t start, encoded, first, last; /* of this process's clock; encoded 0: no encoder */
     uint32_t generated;
-    int64_t said; /* tokens before the model's own end */
+    int64_t said;      /* tokens before the model's own end */
+    int64_t behind_ns; /* steps behind the last token, by the device's clock */
     struct pl_trial_work work;
 };
 
@@ -113,7 +114,7 @@ static void mark(const struct llm_model *m, int i)
 
 /* The phases by the device's clock. The host's may be longer, by what the host does between calls:
  * a device that says more than the host waited was not waited for. */
-static void device_phases(const struct llm_model *m, struct pl_trial_result *out)
+static void device_phases(const struct llm_model *m, int64_t behind_ns, struct pl_trial_result *out)
 {
     static const enum pl_phase phases[2] = {PL_PHASE_PREFILL, PL_PHASE_DECODE};
     const struct pl_backend *b = pl_model_backend(m->model);
@@ -122,11 +123,54 @@ static void device_phases(const struct llm_model *m, struct pl_trial_result *out
         const int64_t host = out->phase_ns[phases[i]];
         if (host < 0 || (i && out->generated < 2))
             continue;
-        out->device_ns[i] = b->between(pl_model_device(m->model), i, i + 1);
+        out->device_ns[i] = b->between(pl_model_device(m->model), i, i + 1) - (i ? behind_ns : 0);
         if (out->device_ns[i] > host + host / 50 + 100000)
             pl_log(PL_LOG_WARN, "%s took %.3f ms by the GPU's clock and %.3f ms by the host's",
                    i ? "decode" : "prefill", (double)out->device_ns[i] / 1e6, (double)host / 1e6);
     }
+}
+
+/* The tokens behind the first, each waited for. */
+static enum pl_status step_by_step(struct llm_state *s, struct llm_model *m,
+                                   const struct pl_accept_rule *rule, int64_t tokens,
+                                   struct times *t, struct pl_fault *f)
+{
+    int32_t id = s->out_tokens[0];
+    bool over = false;
+    int64_t n = 1;
+
+    while (n < tokens && !(s->stop_at_eos && llm_is_eos(m, id))) {
+        enum pl_status st = next_token(s, m, rule, n, &id, &over, &f->err);
+        if (st)
+            return fault(f, st, PL_FAULT_RUNNER);
+        if (t->said > n && over)
+            t->said = n;
+        t->last = pl_now_ns();
+        if (id < 0)
+            return llm_numeric(f, n);
+        s->out_tokens[n] = id;
+        s->out_ns[n++] = t->last - t->start;
+    }
+    t->generated = (uint32_t)n;
+    return PL_OK;
+}
+
+/* The same from a device that goes on by itself; *behind: what it did behind the last. */
+static enum pl_status by_itself(struct llm_state *s, struct llm_model *m,
+                                const struct pl_accept_rule *rule, int64_t tokens, struct times *t,
+                                struct pl_device_work *behind, struct pl_fault *f)
+{
+    struct llm_burst_out burst;
+    enum pl_status st = llm_burst(s, m, rule, tokens, t->start, &burst, f);
+
+    if (st)
+        return st;
+    t->generated = (uint32_t)burst.generated;
+    t->last = burst.last;
+    t->said = t->said < burst.said ? t->said : burst.said;
+    t->behind_ns = burst.behind_ns;
+    *behind = burst.behind;
+    return PL_OK;
 }
 
 /* From the prompt to the last token. Nothing in here allocates, prints or reads files. */
@@ -150,8 +194,7 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
         .masked = m->eos,
         .n_masked = masked,
         .p = s->probs};
-    bool over = false;
-    int64_t n = 1;
+    struct pl_device_work behind = {0};
 
     mark(m, 0);
     enum pl_status st = pl_session_prefill(m->session, &prompt, m->first, &f->err);
@@ -173,30 +216,17 @@ static enum pl_status generate(struct llm_state *s, struct llm_model *m, struct 
     for (int32_t l = 0; l < a->layers; l++) /* of the prompt: behind an encoder, of the source */
         m->kv_len[l] =
             a->encoder_layers ? (uint32_t)s->ids.n : (uint32_t)pl_session_kv_len(m->session, l);
-    if (tokens > 1 && llm_bursts(s, m)) {
-        st = llm_burst(s, m, &rule, tokens, t->start, &t->last, &t->said, f);
-        if (st)
-            return st;
-        n = tokens;
-    }
-    while (n < tokens && !(s->stop_at_eos && llm_is_eos(m, id))) {
-        st = next_token(s, m, &rule, n, &id, &over, &f->err);
-        if (st)
-            return fault(f, st, PL_FAULT_RUNNER);
-        if (t->said > n && over)
-            t->said = n;
-        t->last = pl_now_ns();
-        if (id < 0)
-            return llm_numeric(f, n);
-        s->out_tokens[n] = id;
-        s->out_ns[n++] = t->last - t->start;
-    }
+    t->generated = 1;
+    if (tokens > 1 && !(s->stop_at_eos && llm_is_eos(m, id)))
+        st = llm_bursts(s, m) ? by_itself(s, m, &rule, tokens, t, &behind, f)
+                              : step_by_step(s, m, &rule, tokens, t, f);
+    if (st)
+        return st;
     mark(m, 2);
-    t->work.decode_flops = llm_work_done(m).flops - read.flops;
-    t->work.decode_bytes = llm_work_done(m).bytes - read.bytes;
-    t->generated = (uint32_t)n;
-    if (t->said > n)
-        t->said = n;
+    t->work.decode_flops = llm_work_done(m).flops - read.flops - behind.flops;
+    t->work.decode_bytes = llm_work_done(m).bytes - read.bytes - behind.bytes;
+    if (t->said > t->generated)
+        t->said = t->generated;
     return PL_OK;
 }
 
@@ -277,7 +307,7 @@ static enum pl_status plain_trial(struct llm_state *s, struct llm_arm *arm, int6
         out->phase_ns[PL_PHASE_DECODE] = t->last - t->first;
     out->phase_ns[PL_PHASE_WAIT] = 0;
     if (a->causal)
-        device_phases(m, out);
+        device_phases(m, t->behind_ns, out);
     out->ttft_ns = t->first - t->start;
     out->total_ns = t->last - t->start;
     out->kv_len = m->kv_len;
@@ -468,7 +498,9 @@ static enum pl_status kernels_trial(struct llm_state *s, const struct pl_trial_r
     st = arm ? b->profile(d, true, &f->err) : PL_OK;
     if (st)
         return fault(f, st, PL_FAULT_RUNNER);
+    s->profiling = true;
     st = any_trial(s, q, out, f);
+    s->profiling = false;
     if (!st) {
         got = b->profile_read(d, &out->n_kernels);
         out->n_kernels = out->n_kernels < LLM_KERNELS ? out->n_kernels : LLM_KERNELS;

@@ -186,6 +186,8 @@ static enum pl_status read_load(const json_t *q, struct pl_load *l, int *cpus, s
         st = pl_json_i64(q, "max_context", 0, &l->max_context, &f->err);
     if (!st)
         st = pl_json_i64(measure, "quality", 0, &l->quality, &f->err);
+    if (!st)
+        st = pl_json_bool(measure, "energy", false, &l->energy, &f->err);
     if (!st && (l->quality < 0 || l->quality > 4096))
         st = pl_fail(&f->err, PL_ERANGE, "measure.quality: 0 to 4096 tokens are expected");
     if (!st && (l->tokens < 1 || threads < 0 || threads > MAX_CPUS || l->max_context < 0))
