@@ -41,8 +41,8 @@ struct pl_device_opts {
                         force a path */
     int ordinal;     /* device number, where there are several */
     /* cuda: up to PL_EXACT_ROWS rows of a forward are summed in an order that does not depend on
-     * how many there are, so that a verification gives the bits of its decodes. A tree's would
-     * not be those: its logits are PL_EUNSUPPORTED. A longer prompt's bits depend on how it is cut.
+     * how many there are, so that a verification, or a tree's, gives the bits of its decodes. A
+     * longer prompt's bits depend on how it is cut.
      * The CPU always does. */
     bool deterministic;
 };

@@ -78,9 +78,9 @@ const struct pl_sweep_key pl_sweep_keys[] = {
     {MODEL, "kv", PL_KEY_CHOICE, 0, 0, "f32|f16|bf16|auto", "null", "", PL_FOR_REAL,
      "auto: the dtype's, f16 beside quantised weights", "type of the KV cache"},
     {MODEL, "deterministic", PL_KEY_BOOL, 0, 0, NULL, "false", "", PL_FOR_OWN, NULL,
-     "cuda: verifying up to 256 tokens gives the bits of as many decodes (drafted trees would not "
-     "and are refused; a prompt of more than 256 tokens depends on how it is cut), and a step of "
-     "several sequences those of each alone; the CPU always does"},
+     "cuda: verifying up to 256 tokens, a drafted tree's too, gives the bits of as many decodes (a "
+     "prompt of more than 256 tokens depends on how it is cut), and a step of several sequences "
+     "those of each alone; the CPU always does"},
     {MODEL, "preprocess", PL_KEY_CHOICE, 0, 0, "host|device", "\"host\"", "", PL_FOR_OWN, NULL,
      "models with eyes: who makes pixels of events and frames: the host, or the model's GPU "
      "(device: cuda), bit for bit the same; files are read, and clips decoded, by the host"},

@@ -116,6 +116,7 @@ struct pl_network {
     const struct pl_network *embedder; /* where ids are looked up; NULL: here */
     struct pl_tensor head_tensor, final_tensor;
     struct pl_cuda_work work;
+    void *paths, *paths_host; /* path.c's: likewise, from the first tree on */
     void *burst, *burst_host; /* burst.c's: on the device, and pinned; decoders' alone */
     struct pl_cuda_graph graphs[PL_CUDA_GRAPHS];
     int n_graphs;   /* made so far: of more than there is room for, the oldest went */

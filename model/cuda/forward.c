@@ -205,7 +205,7 @@ static bool fits_graph(const struct pl_cuda_run *r)
     bool ok = r->rows <= PL_CUDA_GEMV_ROWS && f->ids && !f->embeds && !f->first_layer &&
               !f->to_stage && f->end_layer == r->n->arch.layers && f->sums_layer < 0 &&
               !f->silent && !r->n->no_graphs && !r->n->device->profile && !r->n->encoder &&
-              !f->spans[0].cache->relative;
+              !f->spans[0].cache->relative && !r->by_path;
 
     ok = ok &&
          (f->want == PL_LOGITS_ALL || (f->want == PL_LOGITS_LAST && (size_t)r->rows == f->n_spans));
@@ -450,10 +450,6 @@ enum pl_status pl_cuda_run_check(struct pl_network *n, const struct pl_forward *
     *rows = 0;
     if (f->tree && (f->n_spans != 1 || f->tree->base + f->spans[0].rows > PL_TREE_MAX))
         return pl_fail(err, PL_ERANGE, "a tree of more than %d rows", PL_TREE_MAX);
-    if (f->tree && f->logits && n->device->exact)
-        return pl_fail(err, PL_EUNSUPPORTED,
-                       "logits of a tree of tokens: on a deterministic GPU they would not be those "
-                       "of decodes, \"deterministic: false\" is expected");
     if (f->n_ends > PL_MAX_EOS)
         return pl_fail(err, PL_ERANGE, "%zu ids are left out, at most %d can be", f->n_ends,
                        PL_MAX_EOS);
@@ -487,6 +483,7 @@ enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f,
         return st;
     pl_cuda_run_begin(&r, n, f, rows, err);
     r.st = pl_cuda_run_send(&r, NULL);
+    pl_cuda_paths_send(&r);
     if (!r.st && fits_graph(&r)) {
         pl_cuda_run_few(&r);
         copy_logits(&r, rows, 0);

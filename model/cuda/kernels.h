@@ -219,6 +219,16 @@ void pl_k_attend_small(float *y, const float *q, const float *k, const float *v,
 /* Keeps, of each KV head, the rows idx[head · n + i] (places from `base` on), in order. */
 void pl_k_kv_keep(const struct pl_cuda_kv *kv, int kv_heads, int dim, enum pl_dtype dt, int base,
                   const int32_t *idx, int n, void *k_to, void *v_to, cudaStream_t s);
+/* Rows of K and V at places base, base + 1, … and their copies aside, [kv_heads][rows][dim]. */
+struct pl_cuda_kv_side {
+    struct pl_cuda_kv kv;
+    int32_t base, kv_heads, dim, rows;
+    enum pl_dtype dtype;
+    void *k, *v;
+};
+/* The first n of the places to the copies; or back, place i from copy idx[i] (NULL: i). */
+void pl_k_kv_side(const struct pl_cuda_kv_side *side, const int32_t *idx, int32_t n, bool back,
+                  cudaStream_t s);
 void pl_k_gather(float *y, const float *x, const int32_t *idx, int n, int64_t cols, cudaStream_t s);
 /* idx[r] as pl_logits_argmax */
 void pl_k_argmax(const float *x, int rows, int64_t cols, int32_t *idx, cudaStream_t s);

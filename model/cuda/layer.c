@@ -303,7 +303,10 @@ static void self_attention(struct pl_cuda_run *r, int32_t l)
         pl_k_rope_store(&r->step, &h, b->q, b->k, b->v, s);
     }
     pl_cuda_op(d, PL_CUDA_OP_ATTENTION);
-    attend(r, &r->step, &a);
+    if (r->by_path)
+        pl_cuda_paths_attend(r, &a);
+    else
+        attend(r, &r->step, &a);
     if (a.lse) {
         struct pl_tensor *sums = &r->f->spans[0].cache->sums;
         pl_k_attend_sums(&r->step, &a, (int)r->f->sums_skip, r->longest, sums->data,

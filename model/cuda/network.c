@@ -365,6 +365,8 @@ void pl_cuda_network_free(struct pl_network *n)
     cudaFree(n->inv_freq);
     free(n->relative);
     free_work(&n->work);
+    cudaFree(n->paths);
+    cudaFreeHost(n->paths_host);
     cudaFree(n->burst);
     cudaFreeHost(n->burst_host);
     free(n->layers);

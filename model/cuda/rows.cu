@@ -267,6 +267,32 @@ __global__ void kv_put(const struct pl_cuda_kv kv, int dim, int base, int n, con
     }
 }
 
+template <typename T>
+__global__ void kv_side(const struct pl_cuda_kv_side s, const int32_t *idx, bool back)
+{
+    const int i = (int)blockIdx.x, head = (int)blockIdx.y;
+    const int64_t at = ((int64_t)head * s.kv.cap + (s.base + i) % s.kv.cap) * s.dim;
+    const int64_t aside = ((int64_t)head * s.rows + (idx ? idx[i] : i)) * s.dim;
+    T *k = (T *)s.kv.k + at, *v = (T *)s.kv.v + at;
+    T *k_side = (T *)s.k + aside, *v_side = (T *)s.v + aside;
+
+    for (int d = (int)threadIdx.x; d < s.dim; d += (int)blockDim.x) {
+        (back ? k : k_side)[d] = (back ? k_side : k)[d];
+        (back ? v : v_side)[d] = (back ? v_side : v)[d];
+    }
+}
+
+extern "C" void pl_k_kv_side(const struct pl_cuda_kv_side *side, const int32_t *idx, int32_t n,
+                             bool back, cudaStream_t s)
+{
+    dim3 grid((unsigned)n, (unsigned)side->kv_heads);
+
+    by_dtype(side->dtype, [&](auto *t) {
+        typedef typename std::remove_pointer<decltype(t)>::type T;
+        PL_LAUNCH(kv_side<T>, grid, 64, 0, s, *side, idx, back);
+    });
+}
+
 extern "C" void pl_k_kv_keep(const struct pl_cuda_kv *kv, int kv_heads, int dim, enum pl_dtype dt,
                              int base, const int32_t *idx, int n, void *k_to, void *v_to,
                              cudaStream_t s)

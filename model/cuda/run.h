@@ -14,6 +14,8 @@ struct pl_cuda_run {
     const struct pl_forward *f;
     struct pl_cuda_step step;  /* with the device's addresses */
     struct pl_cuda_step cross; /* the same rows, with K and V of the source */
+    struct pl_cuda_step paths; /* a tree's rows, each a sequence of its own */
+    bool by_path;              /* then: they are attended so (path.c) */
     int32_t rows, max_span, splits, cross_splits, longest;
     int32_t chunk;       /* keys of a split at fixed places; 0: they are where it suits */
     bool gemm;           /* inputs of products are of `act`, not f32 */
@@ -29,6 +31,9 @@ void pl_cuda_run_begin(struct pl_cuda_run *r, struct pl_network *n, const struct
 /* Writes the step on the host and sends it: the layers' K and V, then those of the source. */
 PL_MUST_CHECK
 enum pl_status pl_cuda_run_send(struct pl_cuda_run *r, const struct pl_source *source);
+/* path.c: behind it, for a tree whose logits are to be decodes'; and such a tree's attention. */
+void pl_cuda_paths_send(struct pl_cuda_run *r);
+void pl_cuda_paths_attend(struct pl_cuda_run *r, const struct pl_cuda_attend *all);
 /* forward.c, for burst.c: whether the forward can be run and of how many rows; then, of few rows of
  * ids through all layers, the parts of their keys, input, layers, head and choice, by a graph where
  * there can be one; then that they are in the caches now. */

@@ -18,9 +18,11 @@ struct pl_cuda_part {
     int sms, all;
     double share; /* that was asked for, of the second's */
     bool second;
-    CUgreenCtx context;
     cudaStream_t stream;
+#if CUDART_VERSION >= 12050
+    CUgreenCtx context;
     CUresult (*destroy)(CUgreenCtx);
+#endif
 };
 
 #if CUDART_VERSION >= 12050

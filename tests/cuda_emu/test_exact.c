@@ -1,4 +1,4 @@
-/* A deterministic device: a verification gives the bits of its decodes, a step of several sequences those of each alone, with keys split
+/* A deterministic device: a verification gives the bits of its decodes, a tree those of decodes along its paths, a step of several sequences those of each alone, with keys split
  * among blocks and rows among launches; without it they differ. */
 #include "fixture.h"
 
@@ -94,24 +94,63 @@ static void test_exact(void **state)
     }
 }
 
-/* What would not be those bits is refused, never given. */
-static void test_refused(void **state)
+/* A tree behind the prompt, grown in two forwards: two roots, branches of several depths, siblings. How many of its logits are not those of
+ * decodes at the ends of its paths; and of the decode behind the path that is kept. */
+static size_t check_tree(struct pl_model *m, enum pl_dtype kv)
 {
-    struct pl_model *m = load("plain", true);
-    float *logits = calloc(2 * (size_t)pl_model_info(m)->arch.vocab, sizeof(*logits));
-    const int32_t ids[] = {1, 2, 3}, parents[] = {-1, -1};
-    struct pl_session *s = NULL;
+    enum { NODES = 14, FIRST = 9 };
+    static const int32_t parents[NODES] = {-1, 0, 1, 2, 0, 4, 4, -1, 7, 3, 8, 5, 2, 9}, path[] = {0, 4, 5, 11};
+    const struct pl_session_opts o = {.max_tokens = PROMPT + NODES + 1, .max_verify = NODES, .kv_dtype = kv};
+    const size_t vocab = (size_t)pl_model_info(m)->arch.vocab;
+    float *want = calloc(vocab, sizeof(*want)), *got = calloc((NODES + 1) * vocab, sizeof(*got));
+    int32_t ids[PROMPT + NODES + 1], way[NODES];
+    struct pl_session *s = NULL, *one = NULL;
+    size_t differing = 0;
+
+    ids_of(ids, PROMPT + NODES + 1, 1, vocab);
+    const int32_t *node = ids + PROMPT;
+    ok(pl_session_create(m, &o, &s, &err));
+    ok(pl_session_prefill(s, &(struct pl_prompt){.ids = ids, .n = PROMPT}, want, &err));
+    ok(pl_session_tree(s, &(struct pl_prompt){.ids = node, .n = FIRST}, parents, got, &err));
+    ok(pl_session_tree(s, &(struct pl_prompt){.ids = node + FIRST, .n = NODES - FIRST}, parents + FIRST, got + FIRST * vocab, &err));
+    ok(pl_session_keep_path(s, path, 4, &err));
+    ok(pl_session_decode(s, node[NODES], got + NODES * vocab, &err));
+    ok(pl_session_create(m, &o, &one, &err));
+    ok(pl_session_prefill(one, &(struct pl_prompt){.ids = ids, .n = PROMPT}, want, &err));
+    for (int i = 0; i < NODES; i++) {
+        size_t n = 0;
+        for (int32_t at = i; at >= 0; at = parents[at])
+            way[n++] = at;
+        for (size_t k = n; k-- > 0;)
+            ok(pl_session_decode(one, node[way[k]], want, &err));
+        differing += differ(got + (size_t)i * vocab, want, vocab);
+        ok(pl_session_rollback(one, n, &err));
+    }
+    for (int k = 0; k < 4; k++)
+        ok(pl_session_decode(one, node[path[k]], want, &err));
+    ok(pl_session_decode(one, node[NODES], want, &err));
+    differing += differ(got + NODES * vocab, want, vocab);
+    pl_session_free(s);
+    pl_session_free(one);
+    free(want);
+    free(got);
+    return differing;
+}
+
+static void test_trees(void **state)
+{
+    static const enum pl_dtype kvs[] = {PL_DT_F32, PL_DT_BF16, PL_DT_F16};
 
     (void)state;
-    ok(pl_session_create(m, &(struct pl_session_opts){.max_tokens = 20, .max_verify = 4}, &s, &err));
-    ok(pl_session_prefill(s, &(struct pl_prompt){.ids = ids, .n = 3}, logits, &err));
-    fails(PL_EUNSUPPORTED, "logits of a tree", pl_session_tree(s, &(struct pl_prompt){.ids = ids, .n = 2}, parents, logits, &err));
-    ok(pl_session_tree(s, &(struct pl_prompt){.ids = ids, .n = 2}, parents, NULL, &err)); /* a drafter's own */
-    ok(pl_session_keep_path(s, NULL, 0, &err));
-    ok(pl_session_decode(s, 1, logits, &err));
-    pl_session_free(s);
-    free(logits);
-    pl_model_free(m);
+    for (size_t i = 0; i < 4; i++) {
+        struct pl_model *m = load(models[i], true);
+        struct pl_device *d = pl_model_device(m);
+        d->exact_keys = i % 2 ? 32 : PL_CUDA_EXACT_KEYS;
+        size_t n = check_tree(m, kvs[i % 3]);
+        if (n)
+            fail_msg("%s: %zu logits of a tree are not the decodes'", models[i], n);
+        pl_model_free(m);
+    }
 }
 
 /* The test can fail: what is not asked to be deterministic rounds a verification's rows to the weights' type. */
@@ -121,12 +160,13 @@ static void test_otherwise(void **state)
 
     (void)state;
     assert_true(check(m, PL_DT_BF16) > 0);
+    assert_true(check_tree(m, PL_DT_BF16) > 0);
     pl_model_free(m);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_exact), cmocka_unit_test(test_refused), cmocka_unit_test(test_otherwise)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_exact), cmocka_unit_test(test_trees), cmocka_unit_test(test_otherwise)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

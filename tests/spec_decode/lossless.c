@@ -1,13 +1,14 @@
 /*
- * lossless N [f32|bf16|int8] [ties]: N prompts over drafters, gammas and trees, greedy, on the CPU;
- * each output must be the verifier's alone, token for token, and every round's accounting must add
- * up. bf16: weights and KV cache; int8: Q8_0 weights with 8-bit activations, KV cache f16. Exit 1
- * names the first prompt that differs.
+ * lossless N [f32|bf16|int8] [ties|deterministic]: N prompts over drafters, gammas and trees,
+ * greedy, on the CPU; each output must be the verifier's alone, token for token, and every round's
+ * accounting must add up. bf16: weights and KV cache; int8: Q8_0 weights with 8-bit activations, KV
+ * cache f16. Exit 1 names the first prompt that differs.
  *
  * ties: for devices where a verification may round otherwise than a decode. A prompt's first
  * divergence is counted, and must be a near tie: the gap between the two best tokens of the
  * verifier alone is at most twice what its logits there move by when the same text is verified in
- * other numbers of rows, in passes of their own; and they may not move far.
+ * other numbers of rows, in passes of their own; and they may not move far. deterministic: the
+ * verifier is opened so, and nothing may differ on such a device either.
  */
 #include "base/rng.h"
 #include "spec_decode/eagle.h"
@@ -44,12 +45,12 @@ struct side {
     struct pl_session *session;
 };
 
-static struct side load(const char *name, enum pl_dtype dtype, enum pl_dtype kv)
+static struct side load(const char *name, enum pl_dtype dtype, enum pl_dtype kv, bool exact)
 {
     const struct pl_model_opts mo = {.dtype = dtype,
                                      .activations = dtype == PL_DT_AUTO ? PL_ACTIVATIONS_INT8
                                                                         : PL_ACTIVATIONS_F32,
-                                     .where = {.threads = 1}};
+                                     .where = {.threads = 1, .deterministic = exact}};
     const int tap = PL_TAP_FINAL;
     const struct pl_session_opts so = {.max_tokens = 4 * (MAX_PROMPT + MAX_TOKENS) + MAX_VERIFY,
                                        .max_verify = MAX_VERIFY,
@@ -286,19 +287,20 @@ int main(int argc, char **argv)
     const struct pl_accept_rule rule = {.masked = &eos, .n_masked = 1};
     const bool bf16 = argc == 1 || (argc > 2 && !strcmp(argv[2], "bf16")),
                int8 = argc > 2 && !strcmp(argv[2], "int8"),
-               ties = argc == 1 || (argc > 3 && !strcmp(argv[3], "ties"));
-    struct side big = int8   ? load("small-llama-q8_0.gguf", PL_DT_AUTO, PL_DT_F16)
-                      : bf16 ? load("small-llama", PL_DT_BF16, PL_DT_BF16)
-                             : load("small-llama", PL_DT_F32, PL_DT_F32);
-    struct side small = load("tiny-llama", PL_DT_F32, PL_DT_F32),
-                other = load("small-gpt2", PL_DT_F32, PL_DT_F32);
+               ties = argc == 1 || (argc > 3 && !strcmp(argv[3], "ties")),
+               exact = argc > 3 && !strcmp(argv[3], "deterministic");
+    struct side big = int8   ? load("small-llama-q8_0.gguf", PL_DT_AUTO, PL_DT_F16, exact)
+                      : bf16 ? load("small-llama", PL_DT_BF16, PL_DT_BF16, exact)
+                             : load("small-llama", PL_DT_F32, PL_DT_F32, exact);
+    struct side small = load("tiny-llama", PL_DT_F32, PL_DT_F32, false),
+                other = load("small-gpt2", PL_DT_F32, PL_DT_F32, false);
     int32_t vocab = pl_model_info(big.model)->arch.vocab, ids[MAX_PROMPT], want[MAX_TOKENS];
     float *logits = calloc((size_t)vocab, sizeof(*logits));
     static struct arm arms[ARMS];
     struct pl_lane *lane = NULL;
 
     if (!prompts || !logits) {
-        fprintf(stderr, "usage: lossless PROMPTS [f32|bf16|int8] [ties]\n");
+        fprintf(stderr, "usage: lossless PROMPTS [f32|bf16|int8] [ties|deterministic]\n");
         return 2;
     }
     ok(pl_lane_new(&lane, &err));
@@ -308,9 +310,9 @@ int main(int argc, char **argv)
                      lane, &rule);
     for (unsigned long long i = 0; i < prompts; i++) {
         size_t n = make_prompt(i, vocab, ids),
-               tokens = 1 + (size_t)(pl_keyv(9, i) % (ties ? MAX_TOKENS / 2 : MAX_TOKENS));
+               tokens = 1 + (size_t)(pl_keyv(9, i) % (ties || exact ? MAX_TOKENS / 2 : MAX_TOKENS));
         /* few prompts, too, meet every drafter */
-        struct arm *a = &arms[(ties ? i * 27 : i) % ARMS];
+        struct arm *a = &arms[(ties ? i * 27 : exact ? 43 + i * 40 : i) % ARMS];
         alone(big.session, (size_t)vocab, ids, n, tokens, &rule, logits, want);
         check(a, i, ids, n, tokens, want, &big, &rule, ties);
     }
