@@ -37,8 +37,8 @@ struct pl_device_opts {
      * on. NULL: not bound. Copied. */
     const int *cpus;
     size_t n_cpus;
-    const char *isa; /* NULL or "auto": the best there is; "portable", "avx2", "avx512" (with VNNI)
-                        force a path */
+    const char *isa; /* NULL or "auto": the best there is; "portable", "avx2", "avx512" (with
+                        VNNI) and "avx512bf16" force a path */
     int ordinal;     /* device number, where there are several */
     /* cuda: up to PL_EXACT_ROWS rows of a forward are summed in an order that does not depend on
      * how many there are, so that a verification, or a tree's, gives the bits of its decodes. A
@@ -84,11 +84,13 @@ void pl_weight_read(const struct pl_weight_source *s, size_t first, float *out, 
 /* Bytes of it as f32; 0: absent. */
 int64_t pl_weight_f32_bytes(const struct pl_weight_source *s);
 
-/* What a product with a weight of a block format (quant.h) multiplies. */
+/* What a product multiplies weights with. Asked for are F32 or INT8; BF16 is what comes of INT8
+ * where weights are bf16 and the processor has AVX-512 BF16. */
 enum pl_activations {
     PL_ACTIVATIONS_F32,  /* the weights' values with f32: the reference */
-    PL_ACTIVATIONS_INT8, /* integers with 8-bit integers, quantised once for each product; where a
-                            backend has no such product: f32 */
+    PL_ACTIVATIONS_INT8, /* integers of a block format (quant.h) with 8-bit integers, quantised once
+                            for each product; where a backend has no such product: f32 */
+    PL_ACTIVATIONS_BF16, /* bf16 with values rounded to it once for each product, summed in f32 */
 };
 
 /* One block. Optional, so maybe absent: biases, q_norm and k_norm, cross_*, gate. */
@@ -397,6 +399,8 @@ struct pl_backend {
                                      struct pl_network **out, struct pl_err *err);
     void (*network_free)(struct pl_network *n);
     int64_t (*network_bytes)(const struct pl_network *n);
+    /* What its products read: BF16 or INT8 where some do; NULL: F32. */
+    enum pl_activations (*network_activations)(const struct pl_network *n);
     /* What network_create and cache_create would allocate (tensors and KV exactly, small things
      * roughly). */
     int64_t (*network_need)(const struct pl_arch *a, const struct pl_model_sources *src,

@@ -159,9 +159,9 @@ static enum pl_status plan_make(struct plan *p, const char *path, const struct p
     info->random_seed = o->random ? o->random_seed : 0;
     info->stored = o->random ? p->dtype : report.stored;
     info->activations = p->mapped && backend->int8 ? o->activations : PL_ACTIVATIONS_F32;
-    p->sources.activations = info->activations;
+    p->sources.activations = backend->int8 ? o->activations : PL_ACTIVATIONS_F32;
     if (p->sources.encoder)
-        p->sources.encoder->activations = info->activations;
+        p->sources.encoder->activations = p->sources.activations;
     info->dtype = p->dtype == PL_DT_AUTO ? info->stored : p->dtype;
     info->params = pl_arch_params(&info->arch) + pl_vision_params(&info->vision);
     info->weights_bytes = backend->network_need(&info->arch, &p->sources, p->dtype);
@@ -229,6 +229,7 @@ enum pl_status pl_model_load(const char *path, const struct pl_model_opts *opts,
     static const struct pl_model_opts none;
     const struct pl_model_opts *o = opts ? opts : &none;
     struct pl_model *m = calloc(1, sizeof(*m));
+    static const char *const texts[] = {"", ", int8 activations", ", bf16 activations"};
     struct pl_device_opts where;
     enum pl_status st;
     struct plan p;
@@ -265,12 +266,14 @@ enum pl_status pl_model_load(const char *path, const struct pl_model_opts *opts,
         pl_model_free(m);
         return pl_err_prefix(err, st, "%s", path);
     }
+    if (m->backend->network_activations)
+        m->info.activations = m->backend->network_activations(m->network);
     m->info.weights_bytes = m->backend->network_bytes(m->network);
     if (m->vision)
         m->info.weights_bytes += pl_vision_weights_bytes(m->vision);
     m->backend->describe(m->device, what, sizeof(what));
     snprintf(m->info.device, sizeof(m->info.device), "%s (%s%s)", m->backend->name, what,
-             m->info.activations == PL_ACTIVATIONS_INT8 ? ", int8 activations" : "");
+             texts[m->info.activations]);
     *out = m;
     return PL_OK;
 }

@@ -21,7 +21,7 @@ struct pl_model_opts {
     enum pl_dtype dtype; /* of the matrices in memory; PL_DT_AUTO: as stored (random weights:
                             config's, else f32). Block formats stay as stored only: they are then
                             read from the mapped file, which must not change meanwhile */
-    enum pl_activations activations; /* beside weights of block formats; 0: f32 */
+    enum pl_activations activations; /* INT8 or 0: f32 */
     bool random;          /* weights drawn from random_seed; only the description is read */
     uint64_t random_seed; /* the same seed and name give the same numbers on any machine */
     bool device_pixels;   /* pictures become pixels on the device instead of the host: towers alone,
@@ -36,7 +36,8 @@ struct pl_model_info {
     struct pl_vision_config vision; /* kind PL_VISION_NONE: it reads text alone */
     enum pl_dtype stored; /* of the matrices in the file (the commonest); random: what was chosen */
     enum pl_dtype dtype;  /* of the matrices in memory */
-    enum pl_activations activations; /* INT8 only where some matrix is of a block format */
+    enum pl_activations activations; /* what products read; from pl_model_describe, bf16 is not
+                                        foreseen */
     bool random;
     uint64_t random_seed;
     int64_t params;        /* weights, towers included; a tied head once */

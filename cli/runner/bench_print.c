@@ -4,9 +4,12 @@
 #include <math.h>
 #include <stdio.h>
 
-static bool in_int8(const struct pl_bench_head *h)
+/* What products multiply. */
+static const char *activations(const struct pl_bench_head *h)
 {
-    return h->info->activations == PL_ACTIVATIONS_INT8;
+    static const char *const names[] = {"f32", "int8", "bf16"};
+
+    return names[h->info->activations];
 }
 
 static bool on_device(const struct pl_bench_head *h)
@@ -18,7 +21,9 @@ static double arithmetic_limit(const struct pl_bench_head *h)
 {
     if (on_device(h))
         return h->device.flop_per_s;
-    return in_int8(h) ? h->limits.int8_op_per_s : h->limits.f32_flop_per_s;
+    const double limits[] = {h->limits.f32_flop_per_s, h->limits.int8_op_per_s,
+                             h->limits.bf16_flop_per_s};
+    return limits[h->info->activations];
 }
 
 static double read_pct(const struct pl_bench_head *h, const struct pl_bench_row *r)
@@ -88,8 +93,10 @@ static double op_limit_pct(const struct pl_bench_head *h, const struct pl_op_tim
 
 static void print_md(const struct pl_bench_head *h, const struct pl_bench_row *rows, size_t n)
 {
-    char name[64], a[32], b[32], c[32], d[32], e[32], f[32], g[32];
+    char name[64], a[32], b[32], c[32], d[32], e[32], f[32], g[32], bf16[48] = "";
 
+    if (h->limits.bf16_flop_per_s > 0)
+        snprintf(bf16, sizeof(bf16), ", bf16 %.1f GFLOP/s", h->limits.bf16_flop_per_s / 1e9);
     printf("%s: %s, %.2f M parameters, %s, KV %s, %s%s\n", h->path, h->info->arch.name,
            (double)h->info->params / 1e6, pl_dtype_traits(h->info->dtype)->name, h->kv,
            h->info->device, h->info->random ? ", random weights" : "");
@@ -98,16 +105,14 @@ static void print_md(const struct pl_bench_head *h, const struct pl_bench_row *r
                h->device.read_bytes_per_s / 1e9, h->device.kind, h->device.flop_per_s / 1e9);
     else
         printf("limits measured here with %d threads: read %.2f GB/s, f32 %.1f GFLOP/s, "
-               "int8 %.1f GOP/s (%s)\n",
+               "int8 %.1f GOP/s%s (%s)\n",
                h->threads, h->limits.read_bytes_per_s / 1e9, h->limits.f32_flop_per_s / 1e9,
-               h->limits.int8_op_per_s / 1e9, h->limits.vectors);
+               h->limits.int8_op_per_s / 1e9, bf16, h->limits.vectors);
     printf("loaded in %.2f s, resident then %.0f MB, at most %.0f MB\n\n", h->load_s,
            h->loaded_bytes / 1e6, h->peak_bytes / 1e6);
     printf("| test | tokens/s | sd | ms | GB/s | %% of read | GOP/s | %% of %s | "
            "steps | sd |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
-           on_device(h) ? h->device.kind
-           : in_int8(h) ? "int8"
-                        : "f32");
+           on_device(h) ? h->device.kind : activations(h));
     for (size_t i = 0; i < n; i++) {
         test_name(&rows[i], name, sizeof(name));
         printf("| %s | %.2f | %s | %.3f | %s | %s | %s | %s | %s | %s |\n", name, rows[i].mean,
@@ -148,7 +153,7 @@ static void print_csv(const struct pl_bench_head *h, const struct pl_bench_row *
     printf("test,kind,tokens,depth,repeats,tokens_per_s,sd,gb_per_s,gflop_per_s,limit_pct,dtype,kv,"
            "threads,read_limit_gb_per_s,f32_limit_gflop_per_s,synthetic,"
            "int8_limit_gop_per_s,activations,read_pct,arithmetic_pct,load_s,loaded_bytes,peak_"
-           "bytes,sequences,ms,steps,steps_sd,best\n");
+           "bytes,sequences,ms,steps,steps_sd,best,bf16_limit_gflop_per_s\n");
     for (size_t i = 0; i < n; i++) {
         const struct pl_bench_row *r = &rows[i];
         test_name(r, name, sizeof(name));
@@ -165,7 +170,7 @@ static void print_csv(const struct pl_bench_head *h, const struct pl_bench_row *
         number(limit_pct(h, r));
         printf(",%s,%s,%d,%.17g,%.17g,%d,%.17g,%s,", pl_dtype_traits(h->info->dtype)->name, h->kv,
                h->threads, h->limits.read_bytes_per_s / 1e9, h->limits.f32_flop_per_s / 1e9,
-               h->info->random, h->limits.int8_op_per_s / 1e9, in_int8(h) ? "int8" : "f32");
+               h->info->random, h->limits.int8_op_per_s / 1e9, activations(h));
         number(read_pct(h, r));
         putchar(',');
         number(arithmetic_pct(h, r));
@@ -176,7 +181,7 @@ static void print_csv(const struct pl_bench_head *h, const struct pl_bench_row *
         number(r->steps_sd);
         putchar(',');
         number(r->best);
-        putchar('\n');
+        printf(",%.17g\n", h->limits.bf16_flop_per_s / 1e9);
     }
 }
 
@@ -235,15 +240,15 @@ static void print_json(const struct pl_bench_head *h, const struct pl_bench_row 
                       real(arithmetic_pct(h, r)), "sequences", (json_int_t)r->sequences, "ms",
                       real(r->ms), "steps", real(r->steps), "steps_sd", real(r->steps_sd)));
     }
-    j = json_pack("{s:s,s:s,s:I,s:s,s:s,s:s,s:i,s:b,s:s,s:{s:f,s:f,s:f,s:s},s:f,s:f,s:f,s:o}",
-                  "model", h->path, "arch", h->info->arch.name, "params",
-                  (json_int_t)h->info->params, "dtype", pl_dtype_traits(h->info->dtype)->name, "kv",
-                  h->kv, "device", h->info->device, "threads", h->threads, "synthetic",
-                  h->info->random, "activations", in_int8(h) ? "int8" : "f32", "limits",
-                  "read_gb_per_s", h->limits.read_bytes_per_s / 1e9, "f32_gflop_per_s",
-                  h->limits.f32_flop_per_s / 1e9, "int8_gop_per_s", h->limits.int8_op_per_s / 1e9,
-                  "vectors", h->limits.vectors, "load_s", h->load_s, "loaded_bytes",
-                  h->loaded_bytes, "peak_bytes", h->peak_bytes, "rows", list);
+    j = json_pack(
+        "{s:s,s:s,s:I,s:s,s:s,s:s,s:i,s:b,s:s,s:{s:f,s:f,s:f,s:f,s:s},s:f,s:f,s:f,s:o}", "model",
+        h->path, "arch", h->info->arch.name, "params", (json_int_t)h->info->params, "dtype",
+        pl_dtype_traits(h->info->dtype)->name, "kv", h->kv, "device", h->info->device, "threads",
+        h->threads, "synthetic", h->info->random, "activations", activations(h), "limits",
+        "read_gb_per_s", h->limits.read_bytes_per_s / 1e9, "f32_gflop_per_s",
+        h->limits.f32_flop_per_s / 1e9, "int8_gop_per_s", h->limits.int8_op_per_s / 1e9,
+        "bf16_gflop_per_s", h->limits.bf16_flop_per_s / 1e9, "vectors", h->limits.vectors, "load_s",
+        h->load_s, "loaded_bytes", h->loaded_bytes, "peak_bytes", h->peak_bytes, "rows", list);
     if (on_device(h))
         json_object_set_new(j, "device_limits",
                             json_pack("{s:f,s:f,s:s}", "read_gb_per_s",

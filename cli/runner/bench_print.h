@@ -37,10 +37,11 @@ struct pl_bench_profile {
 
 enum pl_bench_kind { PL_BENCH_PROMPT, PL_BENCH_GENERATION, PL_BENCH_VERIFY };
 
-/* mean, sd, best: tokens/s of all sequences over the repeats; ms: of one prompt, step or verification. gb_per_s: weights
- * and KV read by generation / time, NaN for prompts; gflop_per_s: multiply-adds as two operations,
- * in integers where activations are; NaN for verifications and for steps behind an encoder. steps: a
- * verification's time in decode steps timed in turn with it, and its deviation; else NaN. */
+/* mean, sd, best: tokens/s of all sequences over the repeats; ms: of one prompt, step or
+ * verification. gb_per_s: weights and KV read by generation / time, NaN for prompts; gflop_per_s:
+ * multiply-adds as two operations, in integers where activations are 8-bit; NaN for verifications
+ * and for steps behind an encoder. steps: a verification's time in decode steps timed in turn with
+ * it, and its deviation; else NaN. */
 struct pl_bench_row {
     enum pl_bench_kind kind;
     int64_t tokens, depth, repeats, sequences; /* tokens: of a verification, its rows */

@@ -57,7 +57,7 @@ void pl_model_input_release(struct pl_model_input *in);
          PL_ROPT_STR,                                                                              \
          &(a)->activations,                                                                        \
          "int8|f32",                                                                               \
-         "beside quantised weights (int8)",                                                        \
+         "what products read (int8; bf16 beside bf16 weights with AVX-512 BF16)",                  \
          0,                                                                                        \
          0},                                                                                       \
     {                                                                                              \

@@ -17,6 +17,11 @@ static bool have_avx512(void)
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vnni");
 }
+
+static bool have_avx512bf16(void)
+{
+    return have_avx512() && __builtin_cpu_supports("avx512bf16");
+}
 #endif
 
 static bool always(void)
@@ -30,11 +35,19 @@ static const struct {
     bool (*runs)(void);
 } paths[] = {
 #ifdef PL_HAVE_AVX2
+    {&pl_kernels_avx512bf16, have_avx512bf16},
     {&pl_kernels_avx512, have_avx512},
     {&pl_kernels_avx2, have_avx2},
 #endif
     {&pl_kernels_portable, always},
 };
+
+static const struct pl_kernels *offered;
+
+void pl_cpu_offer(const struct pl_kernels *k)
+{
+    offered = k;
+}
 
 static enum pl_status choose_kernels(const char *isa, const struct pl_kernels **out,
                                      struct pl_err *err)
@@ -42,6 +55,10 @@ static enum pl_status choose_kernels(const char *isa, const struct pl_kernels **
     bool any = !isa || !strcmp(isa, "auto");
     char there[64] = "auto";
 
+    if (!any && offered && !strcmp(isa, offered->name)) {
+        *out = offered;
+        return PL_OK;
+    }
     for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
         const char *name = paths[i].kernels->name;
         if (!paths[i].runs())
@@ -180,6 +197,11 @@ static int64_t network_bytes(const struct pl_network *n)
     return n->bytes;
 }
 
+static enum pl_activations network_activations(const struct pl_network *n)
+{
+    return n->int8 ? PL_ACTIVATIONS_INT8 : n->bf16 ? PL_ACTIVATIONS_BF16 : PL_ACTIVATIONS_F32;
+}
+
 static const struct pl_tensor *network_head(const struct pl_network *n)
 {
     return &n->head;
@@ -222,6 +244,7 @@ const struct pl_backend pl_cpu_backend = {
     .network_free = pl_cpu_network_free,
     .network_bytes = network_bytes,
     .network_need = pl_cpu_network_need,
+    .network_activations = network_activations,
     .network_head = network_head,
     .network_final_norm = network_final_norm,
     .embed = pl_cpu_embed,

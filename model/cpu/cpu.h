@@ -84,8 +84,10 @@ struct pl_panels {
     void *data;    /* 64-byte aligned, unless mapped */
     float *bias;   /* [out] or NULL */
     bool mapped;   /* data is the checkpoint's */
-    bool repacked; /* blocks in the order of q8.h, for 8-bit activations */
     size_t paired; /* rows of blocks: as pl_weight_source has it */
+    /* What products with it read. INT8: it holds blocks in the order of q8.h; BF16: pairs
+     * (kernels.h: pl_gemm). */
+    enum pl_activations acts;
     enum pl_cpu_op op;
 };
 
@@ -123,12 +125,14 @@ struct pl_workspace {
     const struct pl_span **row_span; /* [CHUNK] the span of each row */
     size_t *row_in_span;             /* [CHUNK] */
     struct pl_q8 *q8;                /* [chunks][CHUNK], or NULL */
+    float *pairs;                    /* [CHUNK, widest row's pairs of bf16], or NULL */
 };
 
 struct pl_network {
     struct pl_device *device;
     struct pl_arch arch;
-    enum pl_activations activations;
+    enum pl_activations activations; /* asked for */
+    bool int8, bf16;                 /* some matrix's products read such */
     struct pl_cpu_layer *layers;
     struct pl_tensor head, final_norm; /* views of what stands below, for the operation table */
     struct pl_panels head_panels;
@@ -163,28 +167,56 @@ static inline float *pl_cpu_scratch_of(const struct pl_device *d, int member)
     return d->scratch + (size_t)member * d->scratch_each;
 }
 
-/* What a product with p reads: w, dtype, stride, paired, k and n of *g. */
+/* What a product with p reads: w, dtype, stride, paired, pairs, k and n of *g. */
 void pl_cpu_gemm_weight(struct pl_gemm *g, const struct pl_panels *p);
-/* Rows · chunks of activations that a member rather quantises for itself than waits for. */
-#define PL_CPU_OWN_Q8 64
+/* Rows · chunks of 256 columns of activations that a member rather converts for itself than waits
+ * for, and the floats that one takes: a struct pl_q8, or 128 pairs and what a pitch adds. */
+#define PL_CPU_OWN_CHUNKS 64
+#define PL_CPU_OWN_CHUNK 160
 /* Where they stand in its scratch, behind the floats of PL_CPU_OWN. */
+#define PL_CPU_OWN_AT (PL_GEMM_SCRATCH + PL_CPU_OWN)
 static inline struct pl_q8 *pl_cpu_own_q8(const struct pl_device *d, int member)
 {
-    return (struct pl_q8 *)(void *)(pl_cpu_scratch_of(d, member) + PL_GEMM_SCRATCH + PL_CPU_OWN);
+    return (struct pl_q8 *)(void *)(pl_cpu_scratch_of(d, member) + PL_CPU_OWN_AT);
 }
-#define PL_CPU_Q8_SCRATCH                                                                          \
-    (PL_GEMM_SCRATCH + PL_CPU_OWN + PL_CPU_OWN_Q8 * sizeof(struct pl_q8) / sizeof(float))
-/* g, a product with repacked weights or others, of rows that no step has quantised: member m does
- * it, a few rows at a time. */
-void pl_cpu_gemm_rows(struct pl_device *d, struct pl_gemm *g, bool repacked, int m);
+static inline float *pl_cpu_own_pairs(const struct pl_device *d, int member)
+{
+    return pl_cpu_scratch_of(d, member) + PL_CPU_OWN_AT;
+}
+_Static_assert(sizeof(struct pl_q8) <= PL_CPU_OWN_CHUNK * sizeof(float), "a chunk holds either");
+static inline size_t pl_cpu_pairs(size_t columns)
+{
+    return (columns + 1) / 2;
+}
+/* Pairs from one row to the next. */
+static inline size_t pl_cpu_pairs_pitch(size_t columns)
+{
+    return pl_cpu_pitch(pl_cpu_pairs(columns));
+}
+/* Element k of output o in p's panels, p not in blocks. */
+static inline size_t pl_cpu_panel_at(const struct pl_panels *p, size_t o, size_t k)
+{
+    size_t panel = o / PL_PANEL, lane = o % PL_PANEL;
+
+    if (p->acts == PL_ACTIVATIONS_BF16)
+        return ((panel * pl_cpu_pairs(p->in) + k / 2) * PL_PANEL + lane) * 2 + k % 2;
+    return (panel * p->in + k) * PL_PANEL + lane;
+}
+/* g, a product with p, of rows that no step has converted: member m does it, a few rows at a time.
+ */
+void pl_cpu_gemm_rows(struct pl_device *d, struct pl_gemm *g, const struct pl_panels *p, int m);
 /* Counts the product that *g asks for. */
 void pl_cpu_gemm_count(struct pl_device *d, const struct pl_gemm *g);
+
+/* One more path that `isa` may name, never chosen by itself: for tests of kernels whose
+ * instructions a machine lacks. */
+void pl_cpu_offer(const struct pl_kernels *k);
 
 /* weight.c: sources → memory. */
 enum pl_dtype pl_cpu_weight_dtype(const struct pl_weight_source *src, enum pl_dtype want);
 int64_t pl_cpu_panel_bytes(size_t out, size_t in, enum pl_dtype dt, enum pl_activations acts);
 /* Panels; of a block format that stays as it is, a view (mapped), or repacked for 8-bit
- * activations. */
+ * activations. With acts INT8 bf16 comes as pairs where the device multiplies those. */
 PL_MUST_CHECK
 enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *src,
                            enum pl_dtype dt, enum pl_activations acts, struct pl_panels *out,

@@ -289,7 +289,7 @@ enum pl_status pl_cpu_pool_row(struct pl_network *n, struct pl_cache *c, float *
     if (!n->pooler.data)
         return pl_fail(err, PL_EUNSUPPORTED, "the model has no pooler");
     pl_cpu_gemm_weight(&g, &n->pooler);
-    pl_cpu_gemm_rows(n->device, &g, n->pooler.repacked, 0);
+    pl_cpu_gemm_rows(n->device, &g, &n->pooler, 0);
     for (size_t i = 0; i < h; i++)
         out[i] = tanhf(out[i]);
     return PL_OK;

@@ -101,7 +101,8 @@ INLINE void gemm_blocked(const struct pl_gemm *g, enum pl_dtype dt)
 {
     const bool pack = g->ldx % (2 * PL_PANEL) == 0 && g->end - g->first >= 4; /* worth its copy */
     const size_t most = PL_GEMM_ROWS;
-    const size_t block = K_BLOCK * PL_PANEL * (dt == PL_DT_F32 ? 4 : 2);
+    const size_t block = K_BLOCK * PL_PANEL * (is_wide(dt) ? 4 : 2);
+    const enum pl_dtype in_tile = is_wide(dt) ? dt : PL_DT_F32;
 
     for (size_t k0 = 0; k0 < g->k || k0 == 0; k0 += K_BLOCK) {
         size_t kn = g->k - k0 < K_BLOCK ? g->k - k0 : K_BLOCK;
@@ -120,13 +121,13 @@ INLINE void gemm_blocked(const struct pl_gemm *g, enum pl_dtype dt)
                     next.bytes = 0;
                 else if (p + 1 == g->end)
                     next.at = element(g->w, g->first * g->stride + (k0 + kn) * PL_PANEL, dt);
-                if (dt != PL_DT_F32) {
+                if (dt != in_tile) {
                     for (size_t i = 0; i < kn * PL_PANEL; i += WIDTH)
                         store(g->scratch + i, load_weight(w, i, dt));
                     w = g->scratch;
                 }
                 bool whole = panel_width(g, p) == PL_PANEL;
-                panel_rows(PL_DT_F32, x, pack ? K_BLOCK : g->ldx, rows, kn, w, panel_width(g, p),
+                panel_rows(in_tile, x, pack ? K_BLOCK : g->ldx, rows, kn, w, panel_width(g, p),
                            g->y + r * g->ldy + p * PL_PANEL, g->ldy, resume, next,
                            last && whole ? behind(g, r, p) : (struct behind){0});
                 if (last && !whole)
@@ -136,32 +137,58 @@ INLINE void gemm_blocked(const struct pl_gemm *g, enum pl_dtype dt)
     }
 }
 
+INLINE void gemm_dense(const struct pl_gemm *g, enum pl_dtype dt)
+{
+    if (g->rows > DIRECT_ROWS) {
+        gemm_blocked(g, dt);
+        return;
+    }
+    gemm_direct(g, dt);
+    finish(g, 0, g->rows, g->first, g->end);
+}
+
 static void gemm(const struct pl_gemm *g)
 {
     if (g->first >= g->end)
         return;
-    if (g->q8) {
-        PL_Q8_GEMM(g);
-    } else if (pl_dtype_traits(g->dtype)->block > 1) {
-        PL_QUANT_GEMM(g);
-    } else if (g->rows <= DIRECT_ROWS) {
-        if (g->dtype == PL_DT_F32)
-            gemm_direct(g, PL_DT_F32);
-        else if (g->dtype == PL_DT_F16)
-            gemm_direct(g, PL_DT_F16);
+    if (g->q8 || pl_dtype_traits(g->dtype)->block > 1) {
+        if (g->q8)
+            PL_Q8_GEMM(g);
         else
-            gemm_direct(g, PL_DT_BF16);
+            PL_QUANT_GEMM(g);
+        finish(g, 0, g->rows, g->first, g->end);
+    } else if (g->dtype == PL_DT_F32) {
+        gemm_dense(g, PL_DT_F32);
+    } else if (g->dtype == PL_DT_F16) {
+        gemm_dense(g, PL_DT_F16);
+    } else if (!g->pairs) {
+        gemm_dense(g, PL_DT_BF16);
     } else {
-        if (g->dtype == PL_DT_F32)
-            gemm_blocked(g, PL_DT_F32);
-        else if (g->dtype == PL_DT_F16)
-            gemm_blocked(g, PL_DT_F16);
-        else
-            gemm_blocked(g, PL_DT_BF16);
-        return;
+#ifdef PL_ISA_BF16
+        gemm_dense(g, BF16_PAIRS);
+#endif
     }
-    finish(g, 0, g->rows, g->first, g->end);
 }
+
+#ifdef PL_ISA_BF16
+/* As pl_f32_to_bf16. What is subnormal stays: the product takes it for 0. */
+static void round_row(const float *x, size_t n, float *out)
+{
+    uint16_t *to = (uint16_t *)(void *)out;
+    size_t i = 0;
+
+    for (; i + WIDTH <= n; i += WIDTH) {
+        vu u = (vu)load(x + i);
+        vf even = (vf)(u + 0x7fff + (u >> 16 & 1)), nan = (vf)(u | 0x400000);
+        vu kept = (vu)pick((u & 0x7fffffff) > 0x7f800000, nan, even);
+        *(vh *)(to + i) = __builtin_convertvector(kept >> 16, vh);
+    }
+    for (; i < n; i++)
+        to[i] = pl_f32_to_bf16(x[i]);
+    if (n % 2)
+        to[n] = 0;
+}
+#endif
 
 /* Σ x, or Σ (x − mean)² */
 INLINE float row_sum(const float *x, size_t n, float mean, bool square)
@@ -281,6 +308,9 @@ const struct pl_kernels PL_KERNELS = {
     .name = PL_KERNELS_NAME,
     .gemm = gemm,
     .quantize = PL_Q8_QUANTIZE,
+#ifdef PL_ISA_BF16
+    .round = round_row,
+#endif
     .attend = PL_ATTEND,
     .weights = PL_WEIGHTS,
     .norm = norm,

@@ -40,6 +40,11 @@ struct pl_q8;
  *
  * With q8 the weights are those formats repacked (q8.h), panels `stride` bytes apart; row r's
  * columns from 256 · c on are q8[c · ldq8 + r], and x is not read.
+ *
+ * With pairs both x and the panels hold two bf16 of one row or output wherever a float would stand,
+ * the earlier column in the lower half, the last one's partner 0 where columns are odd; ldx, stride
+ * and k count pairs. A step of the chain is then vdpbf16ps: acc = fma(x, w, acc) of the pair's
+ * later column, then of its earlier one, what is subnormal taken for 0.
  */
 struct pl_gemm {
     const float *x;
@@ -49,6 +54,7 @@ struct pl_gemm {
     enum pl_dtype dtype; /* f32, f16, bf16, block formats */
     size_t stride, first, end, n;
     size_t paired; /* of block formats; see backend.h */
+    bool pairs;    /* only with a path that has `round` */
     float *y;
     size_t ldy;
     bool resume;       /* the chains start from what y holds, not from 0; not with q8 */
@@ -97,6 +103,9 @@ struct pl_kernels {
     void (*gemm)(const struct pl_gemm *g);
     /* n columns (a multiple of 32) of one row → structs `stride` apart */
     void (*quantize)(const float *x, size_t n, struct pl_q8 *out, size_t stride);
+    /* NULL: gemm takes no pairs. n columns of one row → pairs of bf16, to nearest even; out is read
+     * as pl_gemm.x */
+    void (*round)(const float *x, size_t n, float *out);
     void (*attend)(const struct pl_attend *a);
     /* p[0…len) = softmax(q · keys · scale) over keys first … len − 1, 0 before them; p has room for
      * len rounded up to 64 */
@@ -111,7 +120,8 @@ struct pl_kernels {
 
 extern const struct pl_kernels pl_kernels_portable;
 extern const struct pl_kernels pl_kernels_avx2;
-extern const struct pl_kernels pl_kernels_avx512; /* with VNNI */
+extern const struct pl_kernels pl_kernels_avx512;     /* with VNNI */
+extern const struct pl_kernels pl_kernels_avx512bf16; /* and vdpbf16ps */
 
 #ifdef PL_KERNELS /* the path that is being compiled */
 extern const struct pl_kernels PL_KERNELS;

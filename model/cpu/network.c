@@ -125,6 +125,16 @@ int64_t pl_cpu_network_need(const struct pl_arch *a, const struct pl_model_sourc
     return sum;
 }
 
+static enum pl_status pack(struct pl_network *n, const struct pl_weight_source *src,
+                           enum pl_dtype dt, struct pl_panels *out, struct pl_err *err)
+{
+    enum pl_status st = pl_cpu_pack(n->device, src, dt, n->activations, out, err);
+
+    n->int8 = n->int8 || out->acts == PL_ACTIVATIONS_INT8;
+    n->bf16 = n->bf16 || out->acts == PL_ACTIVATIONS_BF16;
+    return st;
+}
+
 static enum pl_status load_layer(struct pl_network *n, const struct pl_layer_sources *src,
                                  struct pl_cpu_layer *l, enum pl_dtype dt, struct pl_err *err)
 {
@@ -137,7 +147,7 @@ static enum pl_status load_layer(struct pl_network *n, const struct pl_layer_sou
     for (int j = 0; j < SLOTS && !st; j++) {
         if (pl_weight_absent(s[j].src))
             continue;
-        st = pl_cpu_pack(n->device, s[j].src, dt, n->activations, s[j].to, err);
+        st = pack(n, s[j].src, dt, s[j].to, err);
         s[j].to->op = slot_ops[j];
         if (!st)
             st = pl_cpu_vector(s[j].bias, &s[j].to->bias, err);
@@ -187,7 +197,7 @@ int64_t pl_cpu_work_bytes(const struct pl_arch *a)
 }
 
 /* Of the widest rows that a product reads. */
-static size_t q8_chunks(const struct pl_arch *a)
+static size_t widest(const struct pl_arch *a)
 {
     size_t widths[] = {(size_t)a->hidden, (size_t)a->heads * (size_t)a->head_dim, (size_t)a->ffn,
                        patch_floats(a)};
@@ -195,7 +205,7 @@ static size_t q8_chunks(const struct pl_arch *a)
 
     for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++)
         most = widths[i] > most ? widths[i] : most;
-    return pl_q8_chunks(most);
+    return most;
 }
 
 static enum pl_status make_workspace(struct pl_network *n, struct pl_err *err)
@@ -220,10 +230,17 @@ static enum pl_status make_workspace(struct pl_network *n, struct pl_err *err)
                  {&w->patch, patch_floats(a)}};
     bool ok = true;
 
-    if (n->activations == PL_ACTIVATIONS_INT8) {
-        w->q8 = pl_cpu_alloc(q8_chunks(a) * PL_CPU_CHUNK, sizeof(struct pl_q8));
+    if (n->int8) {
+        size_t chunks = pl_q8_chunks(widest(a)) * PL_CPU_CHUNK;
+        w->q8 = pl_cpu_alloc(chunks, sizeof(*w->q8));
         ok = ok && w->q8;
-        n->work_bytes += (int64_t)(q8_chunks(a) * PL_CPU_CHUNK * sizeof(struct pl_q8));
+        n->work_bytes += (int64_t)(chunks * sizeof(*w->q8));
+    }
+    if (n->bf16) {
+        size_t pairs = pl_cpu_pairs_pitch(widest(a)) * PL_CPU_CHUNK;
+        w->pairs = pl_cpu_alloc(pairs, sizeof(*w->pairs));
+        ok = ok && w->pairs;
+        n->work_bytes += (int64_t)(pairs * sizeof(*w->pairs));
     }
     w->block = pl_cpu_alloc(work_floats(a), PL_CPU_CHUNK * sizeof(float));
     ok = ok && w->block;
@@ -251,6 +268,7 @@ static void free_panels(struct pl_panels *p)
 static void free_workspace(struct pl_workspace *w)
 {
     free(w->block);
+    free(w->pairs);
     free(w->q8);
     free(w->row_span);
     free(w->row_in_span);
@@ -269,8 +287,7 @@ static enum pl_status make_rows(struct pl_network *n, const struct pl_weight_sou
 static enum pl_status pack_optional(struct pl_network *n, const struct pl_weight_source *src,
                                     enum pl_dtype dt, struct pl_panels *out, struct pl_err *err)
 {
-    return pl_weight_absent(src) ? PL_OK
-                                 : pl_cpu_pack(n->device, src, dt, n->activations, out, err);
+    return pl_weight_absent(src) ? PL_OK : pack(n, src, dt, out, err);
 }
 
 /* Everything but the blocks. */
@@ -294,9 +311,10 @@ static enum pl_status load_outer(struct pl_network *n, const struct pl_model_sou
         }
     }
     if (!st && n->arch.head)
-        st = pl_cpu_pack(n->device, pl_sources_head(src), dt, n->activations, &n->head_panels, err);
+        st = pack(n, pl_sources_head(src), dt, &n->head_panels, err);
     n->head_panels.op = PL_CPU_HEAD;
-    if (!st && n->head_panels.repacked && !n->embed) { /* tied: rows are read in the file's order */
+    if (!st && n->head_panels.acts == PL_ACTIVATIONS_INT8 &&
+        !n->embed) { /* tied: rows are read in the file's order */
         n->embed_dtype = n->head_panels.dtype;
         n->embed_mapped = true;
         n->embed = (void *)src->embed.view->data;
@@ -338,20 +356,21 @@ static enum pl_status create(struct pl_device *d, const struct pl_arch *a,
         st = load_outer(n, src, dt, err);
     if (!st)
         st = make_rope(n, &src->rope_factors, err);
-    if (!st && !decoder)
-        st = make_workspace(n, err);
     if (!st && src->encoder) {
         struct pl_arch e = pl_arch_encoder(a);
         st = create(d, &e, src->encoder, dt, n, &n->encoder, err);
+        n->int8 = n->int8 || (!st && n->encoder->int8);
+        n->bf16 = n->bf16 || (!st && n->encoder->bf16);
     }
+    if (!st && !decoder)
+        st = make_workspace(n, err);
     if (st) {
         pl_cpu_network_free(n);
         return st;
     }
-    if (decoder) {
-        n->work = decoder->work;
-        n->embedder = decoder;
-    }
+    n->embedder = decoder;
+    if (n->encoder)
+        n->encoder->work = n->work;
     n->head = (struct pl_tensor){.device = d,
                                  .rows = n->head_panels.out,
                                  .cols = n->head_panels.in,
@@ -423,7 +442,6 @@ void pl_cpu_embed(const struct pl_network *n, const int32_t *ids, size_t n_ids, 
             pl_dtype_to_f32(dt, row, out + i * h, h);
         else
             for (size_t d = 0; d < h; d++)
-                out[i * h + d] =
-                    pl_cpu_load(dt, tied->data, (id / PL_PANEL * h + d) * PL_PANEL + id % PL_PANEL);
+                out[i * h + d] = pl_cpu_load(dt, tied->data, pl_cpu_panel_at(tied, id, d));
     }
 }

@@ -104,7 +104,7 @@ struct linear {
     struct pl_device *device;
     struct pl_gemm g;
     size_t panels;
-    bool repacked;
+    const struct pl_panels *weight;
 };
 
 static void linear_part(void *arg, int m, int members)
@@ -113,7 +113,7 @@ static void linear_part(void *arg, int m, int members)
     struct pl_gemm g = l->g;
 
     pl_pool_share(l->panels, m, members, &g.first, &g.end);
-    pl_cpu_gemm_rows(l->device, &g, l->repacked, m);
+    pl_cpu_gemm_rows(l->device, &g, l->weight, m);
 }
 
 enum pl_status pl_cpu_linear(struct pl_tensor *y, const struct pl_tensor *x,
@@ -122,11 +122,11 @@ enum pl_status pl_cpu_linear(struct pl_tensor *y, const struct pl_tensor *x,
 {
     enum pl_status st = pl_check_linear(y, x, w, bias, err);
     const struct pl_panels *p = w->weight;
-    struct linear l = {.device = y->device, .panels = (w->rows + PL_PANEL - 1) / PL_PANEL};
+    struct linear l = {
+        .device = y->device, .weight = p, .panels = (w->rows + PL_PANEL - 1) / PL_PANEL};
 
     if (st)
         return st;
-    l.repacked = p->repacked;
     l.g = (struct pl_gemm){.x = x->data,
                            .ldx = x->cols,
                            .rows = x->rows,

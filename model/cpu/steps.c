@@ -168,28 +168,41 @@ struct pl_acts pl_step_acts(const struct job *j, struct pl_acts a,
                             const struct pl_panels *const *users, size_t n, int m, int members)
 {
     struct pl_device *d = j->n->device;
-    struct pl_q8 *to = j->n->work.q8;
+    struct pl_q8 *q8 = NULL;
+    float *pairs = NULL;
     size_t begin = 0, end = a.rows, k = 0;
 
     a.ldq8 = PL_CPU_CHUNK;
-    for (size_t i = 0; i < n; i++)
-        if (users[i]->repacked)
-            k = users[i]->in;
+    for (size_t i = 0; i < n; i++) {
+        if (!users[i]->data || users[i]->acts == PL_ACTIVATIONS_F32)
+            continue;
+        k = users[i]->in;
+        if (users[i]->acts == PL_ACTIVATIONS_INT8)
+            q8 = j->n->work.q8;
+        else
+            pairs = j->n->work.pairs;
+    }
     if (!k)
         return a;
-    if (a.rows * pl_q8_chunks(k) <= PL_CPU_OWN_Q8) {
-        to = pl_cpu_own_q8(d, m);
+    const bool own = !(q8 && pairs) && a.rows * pl_q8_chunks(k) <= PL_CPU_OWN_CHUNKS;
+    if (own) {
+        q8 = q8 ? pl_cpu_own_q8(d, m) : NULL;
+        pairs = pairs ? pl_cpu_own_pairs(d, m) : NULL;
         a.ldq8 = a.rows;
     } else {
         pl_step_meet(j, m);
         pl_pool_share(a.rows, m, members, &begin, &end);
     }
-    for (size_t r = begin; r < end; r++)
-        d->kernels->quantize(a.x + r * a.ldx, k, to + r, a.ldq8);
+    a.q8 = q8;
+    a.pairs = pairs;
+    a.ld_pairs = pl_cpu_pairs_pitch(k);
+    for (size_t r = begin; r < end && q8; r++)
+        d->kernels->quantize(a.x + r * a.ldx, k, q8 + r, a.ldq8);
+    for (size_t r = begin; r < end && pairs; r++)
+        d->kernels->round(a.x + r * a.ldx, k, pairs + r * a.ld_pairs);
     pl_cpu_mark(d, m, PL_CPU_QUANTIZE);
-    if (to == j->n->work.q8)
+    if (!own)
         pl_step_meet(j, m);
-    a.q8 = to;
     return a;
 }
 
@@ -249,9 +262,10 @@ void pl_step_rope_table(const struct job *j, int32_t layer, int m, int members)
 void pl_step_linear_panels(const struct job *j, const struct pl_panels *p, const struct pl_acts *x,
                            float *y, size_t ldy, float *add_to, size_t first, size_t end, int m)
 {
-    struct pl_gemm g = {.x = x->x,
-                        .q8 = p->repacked ? x->q8 : NULL,
-                        .ldx = x->ldx,
+    const bool pairs = p->acts == PL_ACTIVATIONS_BF16;
+    struct pl_gemm g = {.x = pairs ? x->pairs : x->x,
+                        .q8 = p->acts == PL_ACTIVATIONS_INT8 ? x->q8 : NULL,
+                        .ldx = pairs ? x->ld_pairs : x->ldx,
                         .ldq8 = x->ldq8,
                         .rows = x->rows,
                         .first = first,
@@ -272,7 +286,7 @@ void pl_step_linear_panels(const struct job *j, const struct pl_panels *p, const
 /* Fewer panels than this at a time are not worth what a product does once. */
 static size_t least_panels(const struct pl_panels *p, size_t rows)
 {
-    return rows <= 8 ? 4 : p->repacked ? 8 : 3;
+    return rows <= 8 ? 4 : p->acts == PL_ACTIVATIONS_INT8 ? 8 : 3;
 }
 
 void pl_step_linear(const struct job *j, const struct pl_panels *p, const struct pl_acts *x,

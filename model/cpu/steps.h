@@ -22,13 +22,15 @@ struct job {
                       there */
 };
 
-/* Rows that products read: as floats, ldx apart, and, for repacked weights, as 8-bit integers
- * (q8.h). */
+/* Rows that products read: as floats, ldx apart, and, for the weights that want them so, as 8-bit
+ * integers (q8.h) or pairs of bf16 (kernels.h). */
 struct pl_acts {
     const float *x;
     size_t ldx, rows;
     const struct pl_q8 *q8;
     size_t ldq8;
+    const float *pairs;
+    size_t ld_pairs;
 };
 
 /* Waits for all members. */
@@ -43,7 +45,7 @@ const float *pl_step_norm(const struct job *j, const float *gain, const float *b
                           int members);
 /* x = norm(x); barrier. */
 void pl_step_norm_x(const struct job *j, const float *gain, const float *bias, int m, int members);
-/* The floats of a, [rows, the users' columns], as the n products with `users` read them: quantised
+/* The floats of a, [rows, the users' columns], as the n products with `users` read them: converted
  * once for all of them, by every member for itself where rows are few, else together, with a
  * barrier before and one behind. What it returns is good until the next call. Users without data do
  * not count. */

@@ -8,6 +8,7 @@
 #include "model/cpu/vec.h"
 
 #include <math.h>
+#include <string.h>
 
 INLINE vf pick(vi mask, vf yes, vf no)
 {
@@ -18,15 +19,24 @@ INLINE vf pick(vi mask, vf yes, vf no)
 #endif
 }
 
+/* Where a dtype is asked for: no type of values, but pl_gemm.pairs. */
+#define BF16_PAIRS PL_DT_COUNT
+
+/* Whether a weight takes four bytes, and stands as the tile wants it. */
+INLINE bool is_wide(enum pl_dtype dt)
+{
+    return dt == PL_DT_F32 || dt == BF16_PAIRS;
+}
+
 INLINE const void *element(const void *w, size_t i, enum pl_dtype dt)
 {
-    return (const char *)w + i * (dt == PL_DT_F32 ? 4 : 2);
+    return (const char *)w + i * (is_wide(dt) ? 4 : 2);
 }
 
 /* WIDTH weights from element i on. */
 INLINE vf load_weight(const void *w, size_t i, enum pl_dtype dt)
 {
-    if (dt == PL_DT_F32)
+    if (is_wide(dt))
         return load((const float *)w + i);
 #if defined(PL_ISA_AVX512)
     __m256i h = _mm256_loadu_si256((const __m256i *)((const uint16_t *)w + i));
@@ -58,6 +68,30 @@ struct behind {
     size_t ld_add;
 };
 
+/* An activation for every lane. */
+INLINE vf every_lane(const float *x, enum pl_dtype dt)
+{
+#ifdef PL_ISA_BF16
+    int32_t pair;
+
+    memcpy(&pair, x, sizeof(pair));
+    if (dt == BF16_PAIRS)
+        return (vf)_mm512_set1_epi32(pair);
+#endif
+    (void)dt;
+    return splat(*x);
+}
+
+INLINE vf multiply_add(vf a, vf b, vf c, enum pl_dtype dt)
+{
+#ifdef PL_ISA_BF16
+    if (dt == BF16_PAIRS)
+        return dot_pairs(a, b, c);
+#endif
+    (void)dt;
+    return fma_(a, b, c);
+}
+
 /* mr rows × np panels, both constants where this is inlined; `then` only with one panel. Where it
  * adds, y is left as it was. */
 INLINE void tile(int mr, int np, enum pl_dtype dt, const float *x, size_t ldx, size_t k,
@@ -82,10 +116,10 @@ INLINE void tile(int mr, int np, enum pl_dtype dt, const float *x, size_t ldx, s
                                dt);
 #pragma GCC unroll 16
         for (int m = 0; m < mr; m++) {
-            vf a = splat(x[(size_t)m * ldx + i]);
+            vf a = every_lane(x + (size_t)m * ldx + i, dt);
 #pragma GCC unroll 16
             for (int j = 0; j < nv; j++)
-                acc[m][j] = fma_(a, b[j], acc[m][j]);
+                acc[m][j] = multiply_add(a, b[j], acc[m][j], dt);
         }
     }
     if (then.bias) {

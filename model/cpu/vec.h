@@ -1,7 +1,7 @@
 /*
  * The vectors that kernels are written in: sixteen floats with AVX-512, eight with AVX2, else four,
- * in GCC's and clang's vector extensions. For files that are compiled once for each instruction
- * set.
+ * in GCC's and clang's vector extensions; PL_ISA_BF16 comes with PL_ISA_AVX512. For files that are
+ * compiled once for each instruction set.
  */
 #ifndef PL_MODEL_CPU_VEC_H
 #define PL_MODEL_CPU_VEC_H
@@ -56,6 +56,14 @@ INLINE void store(float *p, vf v)
 {
     *(vf *)p = v;
 }
+
+#ifdef PL_ISA_BF16
+/* c + the products of two pairs of bf16 in each lane (kernels.h: pl_gemm.pairs). */
+INLINE vf dot_pairs(vf a, vf b, vf c)
+{
+    return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b);
+}
+#endif
 
 INLINE vf fma_(vf a, vf b, vf c)
 {

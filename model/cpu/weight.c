@@ -59,6 +59,8 @@ int64_t pl_cpu_panel_bytes(size_t out, size_t in, enum pl_dtype dt, enum pl_acti
         return (int64_t)((out + PL_PANEL - 1) / PL_PANEL * pl_q8_panel_bytes(dt, in));
     if (pl_quant_decodes(dt))
         return (int64_t)pl_dtype_bytes(dt, out * in);
+    if (acts != PL_ACTIVATIONS_F32 && dt == PL_DT_BF16) /* where it becomes pairs */
+        in = 2 * pl_cpu_pairs(in);
     return (int64_t)(pl_round_up(out, PL_PANEL) * in * pl_cpu_dtype_bytes(dt));
 }
 
@@ -126,6 +128,15 @@ static void interleave(const struct pl_panels *o, size_t panel, const char *rows
         for (size_t k = 0; k < o->in; k++)
             for (size_t j = 0; j < PL_PANEL; j++)
                 dst[k * PL_PANEL + j] = ((const float *)(const void *)(rows + j * pitch))[k];
+    } else if (o->acts == PL_ACTIVATIONS_BF16) {
+        const size_t pairs = pl_cpu_pairs(o->in);
+        uint32_t *dst = (uint32_t *)o->data + panel * pairs * PL_PANEL;
+        for (size_t i = 0; i < pairs; i++)
+            for (size_t j = 0; j < PL_PANEL; j++) {
+                const uint16_t *row = (const uint16_t *)(const void *)(rows + j * pitch);
+                dst[i * PL_PANEL + j] =
+                    row[2 * i] | (2 * i + 1 < o->in ? (uint32_t)row[2 * i + 1] << 16 : 0);
+            }
     } else {
         uint16_t *dst = (uint16_t *)o->data + at;
         for (size_t k = 0; k < o->in; k++)
@@ -142,13 +153,23 @@ static void pack_transposed(const struct pack *p, size_t panel, float *floats)
     size_t first = panel * PL_PANEL, bytes = pl_cpu_dtype_bytes(o->dtype);
     size_t n = o->out - first < PL_PANEL ? o->out - first : PL_PANEL;
 
+    uint16_t h[PL_PANEL];
+
     memset(floats, 0, PL_PANEL * sizeof(*floats));
+    for (size_t j = 0; o->acts == PL_ACTIVATIONS_BF16 && o->in % 2 && j < PL_PANEL; j++)
+        ((uint16_t *)o->data)[pl_cpu_panel_at(o, first + j, o->in)] = 0;
     for (size_t k = 0; k < o->in; k++) {
         size_t at = k * (size_t)p->src->ld + (size_t)p->src->skip + first;
         pl_dtype_to_f32(v->dtype, (const char *)v->data + at * pl_cpu_dtype_bytes(v->dtype), floats,
                         n);
-        pl_dtype_from_f32(o->dtype, floats,
-                          (char *)o->data + (panel * o->in + k) * PL_PANEL * bytes, PL_PANEL);
+        if (o->acts != PL_ACTIVATIONS_BF16) {
+            pl_dtype_from_f32(o->dtype, floats,
+                              (char *)o->data + pl_cpu_panel_at(o, first, k) * bytes, PL_PANEL);
+            continue;
+        }
+        pl_dtype_from_f32(PL_DT_BF16, floats, h, PL_PANEL);
+        for (size_t j = 0; j < PL_PANEL; j++)
+            ((uint16_t *)o->data)[pl_cpu_panel_at(o, first + j, k)] = h[j];
     }
 }
 
@@ -180,47 +201,67 @@ void pl_cpu_gemm_weight(struct pl_gemm *g, const struct pl_panels *p)
 {
     g->w = p->data;
     g->dtype = p->dtype;
-    g->stride = p->repacked                  ? pl_q8_panel_bytes(p->dtype, p->in)
-                : pl_quant_decodes(p->dtype) ? pl_dtype_bytes(p->dtype, p->in)
-                                             : p->in * PL_PANEL;
+    g->pairs = p->acts == PL_ACTIVATIONS_BF16;
+    g->k = g->pairs ? pl_cpu_pairs(p->in) : p->in;
+    g->stride = p->acts == PL_ACTIVATIONS_INT8 ? pl_q8_panel_bytes(p->dtype, p->in)
+                : pl_quant_decodes(p->dtype)   ? pl_dtype_bytes(p->dtype, p->in)
+                                               : g->k * PL_PANEL;
     g->paired = p->paired;
-    g->k = p->in;
     g->n = p->out;
 }
 
 void pl_cpu_gemm_count(struct pl_device *d, const struct pl_gemm *g)
 {
     size_t end = g->end * PL_PANEL < g->n ? g->end * PL_PANEL : g->n, first = g->first * PL_PANEL;
+    size_t k = g->pairs ? 2 * g->k : g->k;
 
     if (end > first)
-        pl_cpu_count(d, 2 * g->rows * g->k * (end - first),
-                     (end - first) * pl_dtype_bytes(g->dtype, g->k));
+        pl_cpu_count(d, 2 * g->rows * k * (end - first),
+                     (end - first) * pl_dtype_bytes(g->dtype, k));
 }
 
-void pl_cpu_gemm_rows(struct pl_device *d, struct pl_gemm *g, bool repacked, int m)
+void pl_cpu_gemm_rows(struct pl_device *d, struct pl_gemm *g, const struct pl_panels *p, int m)
 {
-    size_t rows = g->rows, chunks = pl_q8_chunks(g->k);
-    size_t each = chunks < PL_CPU_OWN_Q8 ? PL_CPU_OWN_Q8 / chunks : 1;
-    struct pl_q8 *q8;
+    size_t rows = g->rows, chunks = pl_q8_chunks(p->in), ldx = g->ldx;
+    size_t each = chunks < PL_CPU_OWN_CHUNKS ? PL_CPU_OWN_CHUNKS / chunks : 1;
+    const float *x = g->x;
 
     g->scratch = pl_cpu_scratch_of(d, m);
     pl_cpu_gemm_count(d, g);
-    if (!repacked) {
+    if (p->acts == PL_ACTIVATIONS_F32) {
         d->kernels->gemm(g);
         return;
     }
-    q8 = pl_cpu_own_q8(d, m);
-    g->q8 = q8;
-    g->ldq8 = each;
-    for (size_t r = 0; r < rows; r += each) {
+    if (p->acts == PL_ACTIVATIONS_BF16) {
+        g->x = pl_cpu_own_pairs(d, m);
+        g->ldx = pl_cpu_pairs_pitch(p->in);
+    } else {
+        g->q8 = pl_cpu_own_q8(d, m);
+        g->ldq8 = each;
+    }
+    for (size_t r = 0; r < rows; r += each, x += each * ldx) {
         g->rows = rows - r < each ? rows - r : each;
         for (size_t i = 0; i < g->rows; i++)
-            d->kernels->quantize(g->x + i * g->ldx, g->k, q8 + i, each);
+            if (g->pairs)
+                d->kernels->round(x + i * ldx, p->in, pl_cpu_own_pairs(d, m) + i * g->ldx);
+            else
+                d->kernels->quantize(x + i * ldx, p->in, pl_cpu_own_q8(d, m) + i, each);
         d->kernels->gemm(g);
-        g->x += each * g->ldx;
         g->y += each * g->ldy;
         g->add_to += g->add_to ? each * g->ld_add : 0;
     }
+}
+
+/* Room for what a member converts for itself, one row of so many columns at least. */
+static enum pl_status room_for_own(struct pl_device *d, size_t columns, struct pl_err *err)
+{
+    size_t chunks = pl_q8_chunks(columns);
+
+    return pl_cpu_scratch(d,
+                          PL_CPU_OWN_AT +
+                              (chunks > PL_CPU_OWN_CHUNKS ? chunks : PL_CPU_OWN_CHUNKS) *
+                                  PL_CPU_OWN_CHUNK,
+                          err);
 }
 
 static void repack_part(void *arg, int member, int members)
@@ -246,8 +287,7 @@ static enum pl_status repack(struct pl_device *d, const struct pl_weight_source 
                              struct pl_panels *o, struct pl_err *err)
 {
     struct pack p = {.src = src, .out = o, .each = pl_q8_panel_bytes(o->dtype, o->in)};
-    size_t wide = pl_q8_chunks(o->in) * sizeof(struct pl_q8) / sizeof(float);
-    enum pl_status st = pl_cpu_scratch(d, PL_CPU_Q8_SCRATCH + wide, err);
+    enum pl_status st = room_for_own(d, o->in, err);
 
     if (st)
         return st;
@@ -255,7 +295,7 @@ static enum pl_status repack(struct pl_device *d, const struct pl_weight_source 
     if (!o->data)
         return pl_fail(err, PL_ENOMEM, "%s: no memory for %zu panels of %zu bytes", src->name,
                        (o->out + PL_PANEL - 1) / PL_PANEL, p.each);
-    o->repacked = true;
+    o->acts = PL_ACTIVATIONS_INT8;
     fetch_pages(src->view);
     pl_pool_run(d->pool, repack_part, &p);
     drop_pages(src->view);
@@ -288,7 +328,14 @@ enum pl_status pl_cpu_pack(struct pl_device *d, const struct pl_weight_source *s
     if (!pl_dtype_traits(o.dtype)->computes)
         return pl_fail(err, PL_EUNSUPPORTED, "%s: weights of type %s cannot be run", src->name,
                        pl_dtype_traits(o.dtype)->name);
-    o.data = alloc_room(pl_round_up(o.out, PL_PANEL) * o.in, pl_cpu_dtype_bytes(o.dtype));
+    if (acts == PL_ACTIVATIONS_INT8 && o.dtype == PL_DT_BF16 && d->kernels->round) {
+        enum pl_status st = room_for_own(d, o.in, err);
+        if (st)
+            return st;
+        o.acts = PL_ACTIVATIONS_BF16;
+    }
+    const size_t columns = o.acts == PL_ACTIVATIONS_BF16 ? 2 * pl_cpu_pairs(o.in) : o.in;
+    o.data = alloc_room(pl_round_up(o.out, PL_PANEL) * columns, pl_cpu_dtype_bytes(o.dtype));
     p.each = PL_PANEL * row_pitch(&o) + pl_round_up(o.in * sizeof(float), 64);
     p.room = pl_cpu_alloc(threads, p.each);
     if (!o.data || !p.room) {

@@ -1,4 +1,4 @@
-/* The AVX-512 and VNNI instructions that model/cpu uses, in plain C by their descriptions in
+/* The AVX-512, VNNI and BF16 instructions that model/cpu uses, in plain C by their descriptions in
  * Intel's manual, so that the paths that need them can be followed on any machine. Included before
  * everything else in the sources of those paths. */
 #ifndef PL_TESTS_MODEL_AVX512_EMULATED_H
@@ -134,6 +134,47 @@ EMULATED __m512 emulated_fmadd_ps(__m512 a, __m512 b, __m512 c)
     return r.f;
 }
 
+/* The second where either is no number. */
+EMULATED __m512 emulated_max_ps(__m512 a, __m512 b)
+{
+    emulated_512 r, x = {.f = a}, y = {.f = b};
+    for (int i = 0; i < 16; i++)
+        r.s[i] = x.s[i] > y.s[i] ? x.s[i] : y.s[i];
+    return r.f;
+}
+
+/* Of what a multiplication reads: subnormal is 0. */
+EMULATED float emulated_daz(float f)
+{
+    return fabsf(f) < 0x1p-126f ? copysignf(0, f) : f;
+}
+
+/* The half word h of a pair as the upper half of a float. */
+EMULATED float emulated_bf16(uint32_t pair, int h)
+{
+    uint32_t u = h ? pair & 0xffff0000u : pair << 16;
+    float f;
+    memcpy(&f, &u, 4);
+    return emulated_daz(f);
+}
+
+/* VDPBF16PS in Intel's manual, volume 2: "srcdest.fp32[i] += make_fp32(src1.bfloat16[2*i+1]) *
+ * make_fp32(t.bfloat[1])", then the same of 2*i+0 and [0], each an "FP32 FMA with daz in, ftz out
+ * and RNE rounding", whatever MXCSR says. What is tiny is judged behind the rounding; the manual
+ * does not say. */
+EMULATED __m512 emulated_dpbf16_ps(__m512 acc, __m512i a, __m512i b)
+{
+    emulated_512 r = {.f = acc}, x = {.v = a}, y = {.v = b};
+    for (int i = 0; i < 16; i++)
+        for (int h = 1; h >= 0; h--)
+            r.s[i] = emulated_daz(
+                fmaf(emulated_bf16(x.ud[i], h), emulated_bf16(y.ud[i], h), emulated_daz(r.s[i])));
+    return r.f;
+}
+
+/* A type of its own only where the compiler has the instruction. */
+#define __m512bh __m512i
+#define _mm512_dpbf16_ps emulated_dpbf16_ps
 #define _mm512_set1_epi32 emulated_set1_epi32
 #define _mm512_set1_epi16 emulated_set1_epi16
 #define _mm512_dpbusd_epi32 emulated_dpbusd
@@ -148,6 +189,7 @@ EMULATED __m512 emulated_fmadd_ps(__m512 a, __m512 b, __m512 c)
 #define _mm512_cvtepu16_epi32 emulated_cvtepu16_epi32
 #define _mm512_cvtepi32_ps emulated_cvtepi32_ps
 #define _mm512_cvtph_ps emulated_cvtph_ps
+#define _mm512_max_ps emulated_max_ps
 #define _mm512_fmadd_ps emulated_fmadd_ps
 
 #endif

@@ -58,11 +58,11 @@ static inline double tolerance(const struct pl_model *m, const char *isa)
  * forced to. One that this machine lacks is passed over, and said so. */
 static inline bool next_isa(size_t *i, const char **isa)
 {
-    static const char *const cpu[] = {"portable", "avx2", "avx512"}, *const other[] = {"portable",
-                                                                                       NULL};
+    static const char *const cpu[] = {"portable", "avx2", "avx512", "avx512bf16"};
+    static const char *const other[] = {"portable", NULL};
     const struct pl_backend *b = pl_backend_by_name(NULL);
 
-    while (*i < (exact_device() ? 3 : 2)) {
+    while (*i < (exact_device() ? 4 : 2)) {
         struct pl_err err = {""};
         struct pl_device *d = NULL;
         *isa = (exact_device() ? cpu : other)[(*i)++];

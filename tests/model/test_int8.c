@@ -1,8 +1,6 @@
 /* Products of 8-bit activations: exact answers for one product, tolerances and bits for models. */
-#include "fixture.h"
+#include "emulated.h"
 
-#include "base/buf.h"
-#include "model/cpu/cpu.h"
 #include "model/quant.h"
 
 #include <math.h>
@@ -12,81 +10,10 @@
 static const enum pl_dtype formats[] = {PL_DT_Q4_0, PL_DT_Q4_1, PL_DT_Q5_0, PL_DT_Q5_1, PL_DT_Q8_0,
                                         PL_DT_Q2_K, PL_DT_Q3_K, PL_DT_Q4_K, PL_DT_Q5_K, PL_DT_Q6_K};
 #define FORMATS (sizeof(formats) / sizeof(formats[0]))
-/* "emulated": avx512's code with its instructions in C (avx512_emulated.h), on a device that was
- * opened for another path. */
+/* "emulated": avx512's code with its instructions in C (avx512_emulated.h). */
 static const char *const isas[] = {"portable", "avx2", "avx512", "emulated"};
 #define ISAS (sizeof(isas) / sizeof(isas[0]))
 #define MOST 150 /* rows: more than a tile holds, and no multiple of it */
-
-#ifdef PL_HAVE_EMULATED
-void pl_q8_gemm_emulated(const struct pl_gemm *g);
-void pl_q8_quantize_emulated(const float *x, size_t n, struct pl_q8 *out, size_t stride);
-
-/* What kernels.c does around it. */
-static void gemm_emulated(const struct pl_gemm *g)
-{
-    if (!g->q8) {
-        pl_kernels_avx2.gemm(g);
-        return;
-    }
-    pl_q8_gemm_emulated(g);
-    for (size_t r = 0; r < g->rows; r++) {
-        for (size_t o = g->first * PL_PANEL; o < g->n && o < g->end * PL_PANEL; o++) {
-            g->y[r * g->ldy + o] += g->bias ? g->bias[o] : 0;
-            if (g->add_to)
-                g->add_to[r * g->ld_add + o] += g->y[r * g->ldy + o];
-        }
-    }
-}
-
-static struct pl_kernels pl_kernels_emulated;
-
-static const struct pl_kernels *emulated_kernels(void)
-{
-    pl_kernels_emulated = pl_kernels_avx2;
-    pl_kernels_emulated.name = "avx512 emulated";
-    pl_kernels_emulated.gemm = gemm_emulated;
-    pl_kernels_emulated.quantize = pl_q8_quantize_emulated;
-    return &pl_kernels_emulated;
-}
-
-static struct pl_device *open_emulated(int threads)
-{
-    struct pl_device *d = NULL;
-
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
-        print_message("SKIPPED: the emulation is made of AVX2, which is not there\n");
-        return NULL;
-    }
-    ok(pl_cpu_backend.open(&(struct pl_device_opts){.threads = threads, .isa = "avx2"}, &d, &err));
-    d->kernels = emulated_kernels();
-    return d;
-}
-#else
-static struct pl_device *open_emulated(int threads)
-{
-    (void)threads;
-    print_message("SKIPPED: no AVX-512 path in this build to emulate\n");
-    return NULL;
-}
-#endif
-
-/* NULL: this machine cannot run it. */
-static struct pl_device *open_device(const char *isa, int threads)
-{
-    if (!strcmp(isa, "emulated"))
-        return open_emulated(threads);
-    struct pl_device *d = NULL;
-    struct pl_err err = {""};
-    enum pl_status st =
-        pl_cpu_backend.open(&(struct pl_device_opts){.threads = threads, .isa = isa}, &d, &err);
-
-    if (st == PL_EUNSUPPORTED)
-        print_message("SKIPPED: %s cannot run here\n", isa);
-    else if (st)
-        fail_msg("%s", err.text);
-    return d;
-}
 
 static uint32_t next(uint32_t *seed)
 {
@@ -167,9 +94,11 @@ static void run(const struct pl_device *d, const struct product *p, size_t r0, s
 {
     struct pl_gemm g = {.q8 = p->q8 + r0, .ldq8 = MOST, .rows = rows, .y = y, .ldy = p->out};
 
-    pl_cpu_gemm_weight(
-        &g, &(struct pl_panels){
-                .out = p->out, .in = p->in, .dtype = p->dt, .data = p->panels, .repacked = true});
+    pl_cpu_gemm_weight(&g, &(struct pl_panels){.out = p->out,
+                                               .in = p->in,
+                                               .dtype = p->dt,
+                                               .data = p->panels,
+                                               .acts = PL_ACTIVATIONS_INT8});
     g.end = (p->out + PL_PANEL - 1) / PL_PANEL;
     d->kernels->gemm(&g);
 }
@@ -225,7 +154,7 @@ static void test_products(void **state)
 {
     (void)state;
     for (size_t s = 0; s < ISAS; s++) {
-        struct pl_device *d = open_device(isas[s], 1);
+        struct pl_device *d = open_path(isas[s], 1);
         for (size_t i = 0; d && i < FORMATS; i++) {
             check_product(d, formats[i], 37, 768);
             check_product(d, formats[i], 1, 256);
@@ -243,7 +172,7 @@ static void test_extremes(void **state)
 {
     (void)state;
     for (size_t s = 0; s < ISAS; s++) {
-        struct pl_device *d = open_device(isas[s], 1);
+        struct pl_device *d = open_path(isas[s], 1);
         uint8_t row[8 * 34];
         const uint8_t *rows[PL_PANEL];
         float x[256], y[5][PL_PANEL];
@@ -290,7 +219,7 @@ static void test_quantize(void **state)
 {
     (void)state;
     for (size_t s = 0; s < ISAS; s++) {
-        struct pl_device *d = open_device(isas[s], 1);
+        struct pl_device *d = open_path(isas[s], 1);
         struct pl_q8 q8[2];
         float x[288] = {0};
         if (!d)
@@ -335,18 +264,12 @@ static void test_quantize(void **state)
 static struct pl_model *load(const char *name, enum pl_activations acts, int threads,
                              const char *isa)
 {
-    bool emulated = isa && !strcmp(isa, "emulated");
-    struct pl_model_opts o = {.activations = acts,
-                              .where = {.threads = threads, .isa = emulated ? "avx2" : isa}};
+    struct pl_model_opts o = {.activations = acts, .where = {.threads = threads, .isa = isa}};
     struct pl_model *m = NULL;
     char path[512];
 
     snprintf(path, sizeof(path), DIR "/%s.gguf", name);
     ok(pl_model_load(path, &o, &m, &err));
-#ifdef PL_HAVE_EMULATED
-    if (emulated)
-        pl_model_device(m)->kernels = emulated_kernels();
-#endif
     return m;
 }
 
@@ -394,7 +317,7 @@ static void test_tolerance(void **state)
         float *want = logits_of_all(exact_model);
         assert_int_equal(pl_model_info(exact_model)->activations, PL_ACTIVATIONS_F32);
         for (size_t s = 0; s < ISAS; s++) {
-            struct pl_device *d = open_device(isas[s], 1);
+            struct pl_device *d = open_path(isas[s], 1);
             double mean = 0, var = 0, diff = 0;
             if (!d)
                 continue;
@@ -460,7 +383,7 @@ static void test_bits(void **state)
 {
     (void)state;
     for (size_t s = 0; s < ISAS; s++) {
-        struct pl_device *d = open_device(isas[s], 1);
+        struct pl_device *d = open_path(isas[s], 1);
         for (size_t i = 0; d && i < NAMES; i++)
             check_bits(names[i], isas[s]);
         pl_cpu_backend.close(d);
@@ -485,5 +408,6 @@ int main(void)
         cmocka_unit_test(test_extremes), cmocka_unit_test(test_tolerance),
         cmocka_unit_test(test_bits),     cmocka_unit_test(test_plain),
     };
+    offer_emulated();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

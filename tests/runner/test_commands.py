@@ -94,12 +94,14 @@ def bench():
     assert [r["test"] for r in j["rows"]] == ["pp16@d4", "pp32@d4", "tg8@d4"]
     assert all(r["tokens_per_s"] > 0 and r["sd"] >= 0 and r["limit_pct"] > 0 for r in j["rows"])
     assert j["limits"]["read_gb_per_s"] > 0 and j["limits"]["f32_gflop_per_s"] > 0 and j["limits"]["int8_gop_per_s"] > 0
+    bf16 = "avx512_bf16" in open("/proc/cpuinfo").read()
+    assert (j["limits"]["bf16_gflop_per_s"] > 0) == bf16
     assert all(r["gflop_per_s"] > 0 and r["arithmetic_pct"] > 0 for r in j["rows"]), j["rows"]
     for r in j["rows"]:
         kind = "arithmetic_pct" if r["kind"] == "prompt" else "read_pct"
         assert r["limit_pct"] == r[kind] and (r["read_pct"] is None) == (r["kind"] == "prompt")
     assert j["load_s"] > 0 and j["peak_bytes"] >= j["loaded_bytes"] > 2 * j["params"]
-    assert j["activations"] == "f32" and "profile" not in j
+    assert j["activations"] == ("bf16" if bf16 else "f32") and "profile" not in j
     j = json.loads(run("bench", MODEL, "-p", "16", "-n", "4", "-r", "1", "-t", "1", "--format", "json", "--profile"))  # of two threads one may do all of a short operation
     assert [p["test"] for p in j["profile"]] == ["pp16", "tg4"]
     for p in j["profile"]:
@@ -117,7 +119,7 @@ def bench():
     assert "| attention |" in run("bench", MODEL, "-p", "16", "-n", "", "-r", "1", "--profile")
     run("bench", MODEL, "--profile", "--format", "csv", code=2)
     csv = run("bench", MODEL, "-p", "", "-n", "4", "-r", "1", "--format", "csv").splitlines()
-    assert len(csv) == 2 and csv[0].count(",") == csv[1].count(",") == 27
+    assert len(csv) == 2 and csv[0].count(",") == csv[1].count(",") == 28
     j = json.loads(run("bench", MODEL, "-p", "8", "-n", "4", "-k", "5", "-b", "3", "-d", "4,40", "-r", "2", "--format", "json"))
     assert [r["test"] for r in j["rows"]] == [t + d for d in ("@d4", "@d40") for t in ("pp8", "tg4x3", "vr5")], j["rows"]
     assert all(abs(r["tokens_per_s"] * r["ms"] / 1e3 / n - 1) < 1e-9 for r, n in zip(j["rows"], (8, 3, 5) * 2)), j["rows"]

@@ -138,7 +138,35 @@ __attribute__((target("avx512f,avx512bw,avx512vnni"))) static double int8_vnni(f
         *sink += (float)_mm512_cvtsi512_si32(a[j]);
     return 2.0 * 64 * VNNI_CHAINS * FMA_ITERATIONS;
 }
+
+/* As many chains as an Intel core's ten cycles a sum want of one unit. */
+#define BF16_CHAINS 12
+__attribute__((target("avx512f,avx512bf16"))) static double bf16_avx512(float *sink)
+{
+    __m512 a[BF16_CHAINS];
+    __m512bh w = (__m512bh)_mm512_set1_epi32(0x3f803f80);
+
+    for (int j = 0; j < BF16_CHAINS; j++)
+        a[j] = _mm512_set1_ps((float)j);
+    for (int i = 0; i < FMA_ITERATIONS; i++)
+#pragma GCC unroll 12
+        for (int j = 0; j < BF16_CHAINS; j++)
+            a[j] = _mm512_dpbf16_ps(a[j], w, w);
+    for (int j = 0; j < BF16_CHAINS; j++)
+        *sink += _mm512_cvtss_f32(a[j]);
+    return 2.0 * 32 * BF16_CHAINS * FMA_ITERATIONS;
+}
 #endif
+
+/* NULL: none. */
+static double (*best_bf16(void))(float *)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512bf16"))
+        return bf16_avx512;
+#endif
+    return NULL;
+}
 
 static double (*best_int8(void))(float *)
 {
@@ -171,7 +199,7 @@ static double (*best_fma(const char **name))(float *)
 struct crew {
     pthread_mutex_t gate; /* held until it is known how many threads there are */
     pthread_barrier_t barrier;
-    double (*fma)(float *), (*int8)(float *);
+    double (*fma)(float *), (*int8)(float *), (*bf16)(float *);
     int wanted, threads; /* asked for, made */
     bool stop;
     struct pl_limits *out;
@@ -233,6 +261,8 @@ static void *work(void *arg)
     passes(m, NULL, READ_NS, &c->out->read_bytes_per_s);
     passes(m, c->fma, FMA_NS, &c->out->f32_flop_per_s);
     passes(m, c->int8, FMA_NS, &c->out->int8_op_per_s);
+    if (c->bf16)
+        passes(m, c->bf16, FMA_NS, &c->out->bf16_flop_per_s);
     return NULL;
 }
 
@@ -251,6 +281,7 @@ enum pl_status pl_limits_measure(int threads, struct pl_limits *out, struct pl_e
     c.fma = best_fma(&name);
     snprintf(got.vectors, sizeof(got.vectors), "%s", name);
     c.int8 = best_int8();
+    c.bf16 = best_bf16();
     if (!members || !ids || !buffer ||
         pthread_barrier_init(&c.barrier, NULL, (unsigned)threads) != 0) {
         st = pl_fail(err, PL_ENOMEM, "limits: no memory for %zu bytes", BUFFER_BYTES);

@@ -9,6 +9,7 @@
  *   int8_op_per_s:    the same for products of bytes summed in 32 bits: vpdpbusd, or without it
  *                     vpmaddubsw, vpmaddwd and vpaddd, or plain C. Kernels that sum several
  *                     products in 16 bits first may pass it
+ *   bf16_flop_per_s:  the same for products of bf16 summed in f32: vdpbf16ps; 0 on a CPU without
  */
 #ifndef PL_WORKER_RUNNER_LIMITS_H
 #define PL_WORKER_RUNNER_LIMITS_H
@@ -16,7 +17,7 @@
 #include "base/status.h"
 
 struct pl_limits {
-    double read_bytes_per_s, f32_flop_per_s, int8_op_per_s;
+    double read_bytes_per_s, f32_flop_per_s, int8_op_per_s, bf16_flop_per_s;
     char vectors[16]; /* "avx512", "avx2" or "portable": what the second was measured with */
 };
 
