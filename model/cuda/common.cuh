@@ -201,6 +201,39 @@ __device__ __forceinline__ int part_of(const struct parts &g, int at)
     return s;
 }
 
+/* Elements i and i + dim / 2 of a row's head, of Q, K or V (s), turned and put to their place: q in
+ * f32 to its rows, K and V into the cache. */
+__device__ __forceinline__ void put_heads(const struct parts &g, const struct pl_cuda_step &st,
+                                          const struct pl_cuda_heads &h, int s, int row, int head,
+                                          int i, float a, float b)
+{
+    const int half = h.dim / 2;
+    const int64_t o = (int64_t)head * h.dim + i;
+    const float *bias = g.part[s].bias;
+
+    a += bias ? bias[o] : 0;
+    b += bias ? bias[o + half] : 0;
+    if (s < 2 && h.inv_freq) {
+        float sin, cos, turned;
+        sincosf((float)position_of(st, h.layer, row) * h.inv_freq[i], &sin, &cos);
+        sin *= h.rope_factor;
+        cos *= h.rope_factor;
+        turned = a * cos - b * sin;
+        b = b * cos + a * sin;
+        a = turned;
+    }
+    if (s == 0) {
+        g.part[0].y[row * g.part[0].out + o] = a;
+        g.part[0].y[row * g.part[0].out + o + half] = b;
+        return;
+    }
+    const struct pl_cuda_kv *kv = &st.kv[h.layer * st.n_spans + st.span[row]];
+    const int at = (h.append ? kv->len + st.in_span[row] : row) % kv->cap;
+    const int64_t to = ((int64_t)head * kv->cap + at) * h.dim + i;
+    put(h.kv_dtype, s == 1 ? kv->k : kv->v, to, a);
+    put(h.kv_dtype, s == 1 ? kv->k : kv->v, to + half, b);
+}
+
 /* Calls f with a null pointer of the type that dt stands for, one of 16 bits. */
 template <typename F> static void by_dtype_16(enum pl_dtype dt, F f)
 {

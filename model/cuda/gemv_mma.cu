@@ -253,31 +253,9 @@ __global__ void __launch_bounds__(STREAM_WARPS *WARP, 2)
         return;
     PL_UNROLL
     for (int e = 0; e < 4; e++) {
-        const int row = lane % 4 * 2 + e % 2, i = first + e / 2 * 8;
-        const int64_t o = o0 + e / 2 * 8;
-        if (row >= g.rows)
-            continue;
-        const float *bias = g.part[s].bias;
-        float a = c[0][0][e] + (bias ? bias[o] : 0), b = c[0][1][e] + (bias ? bias[o + half] : 0);
-        if (s < 2 && h.inv_freq) {
-            float sin, cos, turned;
-            sincosf((float)position_of(st, h.layer, row) * h.inv_freq[i], &sin, &cos);
-            sin *= h.rope_factor;
-            cos *= h.rope_factor;
-            turned = a * cos - b * sin;
-            b = b * cos + a * sin;
-            a = turned;
-        }
-        if (s == 0) {
-            g.part[0].y[row * g.part[0].out + o] = a;
-            g.part[0].y[row * g.part[0].out + o + half] = b;
-            continue;
-        }
-        const struct pl_cuda_kv *kv = &st.kv[h.layer * st.n_spans + st.span[row]];
-        const int at = (h.append ? kv->len + st.in_span[row] : row) % kv->cap;
-        const int64_t to = ((int64_t)head * kv->cap + at) * h.dim + i;
-        put(h.kv_dtype, s == 1 ? kv->k : kv->v, to, a);
-        put(h.kv_dtype, s == 1 ? kv->k : kv->v, to + half, b);
+        const int row = lane % 4 * 2 + e % 2;
+        if (row < g.rows)
+            put_heads(g, st, h, s, row, head, first + e / 2 * 8, c[0][0][e], c[0][1][e]);
     }
 }
 

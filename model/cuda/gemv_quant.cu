@@ -1,22 +1,34 @@
 /*
- * Products of up to 8 rows with block-quantised weights, on 8-bit tensor cores (m16n8k32: weights
- * are A, rows of x the columns of B), with x in 8 bits, one scale for each 32 numbers. Weights are
- * packed as packed.cuh says.
+ * Products of up to 32 rows with block-quantised weights, on 8-bit tensor cores (m16n8k32: weights
+ * are A, eight rows of x the columns of B), with x in 8 bits, one scale for each 32 numbers.
+ * Weights are packed as packed.cuh says, and read once for all rows.
  *
  * A unit's integers, at most 32 · 127 · 255 in all, are summed exactly, on top of 1.5 · 2^23 as an
  * integer, which makes the sum a float's low bits: no conversion. A block's warps share the groups
  * and are added up in their order, so that an output's bits depend neither on the number of rows
  * nor on what else is in the launch.
+ *
+ * One row is normed and quantised by each block for itself, while its first weights are on their
+ * way; there are as many blocks as the GPU runs at once, each with several panels, so that this is
+ * done seldom. More rows have a launch before, one for norm and quantising.
  */
 #include "model/cuda/packed.cuh"
 
 #define QUANT_WARPS 8
-#define ROWS PL_CUDA_GEMV_ROWS
+#define QUANT_THREADS (QUANT_WARPS * WARP)
+#define BLOCKS_AT_ONCE 2 /* on a multiprocessor */
+#define ROWS 8           /* of x, in one product of a warp */
+#define EIGHTS (PL_CUDA_STREAM_ROWS / ROWS)
+#define ONE_SHARED (32 << 10) /* most bytes of one row in 8 bits that a block keeps */
 
 struct blocks : parts {
-    int groups;          /* of a panel */
-    const uint8_t *x;    /* see quantise */
-    const float4 *scale; /* [units][t]: scale of rows 2t, 2t + 1; the same times Σ of the row's q */
+    int groups, panels; /* of a panel; blocks' work in all: panels, or pairs of them */
+    const uint8_t *q;   /* see quantise_rows */
+    const float4
+        *scale;     /* [units][eights][t]: of rows 2t, 2t + 1; the same times Σ of the row's q */
+    const float *x; /* one row, not quantised yet: normed by gain and eps, or as it is */
+    const float *gain;
+    float eps;
 };
 
 /* 1.5 · 2^23 + Σ over k, as an integer. */
@@ -85,6 +97,150 @@ inline void dot_16(int d[4], const uint32_t a[2], uint32_t b)
 }
 #endif
 
+/* Four numbers that follow one another, of a unit that eight lanes have, as bytes q = round to
+ * even(x · 127 / max |x|); the unit's scale, and scale · Σ q. NaN or infinity makes the scale NaN,
+ * and so the product. */
+__device__ __forceinline__ uint32_t quantise_4(const float v[4], float2 *scale)
+{
+    uint32_t bytes = 0;
+    int most = 0, sum = 0;
+
+    PL_UNROLL
+    for (int i = 0; i < 4; i++) { /* as integers, so that NaN is the largest */
+        int bits;
+        memcpy(&bits, &v[i], sizeof(bits));
+        most = max(most, bits & 0x7fffffff);
+    }
+    for (int o = 1; o < 8; o *= 2)
+        most = max(most, __shfl_xor_sync(FULL, most, o));
+    const float top = as_float((uint32_t)most);
+    const bool usable = top >= 1e-30F && most < 0x7f800000;
+    const float by = usable ? 127 / top : 0;
+    PL_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const int q = usable ? (int)rintf(v[i] * by) : 0;
+        bytes |= (uint32_t)(q & 255) << 8 * i;
+        sum += q;
+    }
+    for (int o = 1; o < 8; o *= 2)
+        sum += __shfl_xor_sync(FULL, sum, o);
+    scale->x = usable ? top / 127 : most < 0x7f800000 ? 0 : as_float(0x7fc00000u);
+    scale->y = scale->x * (float)sum;
+    return bytes;
+}
+
+/* Where columns k … k + 3 stand among the eight words of their unit: as a lane's b. */
+__device__ __forceinline__ int word_at(int64_t k)
+{
+    return (int)(k % (UNIT / 2) / 4 * 2 + k % UNIT / (UNIT / 2));
+}
+
+/* Four of a row's numbers from column k on, normed by `by` and gain; zeros beyond the last. */
+template <typename X>
+__device__ __forceinline__ void normed_4(const X *x, const float *gain, float by, int64_t in,
+                                         int64_t k, float v[4])
+{
+    four<X> raw = {};
+
+    if (k < in)
+        raw = *(const four<X> *)(const void *)(x + k);
+    PL_UNROLL
+    for (int i = 0; i < 4; i++)
+        v[i] = gain && k < in ? to_f32(raw.v[i]) * by * gain[k + i] : to_f32(raw.v[i]);
+}
+
+/* What a row's mean square makes of it; by a block of QUANT_THREADS. */
+template <typename X>
+__device__ __forceinline__ float row_factor(const X *x, const float *gain, float eps, int64_t in)
+{
+    __shared__ float room[WARP];
+    float square = 0, v[4];
+
+    if (!gain)
+        return 1;
+    for (int64_t k = 4 * (int64_t)threadIdx.x; k < in; k += 4 * QUANT_THREADS) {
+        normed_4(x, (const float *)NULL, 1, in, k, v);
+        PL_UNROLL
+        for (int i = 0; i < 4; i++)
+            square = fmaf(v[i], v[i], square);
+    }
+    return 1.0f / sqrtf(block_sum(square, room) / (float)in + eps);
+}
+
+/* A block quantises 4 · QUANT_THREADS columns of a row, blockIdx.x. q: [units][eights][ROWS][32],
+ * in each 32, for each t, the two words of a lane's b; scale: see blocks. What stands for rows
+ * beyond the last is left as it is, and what comes of it is not stored. */
+template <typename X>
+__global__ void __launch_bounds__(QUANT_THREADS)
+    quantise_rows(const X *x, const float *gain, float eps, int64_t in, int64_t units, int eights,
+                  uint32_t *q, float *scale)
+{
+    const int64_t row = blockIdx.x, k = ((int64_t)blockIdx.y * QUANT_THREADS + threadIdx.x) * 4;
+    const int64_t at = k / UNIT * eights + row / ROWS;
+    const int r = (int)(row % ROWS);
+    float v[4];
+    float2 s;
+
+    x += row * in;
+    normed_4(x, gain, row_factor(x, gain, eps, in), in, k, v);
+    const uint32_t bytes = quantise_4(v, &s);
+    if (k >= units * UNIT)
+        return;
+    q[(at * ROWS + r) * 8 + word_at(k)] = bytes;
+    if (threadIdx.x % 8 == 0) {
+        float *to = scale + (at * 4 + r / 2) * 4 + r % 2;
+        to[0] = s.x;
+        to[2] = s.y;
+    }
+}
+
+/* The same of one row by each block that multiplies with it: [units][32], and of each unit. */
+__device__ __forceinline__ void quantise_one(const struct blocks &g, int64_t units, uint32_t *q,
+                                             float2 *scale)
+{
+    const float by = row_factor(g.x, g.gain, g.eps, g.in);
+
+    for (int64_t k = 4 * (int64_t)threadIdx.x; k / (4 * WARP) * (4 * WARP) < units * UNIT;
+         k += 4 * QUANT_THREADS) { /* whole warps */
+        float v[4];
+        float2 s;
+        normed_4(g.x, g.gain, by, g.in, k, v);
+        const uint32_t bytes = quantise_4(v, &s);
+        if (k >= units * UNIT)
+            continue;
+        q[k / UNIT * 8 + word_at(k)] = bytes;
+        if (threadIdx.x % 8 == 0)
+            scale[k / UNIT] = s;
+    }
+    __syncthreads();
+}
+
+/* Rows of x as a lane sees them: of a unit and eight rows their bytes, and scales. */
+template <int MOST, bool ONE> struct columns {
+    const uint2 *q;
+    const float4 *scale;
+    __device__ __forceinline__ uint2 bytes(int unit, int e) const
+    {
+        return q[(unit * MOST + e) * WARP];
+    }
+    __device__ __forceinline__ float4 scales(int unit, int e) const
+    {
+        return scale[(unit * MOST + e) * 4];
+    }
+};
+template <int MOST> struct columns<MOST, true> { /* in shared memory */
+    const uint2 *q;
+    const float2 *scale;
+    __device__ __forceinline__ uint2 bytes(int unit, int) const
+    {
+        return q[unit * 4];
+    }
+    __device__ __forceinline__ float4 scales(int unit, int) const
+    {
+        return float4{scale[unit].x, 0, scale[unit].y, 0};
+    }
+};
+
 /* c += scale · sum · x's scale, less min · Σ x; of the even rows only where there is but one row.
  */
 template <bool MINS, bool ONE>
@@ -93,34 +249,48 @@ __device__ __forceinline__ void add_up(float c[4], const int d[4], const float s
 {
     PL_UNROLL
     for (int i = 0; i < 4; i += ONE ? 2 : 1) {
-        const float sum = as_float((uint32_t)d[i]) - MAGIC_F32;
-        c[i] = fmaf(sum * s[i / 2], i % 2 ? x.y : x.x, c[i]);
+        /* a scale has 19 bits at most, so that its product with the magic number is exact */
+        const float sum = fmaf(as_float((uint32_t)d[i]), s[i / 2], -MAGIC_F32 * s[i / 2]);
+        c[i] = fmaf(sum, i % 2 ? x.y : x.x, c[i]);
         if (MINS)
             c[i] = fmaf(-m[i / 2], i % 2 ? x.w : x.z, c[i]);
     }
 }
 
-template <int DT, bool ONE>
-__device__ __forceinline__ void times(float c[4], const struct group<DT> &v, int u,
-                                      const uint32_t b[2], float4 x)
+/* Unit u of a group, whose number among all is `unit`: c[e] of the e-th eight rows. */
+template <int DT, int MOST, bool ONE>
+__device__ __forceinline__ void times(float (*c)[4], const struct group<DT> &v, int u, int unit,
+                                      const struct columns<MOST, ONE> &x, int eights)
 {
     typedef packing<DT> P;
+    const int halves = P::by_16 ? 2 : 1;
     uint32_t a[4];
-    float s[2], m[2];
-    int d[4];
+    float s[halves][2], m[2];
 
     PL_UNROLL
     for (int i = 0; i < 4; i++)
         a[i] = word<DT>(v, u, i);
     PL_UNROLL
-    for (int h = 0; h < (P::by_16 ? 2 : 1); h++) {
-        scale_of<DT>(v, u, h, 0, &s[0], &m[0]);
-        scale_of<DT>(v, u, h, 1, &s[1], &m[1]);
-        if (P::by_16)
-            dot_16(d, a + 2 * h, b[h]);
-        else
-            dot_32<P::mins>(d, a, b);
-        add_up<P::mins, ONE>(c, d, s, m, x);
+    for (int h = 0; h < halves; h++) {
+        scale_of<DT>(v, u, h, 0, &s[h][0], &m[0]);
+        scale_of<DT>(v, u, h, 1, &s[h][1], &m[1]);
+    }
+    PL_UNROLL
+    for (int e = 0; e < MOST; e++) {
+        if (e > 0 && e >= eights)
+            break;
+        const uint2 bytes = x.bytes(unit, e);
+        const uint32_t b[2] = {bytes.x, bytes.y};
+        const float4 scales = x.scales(unit, e);
+        PL_UNROLL
+        for (int h = 0; h < halves; h++) {
+            int d[4];
+            if (P::by_16)
+                dot_16(d, a + 2 * h, b[h]);
+            else
+                dot_32<P::mins>(d, a, b);
+            add_up<P::mins, ONE>(c[e], d, s[h], m, scales);
+        }
     }
 }
 
@@ -137,88 +307,213 @@ __device__ __forceinline__ void load_all(struct group<DT> *v, const uint8_t *w, 
             load<DT>(v[j], w + (int64_t)(at + j * QUANT_WARPS) * P::bytes, lane);
 }
 
-/* A lane whose row of x is not there reads the first, and what comes of it is not stored. */
-template <int DT, bool ONE>
-__global__ void __launch_bounds__(QUANT_WARPS *WARP, 2) gemv_packed(const struct blocks g)
-{
-    typedef packing<DT> P;
-    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
-    const int s = part_of(g, (int)blockIdx.x), panel = (int)blockIdx.x - g.part[s].first;
-    const uint8_t *w = (const uint8_t *)g.part[s].w + (int64_t)panel * g.groups * P::bytes;
-    const uint4 *xs = (const uint4 *)(const void *)g.x + (lane / 4 < g.rows ? lane : lane % 4);
-    const float4 *scales = g.scale + (lane % 4 * 2 < g.rows ? lane % 4 : 0);
-    const int64_t out = g.part[s].out;
-    struct group<DT> now[P::at_once], next[P::at_once] = {
-    };
-    float c[4] = {};
-
-    load_all<DT>(next, w, warp, g.groups, lane);
-    for (int at = warp; at < g.groups; at += QUANT_WARPS * P::at_once) {
-        memcpy(now, next, sizeof(now));
-        load_all<DT>(next, w, at + QUANT_WARPS * P::at_once, g.groups, lane);
-        PL_UNROLL
-        for (int j = 0; j < P::at_once; j++) {
-            if (at + j * QUANT_WARPS >= g.groups)
-                break;
-            PL_UNROLL
-            for (int u = 0; u < P::units; u += 2) {
-                const int unit = (at + j * QUANT_WARPS) * P::units + u;
-                const uint4 x = xs[unit / 2 * WARP];
-                const uint32_t b[2][2] = {{x.x, x.y}, {x.z, x.w}};
-                times<DT, ONE>(c, now[j], u, b[0], scales[unit * 4]);
-                times<DT, ONE>(c, now[j], u + 1, b[1], scales[unit * 4 + 4]);
-            }
-        }
+/* What becomes of sums: which panels a piece of work has, of which product, and where rows `row` of
+ * outputs go. Products as they are: */
+struct to_rows {
+    static const int tiles = 1;
+    __device__ __forceinline__ int part(const struct blocks &g, int at, int) const
+    {
+        return part_of(g, at);
     }
-    if (!together<QUANT_WARPS, 4>(c))
-        return;
-    PL_UNROLL
-    for (int i = 0; i < 4; i++) {
-        const int row = lane % 4 * 2 + i % 2;
-        const int64_t o = (int64_t)panel * PANEL + lane / 4 + i / 2 * 8;
-        if (row >= g.rows || o >= out)
-            continue;
+    __device__ __forceinline__ int panel(const struct blocks &g, int at, int) const
+    {
+        return at - g.part[part_of(g, at)].first;
+    }
+    __device__ __forceinline__ void store(const struct blocks &g, int at, int row, int i,
+                                          const float *v) const
+    {
+        const int s = part_of(g, at);
+        const int64_t o = (int64_t)panel(g, at, 0) * PANEL + i, out = g.part[s].out;
+
+        if (o >= out)
+            return;
         float *y = g.part[s].y + row * out + o;
-        const float v = c[i] + (g.part[s].bias ? g.part[s].bias[o] : 0);
-        *y = g.part[s].add ? *y + v : v;
+        const float to = v[0] + (g.part[s].bias ? g.part[s].bias[o] : 0);
+        *y = g.part[s].add ? *y + to : to;
+    }
+};
+
+/* The same outputs of gate and up: */
+struct to_gated {
+    static const int tiles = 2;
+    int act;
+    enum pl_dtype to;
+    void *y;
+    __device__ __forceinline__ int part(const struct blocks &, int, int tile) const
+    {
+        return tile;
+    }
+    __device__ __forceinline__ int panel(const struct blocks &, int at, int) const
+    {
+        return at;
+    }
+    __device__ __forceinline__ void store(const struct blocks &g, int at, int row, int i,
+                                          const float *v) const
+    {
+        const int64_t o = (int64_t)at * PANEL + i;
+
+        if (o >= g.part[0].out)
+            return;
+        const float gate = v[0] + (g.part[0].bias ? g.part[0].bias[o] : 0);
+        const float up = v[1] + (g.part[1].bias ? g.part[1].bias[o] : 0);
+        put(to, y, row * g.part[0].out + o, act_one(act, gate) * up);
+    }
+};
+
+/* Sixteen elements of a head and those half a head behind them: */
+struct to_heads {
+    static const int tiles = 2;
+    struct pl_cuda_step st;
+    struct pl_cuda_heads h;
+    __device__ __forceinline__ int part(const struct blocks &g, int at, int) const
+    {
+        return part_of(g, at);
+    }
+    __device__ __forceinline__ int panel(const struct blocks &g, int at, int tile) const
+    {
+        const int group = at - g.part[part_of(g, at)].first, each = h.dim / (2 * PANEL);
+
+        return group / each * 2 * each + group % each + tile * each;
+    }
+    __device__ __forceinline__ void store(const struct blocks &g, int at, int row, int i,
+                                          const float *v) const
+    {
+        const int s = part_of(g, at), group = at - g.part[s].first, each = h.dim / (2 * PANEL);
+
+        put_heads(g, st, h, s, row, group / each, group % each * PANEL + i, v[0], v[1]);
+    }
+};
+
+/* The next tile's sums to the front, so that the loop over tiles need not be written out. */
+template <int TILES, int MOST> __device__ __forceinline__ void swap_tiles(float (*c)[MOST][4])
+{
+    if constexpr (TILES > 1) {
+        PL_UNROLL
+        for (int i = 0; i < MOST * 4; i++) {
+            const float first = c[0][i / 4][i % 4];
+            c[0][i / 4][i % 4] = c[1][i / 4][i % 4];
+            c[1][i / 4][i % 4] = first;
+        }
     }
 }
 
-/* x in 8 bits: q = round to even(x · 127 / max |x|) of each unit of a row, a warp for each; rows
- * and columns beyond the last are zeros. Of two units, for each row, for each t: words 2t and 2t +
- * 1 as a lane's b of each. NaN or infinity makes the scale NaN, and so the product. */
-__global__ void __launch_bounds__(ROWS *WARP)
-    quantise_rows(const float *x, int rows, int64_t in, int8_t *q, float *scale)
+/* MOST: eights of rows at most. */
+template <int DT, int MOST, bool ONE, typename OUT>
+__global__ void __launch_bounds__(QUANT_THREADS, BLOCKS_AT_ONCE)
+    gemv_packed(const struct blocks g, const OUT out)
 {
-    const int row = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
-    const int unit = (int)blockIdx.x, t = lane % 16 / 4;
-    const int64_t k = (int64_t)unit * UNIT + lane;
-    const float v = row < rows && k < in ? x[row * in + k] : 0;
-    int most, sum = 0;
+    PL_DYNAMIC_SHARED(uint32_t, room);
+    typedef packing<DT> P;
+    const int TILES = OUT::tiles, AHEAD = QUANT_WARPS * P::at_once;
+    const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
+    const int units = g.groups * P::units, eights = (g.rows + ROWS - 1) / ROWS;
+    const int64_t panel = (int64_t)g.groups * P::bytes;
+    struct columns<MOST, ONE> x;
+    struct group<DT> now[P::at_once], next[P::at_once] = {
+    };
+    auto weights = [&](int at, int tile) {
+        return (const uint8_t *)g.part[out.part(g, at, tile)].w + out.panel(g, at, tile) * panel;
+    };
 
-    memcpy(&most, &v, sizeof(most)); /* as integers, so that NaN is the largest */
-    most &= 0x7fffffff;
-    for (int o = WARP / 2; o; o /= 2)
-        most = max(most, __shfl_xor_sync(FULL, most, o));
-    const float top = as_float((uint32_t)most);
-    const bool usable = top >= 1e-30F && most < 0x7f800000;
-    const float d = usable ? top / 127 : most < 0x7f800000 ? 0 : as_float(0x7fc00000u);
-    if (usable)
-        sum = (int)rintf(v * (127 / top));
-    q[(int64_t)(unit / 2) * (ROWS * 64) + row * 64 + t * 16 + unit % 2 * 8 + lane / 16 * 4 +
-      lane % 4] = (int8_t)sum;
-    for (int o = WARP / 2; o; o /= 2)
-        sum += __shfl_xor_sync(FULL, sum, o);
-    if (lane == 0) {
-        float *to = scale + (int64_t)unit * (2 * ROWS) + row / 2 * 4 + row % 2;
-        to[0] = d;
-        to[2] = d * (float)sum;
+    load_all<DT>(next, weights((int)blockIdx.x, 0), warp, g.groups, lane);
+    if constexpr (ONE) {
+        float2 *scale = (float2 *)(void *)(room + units * (UNIT / 4));
+        quantise_one(g, units, room, scale);
+        x = {(const uint2 *)(const void *)room + lane % 4, scale};
+    } else {
+        x = {(const uint2 *)(const void *)g.q + lane, g.scale + lane % 4};
+    }
+    for (int at = (int)blockIdx.x, turn = 0; at < g.panels; at += (int)gridDim.x, turn ^= 1) {
+        const int then = at + (int)gridDim.x;
+        float c[TILES][MOST][4] = {};
+        for (int k = warp; k < g.groups; k += AHEAD) {
+#pragma unroll 1
+            for (int tile = 0; tile < TILES; tile++) {
+                memcpy(now, next, sizeof(now));
+                if (tile + 1 < TILES)
+                    load_all<DT>(next, weights(at, tile + 1), k, g.groups, lane);
+                else if (k + AHEAD < g.groups)
+                    load_all<DT>(next, weights(at, 0), k + AHEAD, g.groups, lane);
+                else if (then < g.panels)
+                    load_all<DT>(next, weights(then, 0), warp, g.groups, lane);
+                PL_UNROLL
+                for (int j = 0; j < P::at_once; j++) {
+                    if (k + j * QUANT_WARPS >= g.groups)
+                        break;
+                    PL_UNROLL
+                    for (int u = 0; u < P::units; u++)
+                        times<DT, MOST, ONE>(c[0], now[j], u, (k + j * QUANT_WARPS) * P::units + u,
+                                             x, eights);
+                }
+                swap_tiles<TILES, MOST>(c);
+            }
+        }
+        if (!together<QUANT_WARPS, TILES * MOST * 4, 2>(&c[0][0][0], turn))
+            continue;
+        PL_UNROLL
+        for (int i = 0; i < MOST * 4; i++) {
+            const int row = i / 4 * ROWS + lane % 4 * 2 + i % 2;
+            float v[TILES];
+            PL_UNROLL
+            for (int tile = 0; tile < TILES; tile++)
+                v[tile] = c[tile][i / 4][i % 4];
+            if (row < g.rows)
+                out.store(g, at, row, lane / 4 + i % 4 / 2 * 8, v);
+        }
     }
 }
 
 extern "C" size_t pl_k_packed_room(int64_t in)
 {
-    return (size_t)padded(in) * ROWS + (size_t)(padded(in) / UNIT) * 2 * ROWS * sizeof(float);
+    return (size_t)padded(in) * PL_CUDA_STREAM_ROWS +
+           (size_t)(padded(in) / UNIT) * 2 * PL_CUDA_STREAM_ROWS * sizeof(float);
+}
+
+/* Quantises the rows of x, but one that a block has room for; g then knows where they are. Bytes of
+ * that room. */
+static size_t quantise(const struct pl_cuda_packed_rows *x, int64_t in, struct blocks *g,
+                       cudaStream_t s)
+{
+    const int64_t units = padded(in) / UNIT;
+    const size_t one = (size_t)units * (UNIT + sizeof(float2));
+    float *scale = (float *)(void *)((char *)x->room + padded(in) * PL_CUDA_STREAM_ROWS);
+
+    g->gain = x->norm ? x->norm->gain : NULL;
+    g->eps = x->norm ? x->norm->eps : 0;
+    if (x->rows == 1 && x->type == PL_DT_F32 && one <= ONE_SHARED) {
+        g->x = (const float *)x->x;
+        return one;
+    }
+    g->q = (const uint8_t *)x->room;
+    g->scale = (const float4 *)(const void *)scale;
+    by_dtype(x->type, [&](auto *t) {
+        typedef typename std::remove_pointer<decltype(t)>::type X;
+        const dim3 grid((unsigned)x->rows, ceil_div(padded(in), 4 * QUANT_THREADS));
+        PL_LAUNCH(quantise_rows<X>, grid, QUANT_THREADS, 0, s, (const X *)x->x, g->gain, g->eps, in,
+                  units, x->rows <= ROWS ? 1 : EIGHTS, (uint32_t *)x->room, scale);
+    });
+    return 0;
+}
+
+/* The products that fill_parts found, `panels` panels or pairs of them; one: bytes of one row. */
+template <typename OUT>
+static void launch(struct blocks *g, enum pl_dtype dt, int panels, size_t one,
+                   const struct pl_cuda_packed_rows *x, const OUT &out, cudaStream_t s)
+{
+    const unsigned rounds = ceil_div(panels, BLOCKS_AT_ONCE * (int64_t)(x->sms ? x->sms : 1));
+    const unsigned grid = ceil_div(panels, rounds);
+
+    g->panels = panels;
+    by_packing(dt, [&](auto t) {
+        const int DT = decltype(t)::value;
+        g->groups = (int)(padded(g->in) / UNIT / packing<DT>::units);
+        if (one)
+            PL_LAUNCH((gemv_packed<DT, 1, true, OUT>), grid, QUANT_THREADS, one, s, *g, out);
+        else if (x->rows <= ROWS)
+            PL_LAUNCH((gemv_packed<DT, 1, false, OUT>), grid, QUANT_THREADS, 0, s, *g, out);
+        else if constexpr (OUT::tiles == 1)
+            PL_LAUNCH((gemv_packed<DT, EIGHTS, false, OUT>), grid, QUANT_THREADS, 0, s, *g, out);
+    });
 }
 
 /* Whether p[i] is the first of its type. */
@@ -230,29 +525,41 @@ static bool first_of_type(const struct pl_cuda_product *p, int i)
     return true;
 }
 
-extern "C" void pl_k_gemv_packed(const struct pl_cuda_product *p, int n, const float *x, int rows,
-                                 void *room, cudaStream_t s)
+extern "C" void pl_k_gemv_packed(const struct pl_cuda_product *p, int n,
+                                 const struct pl_cuda_packed_rows *x, cudaStream_t s)
 {
-    const int64_t in = p[0].w->in, units = padded(in) / UNIT;
     struct blocks g = {};
-    float *scale = (float *)(void *)((char *)room + padded(in) * ROWS);
+    const size_t one = quantise(x, p[0].w->in, &g, s);
 
-    PL_LAUNCH(quantise_rows, (unsigned)units, ROWS * WARP, 0, s, x, rows, in, (int8_t *)room,
-              scale);
-    g.x = (const uint8_t *)room;
-    g.scale = (const float4 *)(const void *)scale;
     for (int i = 0; i < n; i++) {
-        if (!first_of_type(p, i))
-            continue;
-        const unsigned panels = (unsigned)fill_parts(&g, p, n, p[i].w->dtype, rows, PANEL);
-        by_packing(p[i].w->dtype, [&](auto t) {
-            g.groups = (int)(units / packing<decltype(t)::value>::units);
-            if (rows == 1)
-                PL_LAUNCH((gemv_packed<decltype(t)::value, true>), panels, QUANT_WARPS * WARP, 0, s,
-                          g);
-            else
-                PL_LAUNCH((gemv_packed<decltype(t)::value, false>), panels, QUANT_WARPS * WARP, 0,
-                          s, g);
-        });
+        const enum pl_dtype dt = p[i].w->dtype;
+        if (first_of_type(p, i))
+            launch(&g, dt, fill_parts(&g, p, n, dt, x->rows, PANEL), one, x, to_rows(), s);
     }
+}
+
+extern "C" void pl_k_gemv_packed_gated(const struct pl_cuda_matrix *gate,
+                                       const struct pl_cuda_matrix *up, enum pl_act_kind act,
+                                       const struct pl_cuda_packed_rows *x, void *y,
+                                       enum pl_dtype to, cudaStream_t s)
+{
+    const struct pl_cuda_product p[2] = {{gate, NULL, false}, {up, NULL, false}};
+    struct to_gated out = {(int)act, to, y};
+    struct blocks g = {};
+    const size_t one = quantise(x, gate->in, &g, s);
+
+    launch(&g, gate->dtype, fill_parts(&g, p, 2, gate->dtype, x->rows, PANEL) / 2, one, x, out, s);
+}
+
+extern "C" void pl_k_gemv_packed_qkv(const struct pl_cuda_product *p,
+                                     const struct pl_cuda_packed_rows *x,
+                                     const struct pl_cuda_step *step, const struct pl_cuda_heads *h,
+                                     cudaStream_t s)
+{
+    const enum pl_dtype dt = p[0].w->dtype;
+    struct to_heads out = {*step, *h};
+    struct blocks g = {};
+    const size_t one = quantise(x, p[0].w->in, &g, s);
+
+    launch(&g, dt, fill_parts(&g, p, 3, dt, x->rows, 2 * PANEL), one, x, out, s);
 }

@@ -102,11 +102,25 @@ size_t pl_k_packed_row_bytes(enum pl_dtype dt, int64_t in);
  * of a panel. */
 void pl_k_pack(const struct pl_cuda_matrix *w, int64_t first, int64_t n, const void *blocks,
                cudaStream_t s);
-/* As pl_k_gemv; the products' types may differ. A row's bits do not depend on the other rows. room:
- * pl_k_packed_room(in) bytes. */
-void pl_k_gemv_packed(const struct pl_cuda_product *p, int n, const float *x, int rows, void *room,
+/* What they are multiplied with. */
+struct pl_cuda_packed_rows {
+    const void *x;                  /* [rows, in] */
+    enum pl_dtype type;             /* of x: f32, f16 or bf16 */
+    int rows;                       /* ≤ PL_CUDA_STREAM_ROWS */
+    const struct pl_cuda_rms *norm; /* of x; NULL: as it is */
+    void *room;                     /* pl_k_packed_room(in) bytes */
+    int sms;                        /* the GPU's multiprocessors */
+};
+/* As pl_k_gemv; the products' types may differ: one launch of each type, and one before of more
+ * rows than one. A row's bits do not depend on the other rows. */
+void pl_k_gemv_packed(const struct pl_cuda_product *p, int n, const struct pl_cuda_packed_rows *x,
                       cudaStream_t s);
 size_t pl_k_packed_room(int64_t in);
+/* The same as pl_k_gemv_mma_gated and pl_k_gemv_mma_qkv, of one type of weights, to: y's; rows ≤
+ * PL_CUDA_GEMV_ROWS. */
+void pl_k_gemv_packed_gated(const struct pl_cuda_matrix *gate, const struct pl_cuda_matrix *up,
+                            enum pl_act_kind act, const struct pl_cuda_packed_rows *x, void *y,
+                            enum pl_dtype to, cudaStream_t s);
 /* What pl_k_decode and pl_k_embed do with packed weights. */
 void pl_k_packed_decode(const struct pl_cuda_matrix *w, enum pl_dtype to, void *out,
                         cudaStream_t s);
@@ -174,6 +188,10 @@ bool pl_k_gemv_mma_qkv_does(const struct pl_cuda_heads *h);
 void pl_k_gemv_mma_qkv(const struct pl_cuda_product *p, const float *x,
                        const struct pl_cuda_rms *norm, const struct pl_cuda_step *step,
                        const struct pl_cuda_heads *h, cudaStream_t s);
+
+void pl_k_gemv_packed_qkv(const struct pl_cuda_product *p, const struct pl_cuda_packed_rows *x,
+                          const struct pl_cuda_step *step, const struct pl_cuda_heads *h,
+                          cudaStream_t s);
 
 struct pl_cuda_attend {
     const float *q; /* [rows, heads · dim] */

@@ -17,6 +17,15 @@ static bool streams(const struct pl_device *d, const struct pl_cuda_matrix *w, i
     return !d->plain && pl_k_gemv_mma_does(w, rows) && (pl_cuda_few(d, rows) || w->dtype == act);
 }
 
+/* Rows as packed weights take them; room: for those in 8 bits. */
+static struct pl_cuda_packed_rows packed_rows(const struct pl_device *d, const void *x,
+                                              enum pl_dtype type, int64_t rows,
+                                              const struct pl_cuda_rms *norm, void *room)
+{
+    return (struct pl_cuda_packed_rows){
+        .x = x, .type = type, .rows = (int)rows, .norm = norm, .room = room, .sms = d->sms};
+}
+
 /* Products of one f32 input of a few rows, weights of one type, or all packed; room: for x in 8
  * bits. */
 static void few(const struct pl_device *d, const struct pl_cuda_product *p, int n, const float *x,
@@ -25,7 +34,8 @@ static void few(const struct pl_device *d, const struct pl_cuda_product *p, int 
     bool stream = true;
 
     if (p[0].w->packed) {
-        pl_k_gemv_packed(p, n, x, rows, room, d->stream);
+        const struct pl_cuda_packed_rows in = packed_rows(d, x, PL_DT_F32, rows, NULL, room);
+        pl_k_gemv_packed(p, n, &in, d->stream);
         return;
     }
     for (int i = 0; i < n; i++)
@@ -66,9 +76,14 @@ enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix 
         }
         return PL_OK;
     }
+    const struct pl_cuda_product p = {.w = w, .y = y, .add = add};
     if (streams(d, w, rows, act)) {
-        const struct pl_cuda_product p = {.w = w, .y = y, .add = add};
         pl_k_gemv_mma(&p, 1, x, NULL, (int)rows, d->stream);
+        return PL_OK;
+    }
+    if (w->packed && rows <= PL_CUDA_STREAM_ROWS) {
+        const struct pl_cuda_packed_rows in = packed_rows(d, x, act, rows, NULL, decoded);
+        pl_k_gemv_packed(&p, 1, &in, d->stream);
         return PL_OK;
     }
     if (w->dtype != act && !most)
@@ -91,20 +106,45 @@ enum pl_status pl_cuda_product(struct pl_device *d, const struct pl_cuda_matrix 
     return st;
 }
 
-/* Products of one input; those of one type and few rows go out together. */
-static void products(struct pl_cuda_run *r, const struct pl_cuda_product *p, int n, const void *x)
+/* Whether the weights of products are all packed, and are multiplied as they are. */
+static bool all_packed(const struct pl_cuda_run *r, const struct pl_cuda_product *p, int n)
+{
+    const bool few = pl_cuda_few(r->n->device, r->rows);
+    bool all = r->rows <= (few ? PL_CUDA_GEMV_ROWS : PL_CUDA_STREAM_ROWS);
+
+    for (int i = 0; i < n; i++)
+        all = all && p[i].w->packed;
+    return all;
+}
+
+/* Rows of x as packed weights take them: in f32, to be normed, or what products read. */
+static struct pl_cuda_packed_rows run_rows(struct pl_cuda_run *r, const void *x,
+                                           const struct pl_cuda_rms *norm)
+{
+    return packed_rows(r->n->device, x, norm ? PL_DT_F32 : r->input, r->rows, norm,
+                       r->n->work.decoded);
+}
+
+/* Products of one input; those of one type and few rows go out together. norm: of x, for weights
+ * that are all packed; else NULL. */
+static void products(struct pl_cuda_run *r, const struct pl_cuda_product *p, int n, const void *x,
+                     const struct pl_cuda_rms *norm)
 {
     struct pl_device *d = r->n->device;
     bool alike = r->rows <= PL_CUDA_GEMV_ROWS, stream = !pl_cuda_few(d, r->rows);
+    const bool packed = all_packed(r, p, n);
 
     for (int i = 0; i < n; i++) {
-        alike = alike && (p[i].w->packed ? p[0].w->packed : p[i].w->dtype == p[0].w->dtype);
+        alike = alike && !p[i].w->packed && p[i].w->dtype == p[0].w->dtype;
         stream = stream && streams(d, p[i].w, r->rows, r->n->act);
     }
     if (r->st)
         return;
-    if (alike || stream) {
-        if (stream)
+    if (alike || stream || packed) {
+        const struct pl_cuda_packed_rows in = run_rows(r, x, norm);
+        if (packed)
+            pl_k_gemv_packed(p, n, &in, d->stream);
+        else if (stream)
             pl_k_gemv_mma(p, n, x, NULL, r->rows, d->stream);
         else
             few(d, p, n, (const float *)x, r->rows, r->n->work.decoded);
@@ -122,7 +162,7 @@ void pl_cuda_run_product(struct pl_cuda_run *r, const struct pl_cuda_matrix *w, 
 {
     struct pl_cuda_product p = {.w = w, .y = y, .add = add};
 
-    products(r, &p, 1, x);
+    products(r, &p, 1, x, NULL);
 }
 
 /* Normed rows of x in the type that products read. */
@@ -250,16 +290,16 @@ static const void *read_rows(struct pl_cuda_run *r, const float *gain, const flo
     return r->n->arch.post_norm || !gain ? pl_cuda_run_as_input(r) : normed(r, gain, bias);
 }
 
-/* Whether that norm can ride in the product behind it: by mean squares, of a few rows. A
+/* Whether that norm can ride in the product behind it: by mean squares, of at most so many rows. A
  * deterministic device's rows all go the same way, whatever their number. */
-static bool rides(const struct pl_cuda_run *r, const float *gain, const float *bias,
+static bool rides(const struct pl_cuda_run *r, const float *gain, const float *bias, int32_t most,
                   struct pl_cuda_rms *out)
 {
     const struct pl_arch *a = &r->n->arch;
 
     *out = (struct pl_cuda_rms){.gain = gain, .eps = a->norm_eps};
     return !a->post_norm && a->norm == PL_NORM_RMS && gain && !bias && !r->n->device->exact &&
-           r->rows <= PL_CUDA_GEMV_ROWS;
+           r->rows <= most;
 }
 
 /* Norm, Q, K and V, RoPE and the cache's new rows in one launch, where that can be. */
@@ -267,17 +307,23 @@ static bool qkv_at_once(struct pl_cuda_run *r, int32_t l, const struct pl_cuda_p
                         const struct pl_cuda_heads *h)
 {
     const struct pl_cuda_layer *w = &r->n->layers[l];
+    const bool packed = all_packed(r, p, 3);
     struct pl_device *d = r->n->device;
     struct pl_cuda_rms norm;
 
-    if (r->st || !rides(r, w->v[PL_V_ATTN], w->v[PL_V_ATTN_BIAS], &norm) ||
+    if (r->st || !rides(r, w->v[PL_V_ATTN], w->v[PL_V_ATTN_BIAS], PL_CUDA_GEMV_ROWS, &norm) ||
         !pl_k_gemv_mma_qkv_does(h))
         return false;
     for (int i = 0; i < 3; i++)
-        if (!streams(d, p[i].w, r->rows, r->n->act) || p[i].w->dtype != p[0].w->dtype)
+        if (!(packed || streams(d, p[i].w, r->rows, r->n->act)) || p[i].w->dtype != p[0].w->dtype)
             return false;
     pl_cuda_op(d, PL_CUDA_OP_QKV);
-    pl_k_gemv_mma_qkv(p, r->n->work.x, &norm, &r->step, h, d->stream);
+    if (packed) {
+        const struct pl_cuda_packed_rows in = run_rows(r, r->n->work.x, &norm);
+        pl_k_gemv_packed_qkv(p, &in, &r->step, h, d->stream);
+    } else {
+        pl_k_gemv_mma_qkv(p, r->n->work.x, &norm, &r->step, h, d->stream);
+    }
     for (int i = 0; i < 3; i++)
         count_product(d, p[i].w, r->rows);
     return true;
@@ -296,9 +342,12 @@ static void self_attention(struct pl_cuda_run *r, int32_t l)
     cudaStream_t s = d->stream;
 
     if (!qkv_at_once(r, l, qkv, &h)) {
-        const void *x = read_rows(r, w->v[PL_V_ATTN], w->v[PL_V_ATTN_BIAS]);
+        struct pl_cuda_rms norm;
+        const bool ride = all_packed(r, qkv, 3) && rides(r, w->v[PL_V_ATTN], w->v[PL_V_ATTN_BIAS],
+                                                         PL_CUDA_STREAM_ROWS, &norm);
+        const void *x = ride ? b->x : read_rows(r, w->v[PL_V_ATTN], w->v[PL_V_ATTN_BIAS]);
         pl_cuda_op(d, PL_CUDA_OP_QKV);
-        products(r, qkv, 3, x);
+        products(r, qkv, 3, x, ride ? &norm : NULL);
         pl_cuda_op(d, PL_CUDA_OP_ROPE);
         pl_k_rope_store(&r->step, &h, b->q, b->k, b->v, s);
     }
@@ -330,17 +379,20 @@ static void cross_attention(struct pl_cuda_run *r, int32_t l)
     pl_cuda_run_product(r, &w->w[PL_W_CROSS_O], b->att, b->x, true);
 }
 
-/* How gate, up and activation go: each by itself, or in one launch of a few rows of dense weights
- * or of weights that are streamed. */
-enum gating { PL_APART, PL_FEW_ROWS, PL_STREAMED };
+/* How gate, up and activation go: each by itself, or in one launch of a few rows of dense weights,
+ * of packed ones, or of weights that are streamed. */
+enum gating { PL_APART, PL_FEW_ROWS, PL_PACKED, PL_STREAMED };
 
 static enum gating gating_of(const struct pl_cuda_run *r, const struct pl_cuda_matrix *gate,
                              const struct pl_cuda_matrix *up)
 {
     const struct pl_device *d = r->n->device;
 
-    if (!r->n->arch.gated || r->st || d->exact || gate->dtype != up->dtype ||
-        !pl_dtype_traits(gate->dtype)->computes)
+    if (!r->n->arch.gated || r->st || d->exact || gate->dtype != up->dtype)
+        return PL_APART;
+    if (gate->packed && up->packed && r->rows <= PL_CUDA_GEMV_ROWS)
+        return PL_PACKED;
+    if (!pl_dtype_traits(gate->dtype)->computes)
         return PL_APART;
     if (streams(d, gate, r->rows, r->n->act) && streams(d, up, r->rows, r->n->act))
         return PL_STREAMED;
@@ -384,18 +436,24 @@ static void feed_forward(struct pl_cuda_run *r, int32_t l)
     struct pl_cuda_product p[] = {{.w = up, .y = b->up}, {.w = gate, .y = b->gate}};
     const enum gating how = gating_of(r, gate, up);
     struct pl_cuda_rms norm;
-    const bool ride = how == PL_STREAMED && rides(r, w->v[PL_V_FFN], w->v[PL_V_FFN_BIAS], &norm);
+    const bool packed = all_packed(r, p, a->gated ? 2 : 1);
+    const bool ride = (packed || how == PL_STREAMED) &&
+                      rides(r, w->v[PL_V_FFN], w->v[PL_V_FFN_BIAS],
+                            packed ? PL_CUDA_STREAM_ROWS : PL_CUDA_GEMV_ROWS, &norm);
     const void *x = ride ? b->x : read_rows(r, w->v[PL_V_FFN], w->v[PL_V_FFN_BIAS]);
 
     pl_cuda_op(d, PL_CUDA_OP_FFN_IN);
     if (how == PL_STREAMED) {
         pl_k_gemv_mma_gated(gate, up, a->act, x, ride ? &norm : NULL, r->rows, b->mid, d->stream);
+    } else if (how == PL_PACKED) {
+        const struct pl_cuda_packed_rows in = run_rows(r, x, ride ? &norm : NULL);
+        pl_k_gemv_packed_gated(gate, up, a->act, &in, b->mid, r->input, d->stream);
     } else if (how == PL_FEW_ROWS) {
         pl_k_gemv_gated(gate, up, a->act, x, r->rows, b->mid, d->stream);
     } else {
         const bool narrowed = a->gated && narrow(r, p, x);
         if (!narrowed)
-            products(r, p, a->gated ? 2 : 1, x);
+            products(r, p, a->gated ? 2 : 1, x, ride ? &norm : NULL);
         pl_cuda_op(d, PL_CUDA_OP_ACT);
         pl_k_act(a->act, b->mid, r->input, a->gated ? b->gate : NULL, b->up,
                  narrowed ? r->input : PL_DT_F32, (int64_t)r->rows * a->ffn, d->stream);

@@ -182,10 +182,14 @@ template <typename T> __device__ __forceinline__ uint32_t rest(float low, float 
     return pack(low - to_f32(a), high - to_f32(b), T());
 }
 
-/* Adds the warps' sums up, in their order, into the first's; false: another warp. */
-template <int WARPS, int N> __device__ __forceinline__ bool together(float *c)
+/* Adds the warps' sums up, in their order, into the first's; false: another warp. A block that does
+ * so again and again takes turns 0 and 1, so that the others need not wait for the first to read.
+ */
+template <int WARPS, int N, int TURNS = 1>
+__device__ __forceinline__ bool together(float *c, int turn = 0)
 {
-    __shared__ float sums[WARPS - 1][N][WARP];
+    __shared__ float all[TURNS][WARPS - 1][N][WARP];
+    float(*sums)[N][WARP] = all[turn];
     const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
 
     if (warp) {

@@ -128,11 +128,6 @@ __device__ __forceinline__ void values(const struct group<DT> &v, int u, int i, 
     }
 }
 
-template <typename T> struct __align__(4 * sizeof(T)) four
-{
-    T v[4];
-};
-
 /* A warp for each group. */
 template <int DT, typename T>
 __global__ void decode_packed(const uint8_t *w, int64_t out, int64_t in, int groups, T *to)

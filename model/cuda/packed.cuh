@@ -54,6 +54,12 @@ template <int DT> struct group {
     uint32_t low[packing<DT>::low][4], high[packing<DT>::high ? packing<DT>::high : 1][4];
 };
 
+/* Read and written at once. */
+template <typename T> struct __align__(4 * sizeof(T)) four
+{
+    T v[4];
+};
+
 __device__ __forceinline__ float as_float(uint32_t u)
 {
     float f;

@@ -19,6 +19,8 @@
 #define MOST_IN 2304 /* nine blocks of 256: more than the warps of a launch's block */
 #define MOST_OUT 40
 #define N 3
+#define MOST_ROWS PL_CUDA_STREAM_ROWS
+#define SMS 2 /* of a GPU so small that a block has several panels */
 
 static const struct format {
     enum pl_dtype dt;
@@ -35,10 +37,10 @@ static struct pl_rng rng;
 static uint8_t file[N][MOST_OUT * MOST_IN * 2] __attribute__((aligned(16)));
 static uint8_t panels[N][(MOST_OUT + PL_CUDA_PANEL) * MOST_IN * 2] __attribute__((aligned(16)));
 static float plain[N][MOST_OUT * MOST_IN], bias[N][MOST_OUT];
-static float x[PL_CUDA_GEMV_ROWS * MOST_IN] __attribute__((aligned(16))),
-    x8[PL_CUDA_GEMV_ROWS * MOST_IN];
-static float y[N][PL_CUDA_GEMV_ROWS * MOST_OUT], again[PL_CUDA_GEMV_ROWS * MOST_OUT];
-static uint8_t room[MOST_IN * 16] __attribute__((aligned(16)));
+static float x[MOST_ROWS * MOST_IN] __attribute__((aligned(16))), x8[MOST_ROWS * MOST_IN];
+static float gain[MOST_IN] __attribute__((aligned(16)));
+static float y[N][MOST_ROWS * MOST_OUT], again[MOST_ROWS * MOST_OUT];
+static uint8_t room[MOST_IN * 48] __attribute__((aligned(16)));
 
 static double uniform(void)
 {
@@ -83,19 +85,35 @@ static struct pl_cuda_matrix matrix(int i, const struct format *f, int64_t out, 
     return w;
 }
 
-/* x, and what its 8 bits stand for. */
-static void draw_x(int64_t in)
+/* What the 8 bits of n numbers stand for. */
+static void to_8_bits(const float *from, int64_t n)
 {
-    for (int64_t i = 0; i < PL_CUDA_GEMV_ROWS * in; i++)
-        x[i] = (float)(uniform() * exp(3 * uniform()));
-    memset(x + in, 0, 32 * sizeof(*x)); /* a part of zeros, if there is a second row */
-    for (int64_t i = 0; i < PL_CUDA_GEMV_ROWS * in; i += 32) {
+    for (int64_t i = 0; i < n; i += 32) {
         float most = 0;
         for (int k = 0; k < 32; k++)
-            most = fmaxf(most, fabsf(x[i + k]));
+            most = fmaxf(most, fabsf(from[i + k]));
         for (int k = 0; k < 32; k++)
-            x8[i + k] = most > 0 ? most / 127 * rintf(x[i + k] * (127 / most)) : 0;
+            x8[i + k] = most > 0 ? most / 127 * rintf(from[i + k] * (127 / most)) : 0;
     }
+}
+
+static void draw_x(int64_t in)
+{
+    for (int64_t i = 0; i < MOST_ROWS * in; i++)
+        x[i] = (float)(uniform() * exp(3 * uniform()));
+    memset(x + in, 0, 32 * sizeof(*x)); /* a part of zeros, if there is a second row */
+    to_8_bits(x, MOST_ROWS * in);
+}
+
+static void packed(const struct pl_cuda_product *p, int n, const float *input, int rows,
+                   const struct pl_cuda_rms *norm)
+{
+    const struct pl_cuda_packed_rows in = {
+        .x = input, .type = PL_DT_F32, .rows = rows, .norm = norm, .room = room, .sms = SMS};
+
+    assert_true(pl_k_packed_room(p[0].w->in) <= sizeof(room));
+    memset(room, 0xa5, sizeof(room));
+    pl_k_gemv_packed(p, n, &in, NULL);
 }
 
 static void check(const struct pl_cuda_product *p, int i, int rows, const float *input,
@@ -124,10 +142,10 @@ static void check(const struct pl_cuda_product *p, int i, int rows, const float 
 static void products(const struct pl_cuda_product *p, int n, int rows)
 {
     for (int i = 0; i < n; i++)
-        for (int64_t k = 0; k < PL_CUDA_GEMV_ROWS * p[i].w->out; k++)
+        for (int64_t k = 0; k < MOST_ROWS * p[i].w->out; k++)
             p[i].y[k] = 0.5F;
     if (p[0].w->packed)
-        pl_k_gemv_packed(p, n, x, rows, room, NULL);
+        packed(p, n, x, rows, NULL);
     else
         pl_k_gemv(p, n, x, rows, NULL);
     for (int i = 0; i < n; i++)
@@ -141,7 +159,9 @@ static void check_format(const struct format *f, bool packed)
     static const int64_t outs[] = {1, 3, 17, 16, 40};
     const bool k = pl_dtype_traits(f->dt)->block == 256;
 
-    for (int rows = 1; rows <= PL_CUDA_GEMV_ROWS; rows++) {
+    for (int rows = 1; rows <= MOST_ROWS; rows += packed && rows >= PL_CUDA_GEMV_ROWS ? 7 : 1) {
+        if (!packed && rows > PL_CUDA_GEMV_ROWS)
+            break;
         const int64_t in = (k ? wide_ins : ins)[rows % 5];
         const struct pl_cuda_matrix w[2] = {matrix(0, f, outs[rows % 5], in, false, packed),
                                             matrix(1, f, outs[(rows + 2) % 5], in, true, packed)};
@@ -180,12 +200,12 @@ static void test_bits(void **state)
             p[i] = (struct pl_cuda_product){.w = &w[i], .y = y[i]};
         }
         draw_x(in);
-        products(p, N, PL_CUDA_GEMV_ROWS);
-        for (int rows = 1; rows < PL_CUDA_GEMV_ROWS; rows += 2)
+        products(p, N, MOST_ROWS);
+        for (int rows = 1; rows < MOST_ROWS; rows += rows < 7 ? 2 : 11)
             for (int i = 0; i < N; i++) {
                 const struct pl_cuda_product one = {.w = &w[i], .y = again};
-                const int first = PL_CUDA_GEMV_ROWS - rows;
-                pl_k_gemv_packed(&one, 1, x + first * in, rows, room, NULL);
+                const int first = MOST_ROWS - rows;
+                packed(&one, 1, x + first * in, rows, NULL);
                 assert_memory_equal(again, y[i] + first * w[i].out,
                                     (size_t)(rows * w[i].out) * sizeof(float));
             }
@@ -231,18 +251,122 @@ static void test_nan(void **state)
         const struct pl_cuda_product p = {.w = &w, .y = y[0]};
         draw_x(512);
         x[512 + 300] = bad[i];
-        pl_k_gemv_packed(&p, 1, x, 3, room, NULL);
+        packed(&p, 1, x, 3, NULL);
         for (int o = 0; o < 20; o++)
             assert_true(isfinite(y[0][o]) && isnan(y[0][20 + o]) && isfinite(y[0][40 + o]));
+        packed(&p, 1, x + 512, 1, NULL);
+        for (int o = 0; o < 20; o++)
+            assert_true(isnan(y[0][o]));
+    }
+}
+
+/* Normed on the way: the bits of rows normed before, and one row has those of many. */
+static void test_normed(void **state)
+{
+    static float normed[MOST_ROWS * MOST_IN] __attribute__((aligned(16)));
+    static float plain_y[MOST_ROWS * MOST_OUT], one_y[MOST_OUT];
+    const struct pl_cuda_rms norm = {.gain = gain, .eps = 1e-5F};
+    const int64_t in = 768, out = 40;
+
+    (void)state;
+    for (size_t f = 0; f < FORMATS; f++) {
+        if (!formats[f].packs)
+            continue;
+        const struct pl_cuda_matrix w = matrix(0, &formats[f], out, in, true, true);
+        struct pl_cuda_product p = {.w = &w, .y = plain_y};
+        draw_x(in);
+        for (int rows = 1; rows <= MOST_ROWS; rows += 10) {
+            for (int r = 0; r < rows; r++) {
+                double squares = 0;
+                for (int64_t k = 0; k < in; k++)
+                    squares += (double)x[r * in + k] * (double)x[r * in + k];
+                const double by = 1 / sqrt(squares / (double)in + 1e-5);
+                for (int64_t k = 0; k < in; k++)
+                    normed[r * in + k] = (float)((double)x[r * in + k] * by * (double)gain[k]);
+            }
+            p.y = plain_y;
+            packed(&p, 1, normed, rows, NULL);
+            p.y = y[0];
+            packed(&p, 1, x, rows, &norm);
+            for (int64_t i = 0; i < rows * out; i++) /* a number may round to the next byte */
+                assert_true(fabs((double)y[0][i] - (double)plain_y[i]) <
+                            2e-3 * (1 + fabs((double)plain_y[i])));
+            for (int r = 0; r < rows; r++) {
+                p.y = one_y;
+                packed(&p, 1, x + r * in, 1, &norm);
+                assert_memory_equal(one_y, y[0] + r * out, sizeof(one_y));
+            }
+        }
+    }
+}
+
+/* Gate, up and activation in one launch: what two products and it make, to the bit. */
+static void test_gated(void **state)
+{
+    const struct pl_cuda_rms norm = {.gain = gain, .eps = 1e-5F};
+    static float act[PL_CUDA_GEMV_ROWS * MOST_OUT];
+    const int64_t in = 512, out = 39;
+
+    (void)state;
+    for (size_t f = 0; f < FORMATS; f++) {
+        if (!formats[f].packs)
+            continue;
+        const struct pl_cuda_matrix w[2] = {matrix(0, &formats[f], out, in, f % 2, true),
+                                            matrix(1, &formats[f], out, in, f % 2, true)};
+        draw_x(in);
+        for (int rows = 1; rows <= PL_CUDA_GEMV_ROWS; rows += rows == 1 ? 1 : 3) {
+            const struct pl_cuda_packed_rows input = {
+                .x = x, .type = PL_DT_F32, .rows = rows, .norm = &norm, .room = room, .sms = SMS};
+            for (int i = 0; i < 2; i++)
+                packed(&(struct pl_cuda_product){.w = &w[i], .y = y[i]}, 1, x, rows, &norm);
+            const long launches = pl_emu_asked.launches;
+            pl_k_gemv_packed_gated(&w[0], &w[1], PL_ACT_SILU, &input, act, PL_DT_F32, NULL);
+            assert_int_equal(pl_emu_asked.launches - launches, rows == 1 ? 1 : 2);
+            pl_k_act(PL_ACT_SILU, y[2], PL_DT_F32, y[0], y[1], PL_DT_F32, rows * out, NULL);
+            assert_memory_equal(act, y[2], (size_t)(rows * out) * sizeof(float));
+        }
+    }
+}
+
+/* 9 rows and more are bf16 or f16, as what came before left them. */
+static void test_narrow_rows(void **state)
+{
+    static uint16_t narrow[MOST_ROWS * MOST_IN] __attribute__((aligned(16)));
+    static const enum pl_dtype types[] = {PL_DT_BF16, PL_DT_F16};
+    const int64_t in = 512, out = 33;
+    const int rows = 22;
+
+    (void)state;
+    for (size_t f = 0; f < 2 * FORMATS; f++) {
+        if (!formats[f / 2].packs)
+            continue;
+        const struct pl_cuda_matrix w = matrix(0, &formats[f / 2], out, in, true, true);
+        struct pl_cuda_product p = {.w = &w, .y = y[0]};
+        draw_x(in);
+        pl_dtype_from_f32(types[f % 2], x, narrow, (size_t)(rows * in));
+        pl_dtype_to_f32(types[f % 2], narrow, x, (size_t)(rows * in));
+        packed(&p, 1, x, rows, NULL);
+        memcpy(again, y[0], sizeof(again));
+        pl_k_gemv_packed(
+            &p, 1,
+            &(struct pl_cuda_packed_rows){
+                .x = narrow, .type = types[f % 2], .rows = rows, .room = room, .sms = SMS},
+            NULL);
+        assert_memory_equal(again, y[0], (size_t)(rows * out) * sizeof(float));
     }
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_values), cmocka_unit_test(test_bits),
-                                       cmocka_unit_test(test_decoded), cmocka_unit_test(test_nan)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_values),      cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_normed),      cmocka_unit_test(test_gated),
+        cmocka_unit_test(test_narrow_rows), cmocka_unit_test(test_decoded),
+        cmocka_unit_test(test_nan)};
 
     pl_rng_init(&rng, 12);
+    for (int i = 0; i < MOST_IN; i++)
+        gain[i] = (float)(1 + 0.5 * uniform());
     for (int i = 0; i < N; i++)
         for (int o = 0; o < MOST_OUT; o++)
             bias[i][o] = (float)uniform();

@@ -1,6 +1,6 @@
-/* What a decode asks of the device: one step sent, one launch a part, eight bytes back and one wait
- * for them, which is what a time for each token takes; never a row of logits. And the tokens of a
- * temperature are the CPU's. */
+/* What a decode asks of the device: one step sent, five launches a block, eight bytes back and one
+ * wait for them, which is what a time for each token takes; never a row of logits. And the tokens
+ * of a temperature are the CPU's. */
 #include "fixture.h"
 
 #include "model/backend.h"
@@ -10,39 +10,51 @@
 
 #define MODEL PL_SOURCE_DIR "/examples/models/small-llama"
 #define PROMPT 12
+#define LONG 140 /* its keys are attended in parts */
 #define STEPS 10
+#define FEW_STEPS 3
 #define LAUNCHES_A_BLOCK 5 /* q, k and v; attention; output; gate and up; down */
 #define OTHER_LAUNCHES 4   /* rows of the table; norm, head, choice */
 
 static const struct pl_accept_rule rule = {.temperature = 1.3, .key = 99};
 
-static struct pl_session *begin(const char *device, enum pl_dtype dtype, struct pl_model **m,
-                                float *logits)
+static struct pl_session *begin(const char *path, const char *device, enum pl_dtype dtype,
+                                enum pl_dtype kv, size_t prompt, struct pl_model **m, float *logits)
 {
     const struct pl_model_opts o = {.device = device, .dtype = dtype};
     const struct pl_session_opts so = {
-        .max_tokens = PROMPT + STEPS, .max_verify = 8, .kv_dtype = dtype};
+        .max_tokens = prompt + STEPS, .max_verify = 8, .kv_dtype = kv};
     struct pl_session *s = NULL;
-    int32_t ids[PROMPT];
+    int32_t ids[LONG];
 
-    for (int i = 0; i < PROMPT; i++)
-        ids[i] = 7 * i + 3;
-    ok(pl_model_load(MODEL, &o, m, &err));
+    for (size_t i = 0; i < prompt; i++)
+        ids[i] = (int32_t)(7 * i + 3) % 1000;
+    ok(pl_model_load(path, &o, m, &err));
     ok(pl_session_create(*m, &so, &s, &err));
-    ok(pl_session_prefill(s, &(struct pl_prompt){.ids = ids, .n = PROMPT}, logits, &err));
+    ok(pl_session_prefill(s, &(struct pl_prompt){.ids = ids, .n = prompt}, logits, &err));
     return s;
 }
 
-static void test_asked(void **state)
+/* Weights of 16 bits and in blocks alike, the keys in one part or in several. */
+static const struct asked {
+    const char *path;
+    enum pl_dtype dtype;
+    size_t prompt;
+} asked[] = {{MODEL, PL_DT_BF16, PROMPT},
+             {MODEL, PL_DT_BF16, LONG},
+             {MODEL "-q4_0.gguf", PL_DT_AUTO, PROMPT},
+             {MODEL "-q4_k.gguf", PL_DT_AUTO, LONG},
+             {MODEL "-q8_0.gguf", PL_DT_AUTO, PROMPT}};
+
+static void check_asked(const struct asked *of)
 {
     const int32_t ends[] = {2};
     struct pl_model *m = NULL;
     float *logits = calloc(1 << 16, sizeof(*logits));
-    struct pl_session *s = begin("cuda", PL_DT_BF16, &m, logits);
+    struct pl_session *s = begin(of->path, "cuda", of->dtype, PL_DT_BF16, of->prompt, &m, logits);
     const struct pl_draw draw = {.temperature = 0.7, .u = 0.4};
 
-    (void)state;
-    for (int step = 0; step < STEPS; step++) {
+    for (int step = 0; step < FEW_STEPS; step++) {
         const struct pl_emu_asked before = pl_emu_asked;
         struct pl_picked got;
         bool copied = true;
@@ -62,14 +74,53 @@ static void test_asked(void **state)
     free(logits);
 }
 
+static void test_asked(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(asked) / sizeof(*asked); i++)
+        check_asked(&asked[i]);
+}
+
+/* Parts are merged in their order, whichever block ends last; and a launch that ended midway, each
+ * of a step in turn, leaves nothing behind that a later one takes for its own. */
+static void test_stopped(void **state)
+{
+    struct pl_model *m[2] = {NULL, NULL};
+    float *logits[2] = {calloc(1 << 16, sizeof(float)), calloc(1 << 16, sizeof(float))};
+    struct pl_session *s[2];
+    const size_t bytes = 1024 * sizeof(float);
+
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        s[i] = begin(MODEL, "cuda", PL_DT_BF16, PL_DT_BF16, LONG, &m[i], logits[i]);
+    const int layers = pl_model_info(m[0])->arch.layers;
+    for (int step = 0; step < FEW_STEPS; step++) {
+        pl_emu_order = 0;
+        ok(pl_session_decode(s[0], 5 + step, logits[0], &err));
+        for (int l = 0; l < layers; l++) {
+            pl_emu_stop_launch = 3 + LAUNCHES_A_BLOCK * l; /* its attention */
+            fails(PL_EDEVICE, "illegal", pl_session_decode(s[1], 5 + step, logits[1], &err));
+        }
+        pl_emu_order = 7 * (unsigned)step + 1;
+        ok(pl_session_decode(s[1], 5 + step, logits[1], &err));
+        assert_memory_equal(logits[0], logits[1], bytes);
+    }
+    pl_emu_order = 0;
+    for (int i = 0; i < 2; i++) {
+        pl_session_free(s[i]);
+        pl_model_free(m[i]);
+        free(logits[i]);
+    }
+}
+
 /* The draws of position t are the rule's; where the CPU's logits are the same but for rounding, so
  * are the tokens. */
 static void test_drawn(void **state)
 {
     struct pl_model *m[2] = {NULL, NULL};
     float *logits = calloc(1 << 16, sizeof(*logits)), *p = calloc(2 << 16, sizeof(*p));
-    struct pl_session *s[2] = {begin("cpu", PL_DT_F32, &m[0], logits),
-                               begin("cuda", PL_DT_F32, &m[1], logits)};
+    struct pl_session *s[2] = {begin(MODEL, "cpu", PL_DT_F32, PL_DT_F32, PROMPT, &m[0], logits),
+                               begin(MODEL, "cuda", PL_DT_F32, PL_DT_F32, PROMPT, &m[1], logits)};
     const size_t vocab = (size_t)pl_model_info(m[0])->arch.vocab;
     struct pl_accept_rule drawn = rule;
     int32_t id[2] = {11, 11}, other = 0;
@@ -102,7 +153,8 @@ static void test_drawn(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_asked), cmocka_unit_test(test_drawn)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_asked), cmocka_unit_test(test_stopped),
+                                       cmocka_unit_test(test_drawn)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
