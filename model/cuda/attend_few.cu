@@ -19,6 +19,11 @@
 
 #define FEW_WARPS 4
 #define FEW_KEYS 16
+#ifdef __CUDA_ARCH__
+#define BLOCKS_AT_ONCE PL_CUDA_FEW_BLOCKS(__CUDA_ARCH__ / 100)
+#else
+#define BLOCKS_AT_ONCE 1 /* nobody reads it */
+#endif
 #define LOG2_E 1.4426950408889634f
 
 /* Probabilities stand 2^this above the largest's 1, where a type would lose the small ones. */
@@ -228,7 +233,7 @@ struct __align__(16) seen_keys
 /* `sets` of eight vectors in a block: its warps are shared out among them, and find in L1 what
  * another set's have read. */
 template <typename T, int DIM, bool WHOLE>
-__global__ void __launch_bounds__(FEW_WARPS *WARP, PL_CUDA_FEW_BLOCKS)
+__global__ void __launch_bounds__(FEW_WARPS *WARP, BLOCKS_AT_ONCE)
     attend_few(const struct pl_cuda_step st, const struct pl_cuda_attend a, int blocks_a_span,
                int sets)
 {
@@ -236,6 +241,8 @@ __global__ void __launch_bounds__(FEW_WARPS *WARP, PL_CUDA_FEW_BLOCKS)
     /* Each lane reads what it wrote; what is in registers is K, V and the output. */
     __shared__ uint4 all_q[FEW_WARPS][DIM / 16][WARP];
     __shared__ struct seen_keys sees[FEW_WARPS * WARP];
+    next_may_begin();
+    previous_is_over();
     const int span = (int)blockIdx.x / blocks_a_span, kv_head = (int)blockIdx.y;
     const int group = a.heads / a.kv_heads, row0 = st.span_row[span];
     const int n_vectors = (st.span_row[span + 1] - row0) * group;
@@ -347,7 +354,8 @@ static void launch(const struct pl_cuda_step *st, const struct pl_cuda_attend *a
     const int blocks = (int)ceil_div((int64_t)a->max_span * (a->heads / a->kv_heads), 8 * sets);
     dim3 grid((unsigned)(blocks * st->n_spans), (unsigned)a->kv_heads, (unsigned)a->splits);
 
-    PL_LAUNCH((attend_few<T, DIM, WHOLE>), grid, FEW_WARPS * WARP, 0, s, *st, *a, blocks, sets);
+    PL_LAUNCH_EARLY((attend_few<T, DIM, WHOLE>), grid, FEW_WARPS * WARP, 0, s, *st, *a, blocks,
+                    sets);
 }
 
 template <typename T>

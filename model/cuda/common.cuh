@@ -10,6 +10,10 @@
 #include <cuda_fp16.h>
 #define PL_LAUNCH(kernel, grid, block, shared, stream, ...)                                        \
     kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__)
+/* The same of a kernel that may begin before the launch before it has ended (pl_k_overlap): it
+ * calls previous_is_over() in every block, before it reads what others may have written. */
+#define PL_LAUNCH_EARLY(kernel, grid, block, shared, stream, ...)                                  \
+    launch_early(kernel, (grid), (block), (shared), (stream), __VA_ARGS__)
 #define PL_DYNAMIC_SHARED(type, name)                                                              \
     extern __shared__ __align__(16) unsigned char pl_dynamic_shared[];                             \
     type *name = (type *)pl_dynamic_shared
@@ -18,9 +22,51 @@
 #else /* tests/cuda_emu */
 #define PL_LAUNCH(kernel, grid, block, shared, stream, ...)                                        \
     pl_emu_launch((grid), (block), (shared), (stream), [&] { kernel(__VA_ARGS__); })
+#define PL_LAUNCH_EARLY(kernel, grid, block, shared, stream, ...)                                  \
+    (pl_emu_early(pl_k_overlaps()), PL_LAUNCH(kernel, grid, block, shared, stream, __VA_ARGS__))
 #define PL_DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(pl_emu_shared())
 #define PL_BIG_SHARED(kernel, bytes) (void)(bytes)
 #endif
+
+#ifdef __CUDACC__
+template <typename... P, typename... A>
+static inline void launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+                                cudaStream_t s, const A &...args)
+{
+    cudaLaunchAttribute early = {};
+    cudaLaunchConfig_t c = {};
+
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    c.gridDim = grid;
+    c.blockDim = block;
+    c.dynamicSmemBytes = shared;
+    c.stream = s;
+    c.attrs = &early;
+    c.numAttrs = pl_k_overlaps() ? 1 : 0;
+    cudaLaunchKernelEx(&c, kernel, static_cast<P>(args)...);
+}
+#endif
+
+/* Blocks of the next launch may begin where there is room for them. */
+__device__ __forceinline__ void next_may_begin()
+{
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/* Waits until the launch before this one has ended, and all that it wrote can be read. */
+__device__ __forceinline__ void previous_is_over()
+{
+#if defined(__CUDA_ARCH__)
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+#elif !defined(__CUDACC__)
+    pl_emu_waited();
+#endif
+}
 
 #define WARP 32
 #define FULL 0xffffffffu
@@ -160,6 +206,7 @@ struct parts {
         int64_t out;
         size_t row_bytes;
         int first; /* group of outputs among all */
+        int index; /* among the products of the call, of whatever type */
         bool add;
     } part[PARTS];
     int n, rows;
@@ -185,6 +232,7 @@ static inline int fill_parts(struct parts *g, const struct pl_cuda_product *p, i
         g->part[g->n].out = w->out;
         g->part[g->n].row_bytes = w->row_bytes;
         g->part[g->n].first = groups;
+        g->part[g->n].index = i;
         g->part[g->n++].add = p[i].add;
         groups += (int)ceil_div(w->out, each);
     }
@@ -201,19 +249,19 @@ __device__ __forceinline__ int part_of(const struct parts &g, int at)
     return s;
 }
 
-/* Elements i and i + dim / 2 of a row's head, of Q, K or V (s), turned and put to their place: q in
- * f32 to its rows, K and V into the cache. */
+/* Elements i and i + dim / 2 of a row's head, of part s: of Q, K or V (index 0 … 2), turned and put
+ * to their place: q in f32 to its rows, K and V into the cache. */
 __device__ __forceinline__ void put_heads(const struct parts &g, const struct pl_cuda_step &st,
                                           const struct pl_cuda_heads &h, int s, int row, int head,
                                           int i, float a, float b)
 {
-    const int half = h.dim / 2;
+    const int half = h.dim / 2, which = g.part[s].index;
     const int64_t o = (int64_t)head * h.dim + i;
     const float *bias = g.part[s].bias;
 
     a += bias ? bias[o] : 0;
     b += bias ? bias[o + half] : 0;
-    if (s < 2 && h.inv_freq) {
+    if (which < 2 && h.inv_freq) {
         float sin, cos, turned;
         sincosf((float)position_of(st, h.layer, row) * h.inv_freq[i], &sin, &cos);
         sin *= h.rope_factor;
@@ -222,16 +270,16 @@ __device__ __forceinline__ void put_heads(const struct parts &g, const struct pl
         b = b * cos + a * sin;
         a = turned;
     }
-    if (s == 0) {
-        g.part[0].y[row * g.part[0].out + o] = a;
-        g.part[0].y[row * g.part[0].out + o + half] = b;
+    if (which == 0) {
+        g.part[s].y[row * g.part[s].out + o] = a;
+        g.part[s].y[row * g.part[s].out + o + half] = b;
         return;
     }
     const struct pl_cuda_kv *kv = &st.kv[h.layer * st.n_spans + st.span[row]];
     const int at = (h.append ? kv->len + st.in_span[row] : row) % kv->cap;
     const int64_t to = ((int64_t)head * kv->cap + at) * h.dim + i;
-    put(h.kv_dtype, s == 1 ? kv->k : kv->v, to, a);
-    put(h.kv_dtype, s == 1 ? kv->k : kv->v, to + half, b);
+    put(h.kv_dtype, which == 1 ? kv->k : kv->v, to, a);
+    put(h.kv_dtype, which == 1 ? kv->k : kv->v, to + half, b);
 }
 
 /* Calls f with a null pointer of the type that dt stands for, one of 16 bits. */

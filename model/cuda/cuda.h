@@ -31,11 +31,12 @@ struct pl_cuda_gemm;
 struct pl_cuda_profile;
 
 struct pl_device {
-    int ordinal, sms;
-    bool plain;         /* all products in f32: what others are held against */
-    bool exact;         /* sums of few rows do not depend on how many (pl_cuda_few) */
-    int32_t exact_keys; /* then: keys that one part of an attention takes, at least */
-    int64_t partials;   /* vectors · splits of one launch: PL_CUDA_PARTIALS, tests take less */
+    int ordinal, sms, major; /* major: of its compute capability */
+    bool plain;              /* all products in f32: what others are held against */
+    bool overlap;            /* launches of a decode begin before those before them have ended */
+    bool exact;              /* sums of few rows do not depend on how many (pl_cuda_few) */
+    int32_t exact_keys;      /* then: keys that one part of an attention takes, at least */
+    int64_t partials; /* vectors · splits of one launch: PL_CUDA_PARTIALS, tests take less */
     char name[64];
     cudaStream_t stream; /* what work is given to: the whole GPU's, or a part's (split.c) */
     cudaStream_t whole;

@@ -122,6 +122,8 @@ static enum pl_status device_open(const struct pl_device_opts *o, struct pl_devi
                                   struct pl_err *err)
 {
     struct pl_device *d = calloc(1, sizeof(*d));
+    const char *overlap =
+        getenv("PACELINE_CUDA_OVERLAP"); /* off till a GPU says what it is worth */
     struct cudaDeviceProp p;
     enum pl_status st = PL_OK;
     int n = 0;
@@ -155,6 +157,9 @@ static enum pl_status device_open(const struct pl_device_opts *o, struct pl_devi
     }
     d->stream = d->whole;
     d->sms = p.multiProcessorCount;
+    d->major = p.major;
+    d->overlap = overlap && !strcmp(overlap, "1") && d->major >= 9;
+    pl_k_overlap(d->ordinal, d->overlap);
     snprintf(d->name, sizeof(d->name), "%.60s", p.name);
     *out = d;
     return PL_OK;
@@ -162,8 +167,8 @@ static enum pl_status device_open(const struct pl_device_opts *o, struct pl_devi
 
 static void device_describe(const struct pl_device *d, char *out, size_t size)
 {
-    snprintf(out, size, "%s%s%s", d->name, d->plain ? ", f32" : "",
-             d->exact ? ", deterministic" : "");
+    snprintf(out, size, "%s%s%s%s", d->name, d->plain ? ", f32" : "",
+             d->exact ? ", deterministic" : "", d->overlap ? ", launches overlapped" : "");
 }
 
 static struct pl_device_work device_work(const struct pl_device *d)

@@ -336,7 +336,8 @@ int32_t pl_cuda_run_splits(const struct pl_cuda_run *r, int32_t longest)
         return 1;
     const bool tree = r->f->tree != NULL;
     int64_t wide = pl_k_attend_vectors(&attend, tree), most = 1;
-    int64_t at_once = pl_k_attend_few_does(&attend, tree) ? PL_CUDA_FEW_BLOCKS : 2;
+    int64_t at_once =
+        pl_k_attend_few_does(&attend, tree) ? PL_CUDA_FEW_BLOCKS(r->n->device->major) : 2;
     int64_t blocks = (int64_t)r->f->n_spans * a->kv_heads *
                      ((r->max_span * (a->heads / a->kv_heads) + wide - 1) / wide);
     int64_t n = at_once * r->n->device->sms / blocks;

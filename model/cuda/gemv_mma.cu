@@ -126,7 +126,9 @@ __device__ __forceinline__ float share(const struct stream &g, const T *const (*
     uint4 w[N][TILES][2], next[N][TILES][2];
     float squares = 0;
 
+    next_may_begin();
     load<T, TILES, N>(next, from, warp * TOGETHER, g.steps);
+    previous_is_over(); /* weights are nobody's to write, x is */
     for (int at = warp * TOGETHER; at < g.steps; at += STREAM_WARPS * N) {
         memcpy(w, next, sizeof(w));
         load<T, TILES, N>(next, from, at + STREAM_WARPS * N, g.steps);
@@ -323,9 +325,9 @@ extern "C" void pl_k_gemv_mma(const struct pl_cuda_product *p, int n, const void
         typedef typename std::remove_pointer<decltype(t)>::type T;
         typedef typename std::remove_pointer<decltype(f)>::type X;
         by_norm<X>(norm, [&](auto normed) {
-            PL_LAUNCH((gemv_mma<T, X, decltype(eights)::value, decltype(tiles)::value,
-                                decltype(normed)::value>),
-                      groups, STREAM_WARPS * WARP, 0, s, g);
+            PL_LAUNCH_EARLY((gemv_mma<T, X, decltype(eights)::value, decltype(tiles)::value,
+                                      decltype(normed)::value>),
+                            groups, STREAM_WARPS * WARP, 0, s, g);
         });
     });
 }
@@ -343,8 +345,9 @@ extern "C" void pl_k_gemv_mma_gated(const struct pl_cuda_matrix *gate,
         typedef typename std::remove_pointer<decltype(t)>::type T;
         typedef typename std::remove_pointer<decltype(f)>::type X;
         by_norm<X>(norm, [&](auto normed) {
-            PL_LAUNCH((gemv_mma_gated<T, X, decltype(eights)::value, decltype(normed)::value>),
-                      both / 2, STREAM_WARPS * WARP, 0, s, g, (int)act, (X *)y);
+            PL_LAUNCH_EARLY(
+                (gemv_mma_gated<T, X, decltype(eights)::value, decltype(normed)::value>), both / 2,
+                STREAM_WARPS * WARP, 0, s, g, (int)act, (X *)y);
         });
     });
 }
@@ -363,6 +366,6 @@ extern "C" void pl_k_gemv_mma_qkv(const struct pl_cuda_product *p, const float *
 
     by_dtype_16(p[0].w->dtype, [&](auto *t) {
         typedef typename std::remove_pointer<decltype(t)>::type T;
-        PL_LAUNCH(gemv_mma_qkv<T>, groups, STREAM_WARPS * WARP, 0, s, g, *step, *h);
+        PL_LAUNCH_EARLY(gemv_mma_qkv<T>, groups, STREAM_WARPS * WARP, 0, s, g, *step, *h);
     });
 }

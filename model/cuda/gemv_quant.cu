@@ -181,6 +181,8 @@ __global__ void __launch_bounds__(QUANT_THREADS)
     float v[4];
     float2 s;
 
+    next_may_begin();
+    previous_is_over();
     x += row * in;
     normed_4(x, gain, row_factor(x, gain, eps, in), in, k, v);
     const uint32_t bytes = quantise_4(v, &s);
@@ -415,7 +417,9 @@ __global__ void __launch_bounds__(QUANT_THREADS, BLOCKS_AT_ONCE)
         return (const uint8_t *)g.part[out.part(g, at, tile)].w + out.panel(g, at, tile) * panel;
     };
 
+    next_may_begin();
     load_all<DT>(next, weights((int)blockIdx.x, 0), warp, g.groups, lane);
+    previous_is_over(); /* weights are nobody's to write, x is */
     if constexpr (ONE) {
         float2 *scale = (float2 *)(void *)(room + units * (UNIT / 4));
         quantise_one(g, units, room, scale);
@@ -489,8 +493,9 @@ static size_t quantise(const struct pl_cuda_packed_rows *x, int64_t in, struct b
     by_dtype(x->type, [&](auto *t) {
         typedef typename std::remove_pointer<decltype(t)>::type X;
         const dim3 grid((unsigned)x->rows, ceil_div(padded(in), 4 * QUANT_THREADS));
-        PL_LAUNCH(quantise_rows<X>, grid, QUANT_THREADS, 0, s, (const X *)x->x, g->gain, g->eps, in,
-                  units, x->rows <= ROWS ? 1 : EIGHTS, (uint32_t *)x->room, scale);
+        PL_LAUNCH_EARLY(quantise_rows<X>, grid, QUANT_THREADS, 0, s, (const X *)x->x, g->gain,
+                        g->eps, in, units, x->rows <= ROWS ? 1 : EIGHTS, (uint32_t *)x->room,
+                        scale);
     });
     return 0;
 }
@@ -508,11 +513,12 @@ static void launch(struct blocks *g, enum pl_dtype dt, int panels, size_t one,
         const int DT = decltype(t)::value;
         g->groups = (int)(padded(g->in) / UNIT / packing<DT>::units);
         if (one)
-            PL_LAUNCH((gemv_packed<DT, 1, true, OUT>), grid, QUANT_THREADS, one, s, *g, out);
+            PL_LAUNCH_EARLY((gemv_packed<DT, 1, true, OUT>), grid, QUANT_THREADS, one, s, *g, out);
         else if (x->rows <= ROWS)
-            PL_LAUNCH((gemv_packed<DT, 1, false, OUT>), grid, QUANT_THREADS, 0, s, *g, out);
+            PL_LAUNCH_EARLY((gemv_packed<DT, 1, false, OUT>), grid, QUANT_THREADS, 0, s, *g, out);
         else if constexpr (OUT::tiles == 1)
-            PL_LAUNCH((gemv_packed<DT, EIGHTS, false, OUT>), grid, QUANT_THREADS, 0, s, *g, out);
+            PL_LAUNCH_EARLY((gemv_packed<DT, EIGHTS, false, OUT>), grid, QUANT_THREADS, 0, s, *g,
+                            out);
     });
 }
 
@@ -556,10 +562,13 @@ extern "C" void pl_k_gemv_packed_qkv(const struct pl_cuda_product *p,
                                      const struct pl_cuda_step *step, const struct pl_cuda_heads *h,
                                      cudaStream_t s)
 {
-    const enum pl_dtype dt = p[0].w->dtype;
     struct to_heads out = {*step, *h};
     struct blocks g = {};
     const size_t one = quantise(x, p[0].w->in, &g, s);
 
-    launch(&g, dt, fill_parts(&g, p, 3, dt, x->rows, 2 * PANEL), one, x, out, s);
+    for (int i = 0; i < 3; i++) {
+        const enum pl_dtype dt = p[i].w->dtype;
+        if (first_of_type(p, i))
+            launch(&g, dt, fill_parts(&g, p, 3, dt, x->rows, 2 * PANEL), one, x, out, s);
+    }
 }

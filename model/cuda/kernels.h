@@ -24,10 +24,12 @@ extern "C" {
 #define PL_CUDA_PANEL 16       /* rows of a panel of packed weights */
 #define PL_CUDA_VECTORS 16     /* query vectors of one attention block */
 #define PL_CUDA_MMA_VECTORS 64 /* the same, on tensor cores */
-#define PL_CUDA_FEW_BLOCKS 3   /* blocks of attend_few.cu that a multiprocessor has room for */
 #define PL_CUDA_KEYS 32        /* keys of one tile */
 #define PL_CUDA_MAX_HEAD 256   /* widest head */
 #define PL_CUDA_MAX_SPLITS 64  /* parts that a sequence's keys are attended in */
+/* Blocks of attend_few.cu that a multiprocessor has room for, of a GPU of that compute capability:
+ * of three, ptxas spills registers in the loop for 10. */
+#define PL_CUDA_FEW_BLOCKS(major) ((major) >= 10 ? 2 : 3)
 
 /* K and V [kv_heads][cap][head_dim] of one layer of one sequence; row j stands at place j mod cap.
  */
@@ -55,6 +57,12 @@ struct pl_cuda_step {
 #define PL_CUDA_DRAW 4
 #define PL_CUDA_TREE_WORDS (PL_TREE_MAX / 32)
 #define PL_CUDA_TREE_HEAD (1 + PL_TREE_MAX) /* words before the bits */
+
+/* Whether the kernels of a decode may begin before the one before them has ended, on that GPU,
+ * which must be of compute capability 9 or more: their first weights are then on their way when it
+ * does. And whether it is so on the current one. */
+void pl_k_overlap(int ordinal, bool on);
+bool pl_k_overlaps(void);
 
 /* A weight [out, in], row by row: dense, or in the blocks of a GGUF format. */
 struct pl_cuda_matrix {
@@ -116,8 +124,8 @@ struct pl_cuda_packed_rows {
 void pl_k_gemv_packed(const struct pl_cuda_product *p, int n, const struct pl_cuda_packed_rows *x,
                       cudaStream_t s);
 size_t pl_k_packed_room(int64_t in);
-/* The same as pl_k_gemv_mma_gated and pl_k_gemv_mma_qkv, of one type of weights, to: y's; rows ≤
- * PL_CUDA_GEMV_ROWS. */
+/* The same as pl_k_gemv_mma_gated, of one type of weights, to: y's, and as pl_k_gemv_mma_qkv, a
+ * launch for each type; rows ≤ PL_CUDA_GEMV_ROWS. */
 void pl_k_gemv_packed_gated(const struct pl_cuda_matrix *gate, const struct pl_cuda_matrix *up,
                             enum pl_act_kind act, const struct pl_cuda_packed_rows *x, void *y,
                             enum pl_dtype to, cudaStream_t s);

@@ -314,8 +314,8 @@ static bool qkv_at_once(struct pl_cuda_run *r, int32_t l, const struct pl_cuda_p
     if (r->st || !rides(r, w->v[PL_V_ATTN], w->v[PL_V_ATTN_BIAS], PL_CUDA_GEMV_ROWS, &norm) ||
         !pl_k_gemv_mma_qkv_does(h))
         return false;
-    for (int i = 0; i < 3; i++)
-        if (!(packed || streams(d, p[i].w, r->rows, r->n->act)) || p[i].w->dtype != p[0].w->dtype)
+    for (int i = 0; i < 3 && !packed; i++)
+        if (!streams(d, p[i].w, r->rows, r->n->act) || p[i].w->dtype != p[0].w->dtype)
             return false;
     pl_cuda_op(d, PL_CUDA_OP_QKV);
     if (packed) {

@@ -8,6 +8,7 @@
  * ride with wide ones.
  */
 #define GEMV_WARPS 4
+#define PL_CUDA_OVERLAPS 64 /* GPUs that pl_k_overlap knows of */
 
 struct gemv : parts {
     int groups; /* of N outputs */
@@ -235,6 +236,21 @@ extern "C" void pl_k_gemv(const struct pl_cuda_product *p, int n, const float *x
             dense<W>(g, blocks, s);
         });
     }
+}
+
+static bool overlaps[PL_CUDA_OVERLAPS];
+
+extern "C" void pl_k_overlap(int ordinal, bool on)
+{
+    if (ordinal < PL_CUDA_OVERLAPS)
+        overlaps[ordinal] = on;
+}
+
+extern "C" bool pl_k_overlaps(void)
+{
+    int ordinal;
+
+    return !cudaGetDevice(&ordinal) && ordinal < PL_CUDA_OVERLAPS && overlaps[ordinal];
 }
 
 /* A thread takes sixteen weights. */

@@ -44,6 +44,9 @@ extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 /* Runs body(arg) for every thread of every block, on the stream's GPU, which must be current. */
 void pl_emu_run(dim3 grid, dim3 block, size_t shared, cudaStream_t s, void (*body)(void *), void *arg);
+/* The next launch may begin before the last one has ended, if `may`; then each of its blocks says that it waited. */
+void pl_emu_early(int may);
+void pl_emu_waited(void);
 void *pl_emu_shared(void);
 void __syncthreads(void);
 void __syncwarp(unsigned mask = 0xffffffffu);

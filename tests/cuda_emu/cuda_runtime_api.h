@@ -109,6 +109,7 @@ int pl_emu_green_contexts(void);
 /* What the host asked for since the program began. */
 struct pl_emu_asked {
     long launches, waits, to_host, bytes_to_host, to_device;
+    long early; /* of the launches: those that may begin before the one before them has ended */
     long narrow; /* of the launches: on a part of the multiprocessors */
 };
 extern struct pl_emu_asked pl_emu_asked;

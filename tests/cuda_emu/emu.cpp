@@ -310,7 +310,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int ordinal)
         return give(cudaErrorInvalidDevice);
     *p = cudaDeviceProp();
     snprintf(p->name, sizeof(p->name), "emulated on the CPU");
-    p->major = 8;
+    p->major = number_of("PACELINE_EMULATED_MAJOR", 8);
     p->multiProcessorCount = 4;
     p->totalGlobalMem = MEMORY;
     memcpy(p->uuid.bytes, "\xe0" "emulated GPU 0", 15);
@@ -598,6 +598,18 @@ cudaError_t cudaDeviceSynchronize(void)
     return cudaSuccess;
 }
 
+static bool early, waited;
+
+void pl_emu_early(int may)
+{
+    early = may;
+}
+
+void pl_emu_waited(void)
+{
+    waited = true;
+}
+
 /* The i-th block to run of `all`: a step that shares no factor with `all` comes by each once. */
 static size_t nth_block(size_t i, size_t all)
 {
@@ -633,6 +645,7 @@ void pl_emu_run(dim3 grid, dim3 block, size_t shared, cudaStream_t s, void (*bod
     blockDim = block;
     gridDim = grid;
     pl_emu_asked.launches++;
+    pl_emu_asked.early += early;
     pl_emu_asked.narrow += s && s->sms;
     kernel_body = body;
     kernel_arg = arg;
@@ -651,8 +664,12 @@ void pl_emu_run(dim3 grid, dim3 block, size_t shared, cudaStream_t s, void (*bod
                         (unsigned)(at / grid.x / grid.y));
         /* of the very size, so that a sanitizer sees what lies beyond; never zeros */
         shared_memory = std::vector<char>(shared, (char)0xa5);
+        waited = false;
         run_block(n);
+        if (early && !waited)
+            die("a launch that does not wait for the one before");
     }
+    early = false;
     others_memory(false);
     if (stops)
         give(cudaErrorIllegalAddress);

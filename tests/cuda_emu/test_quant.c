@@ -17,7 +17,7 @@
 #include <cmocka.h>
 
 #define MOST_IN 2304 /* nine blocks of 256: more than the warps of a launch's block */
-#define MOST_OUT 40
+#define MOST_OUT 128
 #define N 3
 #define MOST_ROWS PL_CUDA_STREAM_ROWS
 #define SMS 2 /* of a GPU so small that a block has several panels */
@@ -294,7 +294,7 @@ static void test_normed(void **state)
             for (int r = 0; r < rows; r++) {
                 p.y = one_y;
                 packed(&p, 1, x + r * in, 1, &norm);
-                assert_memory_equal(one_y, y[0] + r * out, sizeof(one_y));
+                assert_memory_equal(one_y, y[0] + r * out, (size_t)out * sizeof(float));
             }
         }
     }
@@ -326,6 +326,69 @@ static void test_gated(void **state)
             assert_memory_equal(act, y[2], (size_t)(rows * out) * sizeof(float));
         }
     }
+}
+
+/* Q, K and V with RoPE into the cache, their types the same or not: what products and
+ * pl_k_rope_store make, in a launch for each type. */
+#define DIM 32
+#define CAP 5
+static void check_heads(const int *types, int launches, int rows)
+{
+    static float cache[2][2][2 * CAP * DIM], inv_freq[DIM / 2]; /* [way][K, V] */
+    static const int32_t span[] = {0, 0, 0}, in_span[] = {0, 1, 2};
+    const int64_t in = 512, outs[N] = {4 * DIM, 2 * DIM, 2 * DIM};
+    const struct pl_cuda_rms norm = {.gain = gain, .eps = 1e-5F};
+    const struct pl_cuda_heads h = {.heads = 4,
+                                    .kv_heads = 2,
+                                    .dim = DIM,
+                                    .kv_dtype = PL_DT_F32,
+                                    .inv_freq = inv_freq,
+                                    .rope_factor = 1,
+                                    .append = true};
+    const struct pl_cuda_packed_rows input = {
+        .x = x, .type = PL_DT_F32, .rows = rows, .norm = &norm, .room = room, .sms = SMS};
+    static float q[2][3 * 4 * DIM], k[3 * 2 * DIM], v[3 * 2 * DIM];
+    struct pl_cuda_matrix w[N];
+    struct pl_cuda_product p[N];
+
+    draw_x(in);
+    for (int i = 0; i < DIM / 2; i++)
+        inv_freq[i] = (float)pow(10000, -2.0 * i / DIM);
+    for (int i = 0; i < N; i++) {
+        w[i] = matrix(i, &formats[types[i]], outs[i], in, i != 1, true);
+        p[i] = (struct pl_cuda_product){.w = &w[i], .y = i == 0 ? q[0] : i == 1 ? k : v};
+    }
+    for (int way = 0; way < 2; way++) {
+        const struct pl_cuda_kv kv = {cache[way][0], cache[way][1], CAP, 0, 0, 4, 11};
+        const struct pl_cuda_step step = {
+            .span = span, .in_span = in_span, .kv = &kv, .rows = rows, .n_spans = 1};
+        memset(cache[way], 0, sizeof(cache[way]));
+        if (way == 0) {
+            pl_k_gemv_packed(p, N, &input, NULL);
+            pl_k_rope_store(&step, &h, q[0], k, v, NULL);
+            p[0].y = q[1];
+            p[1].y = p[2].y = NULL;
+            continue;
+        }
+        const long before = pl_emu_asked.launches;
+        pl_k_gemv_packed_qkv(p, &input, &step, &h, NULL);
+        assert_int_equal(pl_emu_asked.launches - before, launches + (rows > 1));
+    }
+    for (int i = 0; i < rows * 4 * DIM; i++)
+        assert_true(fabs((double)q[1][i] - (double)q[0][i]) <= 1e-5 * (1 + fabs((double)q[0][i])));
+    for (int i = 0; i < 2 * 2 * CAP * DIM; i++)
+        assert_true(fabs((double)cache[1][i / (2 * CAP * DIM)][i % (2 * CAP * DIM)] -
+                         (double)cache[0][i / (2 * CAP * DIM)][i % (2 * CAP * DIM)]) <= 1e-4);
+}
+
+static void test_heads(void **state)
+{
+    static const int types[][N] = {{7, 7, 7}, {7, 7, 9}, {0, 4, 8}};
+
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        for (int rows = 1; rows <= 3; rows += 2)
+            check_heads(types[i], i + 1, rows);
 }
 
 /* 9 rows and more are bf16 or f16, as what came before left them. */
@@ -361,8 +424,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values),      cmocka_unit_test(test_bits),
         cmocka_unit_test(test_normed),      cmocka_unit_test(test_gated),
-        cmocka_unit_test(test_narrow_rows), cmocka_unit_test(test_decoded),
-        cmocka_unit_test(test_nan)};
+        cmocka_unit_test(test_narrow_rows), cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_decoded),     cmocka_unit_test(test_nan)};
 
     pl_rng_init(&rng, 12);
     for (int i = 0; i < MOST_IN; i++)

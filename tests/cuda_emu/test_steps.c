@@ -113,6 +113,39 @@ static void test_stopped(void **state)
     }
 }
 
+/* Launches that may begin early wait for what they read, and make the same tokens; only where asked
+ * for, and where the GPU can. */
+static void test_overlapped(void **state)
+{
+    const char *const paths[] = {MODEL, MODEL "-q4_k.gguf"};
+    static const char *const majors[] = {"9", "8", "9"}, *const wanted[] = {"0", "1", "1"};
+    float *logits = calloc(1 << 16, sizeof(float)), *first = calloc(1 << 16, sizeof(float));
+
+    (void)state;
+    for (int p = 0; p < 2; p++)
+        for (int i = 0; i < 3; i++) {
+            struct pl_model *m = NULL;
+            setenv("PACELINE_EMULATED_MAJOR", majors[i], 1);
+            setenv("PACELINE_CUDA_OVERLAP", wanted[i], 1);
+            struct pl_session *s =
+                begin(paths[p], "cuda", p ? PL_DT_AUTO : PL_DT_BF16, PL_DT_BF16, LONG, &m, logits);
+            const struct pl_emu_asked before = pl_emu_asked;
+            ok(pl_session_decode(s, 5, logits, &err));
+            /* every launch of a block, and the head */
+            assert_int_equal(pl_emu_asked.early - before.early,
+                             i == 2 ? LAUNCHES_A_BLOCK * pl_model_info(m)->arch.layers + 1 : 0);
+            if (i)
+                assert_memory_equal(logits, first, 1024 * sizeof(float));
+            memcpy(first, logits, 1024 * sizeof(float));
+            pl_session_free(s);
+            pl_model_free(m);
+        }
+    unsetenv("PACELINE_EMULATED_MAJOR");
+    unsetenv("PACELINE_CUDA_OVERLAP");
+    free(logits);
+    free(first);
+}
+
 /* The draws of position t are the rule's; where the CPU's logits are the same but for rounding, so
  * are the tokens. */
 static void test_drawn(void **state)
@@ -154,6 +187,7 @@ static void test_drawn(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_asked), cmocka_unit_test(test_stopped),
+                                       cmocka_unit_test(test_overlapped),
                                        cmocka_unit_test(test_drawn)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
