@@ -106,3 +106,16 @@ def need(path):
         print("skipped: %s is not there" % path)
         sys.exit(77)
     return path
+
+
+def python_with(packages):
+    """A Python that has them ("torch, transformers"): named, or where bench/peers.sh makes it, or the first one; else a skip."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    for python in (os.environ.get("PACELINE_PEERS_PYTHON"), os.path.join(cache, "paceline/peers/venv/bin/python"), "python3"):
+        try:
+            if python and subprocess.run([python, "-c", f"import {packages}"], capture_output=True, timeout=100).returncode == 0:
+                return python
+        except (OSError, subprocess.TimeoutExpired):
+            pass
+    print(f"skipped: no python3 that imports {packages} within 100 s (PACELINE_PEERS_PYTHON names one)")
+    sys.exit(77)

@@ -1,28 +1,14 @@
 """test_peers.py PROGRAM SOURCE hf|llama: the runners of foreign engines (tools/runners) on the small models of examples/. Each speaks the
 protocol, makes exactly the tokens that paceline-runner makes in f32 from the same ids, adds up its phases, and refuses what it cannot."""
 import os
-import subprocess
 import sys
 
-from lib import Runner, check_times, load, need
+from lib import Runner, check_times, load, need, python_with
 
 PROGRAM, SOURCE, WHICH = sys.argv[1:4]
 MODELS = os.path.join(SOURCE, "examples/models")
 TEXT = {"kind": "text", "index": 7, "path": need(os.path.join(SOURCE, "examples/data/heldout.txt")), "offset": 0}
 NEEDS = {"hf": "torch, transformers", "llama": "llama_cpp, numpy"}[WHICH]
-
-
-def python_with_it():
-    """The peers' Python: named, or where bench/peers.sh makes it, or the first one."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    for python in (os.environ.get("PACELINE_PEERS_PYTHON"), os.path.join(cache, "paceline/peers/venv/bin/python"), "python3"):
-        try:
-            if python and subprocess.run([python, "-c", f"import {NEEDS}"], capture_output=True, timeout=100).returncode == 0:
-                return python
-        except OSError:
-            pass
-    print(f"skipped: no python3 with {NEEDS} (PACELINE_PEERS_PYTHON names one)")
-    sys.exit(77)
 
 
 def trial(r, arm, sample, context=48, **more):
@@ -146,7 +132,7 @@ def llama(r, own):
 
 
 def main():
-    python = python_with_it()
+    python = python_with(NEEDS)
     r = Runner(python, os.path.join(SOURCE, "tools/runners", f"{WHICH}_runner.py"), timeout=220)
     own = Runner(PROGRAM, "serve")
     assert r.hello["protocol"] == 1 and r.hello["runner"] == f"{WHICH}_runner" and r.hello["devices"][0]["kind"] == "cpu", r.hello

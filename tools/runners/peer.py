@@ -9,6 +9,10 @@ import struct
 import sys
 import time
 
+# Answers go to what was stdout; stdout itself is stderr from here on, before any engine's library is imported: some print, in C too.
+ANSWERS = os.fdopen(os.dup(1), "w", encoding="utf-8")
+os.dup2(2, 1)
+
 MASK = (1 << 64) - 1
 STEP = 0x9E3779B97F4A7C15
 
@@ -209,13 +213,11 @@ def out_of_memory(e):
 
 
 def serve(engine):
-    """Answers on what was stdout; stdout itself is stderr from now on, for libraries that print, in C too."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    """Answers requests until there are no more."""
 
     def say(**answer):
-        out.write(json.dumps(answer) + "\n")
-        out.flush()
+        ANSWERS.write(json.dumps(answer) + "\n")
+        ANSWERS.flush()
 
     peer = Peer(engine)
     say(type="hello", protocol=1, runner=engine.name, version=engine.version, synthetic=False, devices=engine.devices())
