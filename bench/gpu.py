@@ -68,10 +68,16 @@ class Bench:
 
     def sh(self, argv, limit=None, check=True):
         limit = min(limit or self.left(), self.left())
+        p = subprocess.Popen(argv, cwd=TOP, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, errors="replace", start_new_session=True)
         try:
-            done = subprocess.run(argv, cwd=TOP, env=self.env, text=True, capture_output=True, timeout=limit, errors="replace")
+            done = subprocess.CompletedProcess(argv, None, *p.communicate(timeout=limit))
+            done.returncode = p.returncode
         except subprocess.TimeoutExpired as e:
             raise Failed(f"{os.path.basename(argv[0])}: over its {limit:.0f} s") from e
+        finally:  # with all that it started, which would disturb the parts behind it
+            if p.poll() is None:
+                os.killpg(p.pid, signal.SIGKILL)
+                p.wait()
         if check and done.returncode:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
             raise Failed(f"{os.path.basename(argv[0])}: exit code {done.returncode}: {said[-1] if said else 'no word'}")
@@ -555,7 +561,7 @@ def run_part(b, part, limit, run):
     signal.setitimer(signal.ITIMER_REAL, limit + 1)
     try:
         run(b)
-    except (Failed, OSError, ValueError, KeyError, IndexError, TypeError, TimeoutError, AssertionError) as e:
+    except Exception as e:  # whatever it is, it is this part's alone
         state, why = "failed", f"{'' if isinstance(e, Failed) else type(e).__name__ + ': '}{e}"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

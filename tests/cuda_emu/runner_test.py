@@ -422,6 +422,25 @@ def shares(tmp):
     print("gpu.sh: its shares add up, and a cut run leaves its figures")
 
 
+def hung(tmp):
+    """bench/gpu.sh: a program that hangs with what it started, and one that prints nonsense, cost their parts alone; nothing of them goes on."""
+    out, fake, left = os.path.join(tmp, "hung"), os.path.join(tmp, "hung.sh"), os.path.join(tmp, "left")
+    with open(fake, "w") as f:
+        f.write(f"#!/bin/sh\ncase $1 in inspect) echo '{{}}' ;; bench) case \"$*\" in *--transport*) echo '{{\"rows\": 3}}' ;; *) sleep 100 & echo $! >>{left}; wait ;; esac ;; esac\n")
+    os.chmod(fake, 0o755)
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, os.path.join(SOURCE, "bench/gpu.py"), "--device", "cpu", "--small", "--only", "inventory,deterministic,transport", "--budget", "22",
+                           "--out", out], env={**os.environ, "PACELINE_RUNNER": fake}, capture_output=True, text=True, timeout=60)
+    report = json.load(open(out + "/report.json"))
+    states = {x["part"]: (x["state"], x["why"]) for x in report["parts"]}
+    assert done.returncode == 1 and time.monotonic() - start < 30, (done.returncode, done.stdout, done.stderr)
+    assert states["inventory"][0] == "ran" and "over its" in states["deterministic"][1] and states["transport"][0] == "failed", states
+    for pid in open(left).read().split():
+        assert not os.path.exists(f"/proc/{pid}") or "Z" in open(f"/proc/{pid}/stat").read().split()[2], "what a killed program started goes on"
+    assert all(word in open(out + "/report.md").read() for word in ("deterministic", "over its", "transport"))
+    print("gpu.sh: what hangs is killed with all it started")
+
+
 def script(tmp):
     """bench/gpu.sh: no GPU, then all that toy sizes can try on the CPU."""
     run = lambda runner, *argv: subprocess.run([os.path.join(SOURCE, "bench/gpu.sh"), "--out", tmp, *argv], env={**os.environ, "PACELINE_RUNNER": runner},
@@ -449,7 +468,7 @@ def script(tmp):
 
 PARTS = {"runner": (lambda tmp: devices(), lambda tmp: counts(), ends, lambda tmp: loads(), eyes, lambda tmp: transports(1),
                     lambda tmp: transports(2), lanes, lambda tmp: bench()),
-         "sweeps": (faults, kernels), "script": (shares, script)}
+         "sweeps": (faults, kernels), "script": (shares, hung, script)}
 with tempfile.TemporaryDirectory() as folder:
     for part in PARTS[sys.argv[4]]:
         part(folder)
