@@ -454,13 +454,18 @@ __global__ void __launch_bounds__(QUANT_THREADS, BLOCKS_AT_ONCE)
         }
         if (!together<QUANT_WARPS, TILES * MOST * 4, 2>(&c[0][0][0], turn))
             continue;
-        PL_UNROLL
+#pragma unroll 1 /* one copy of what stores: each sum in turn comes to the front */
         for (int i = 0; i < MOST * 4; i++) {
             const int row = i / 4 * ROWS + lane % 4 * 2 + i % 2;
             float v[TILES];
             PL_UNROLL
-            for (int tile = 0; tile < TILES; tile++)
-                v[tile] = c[tile][i / 4][i % 4];
+            for (int tile = 0; tile < TILES; tile++) {
+                float *sums = &c[tile][0][0];
+                v[tile] = sums[0];
+                PL_UNROLL
+                for (int k = 0; k + 1 < MOST * 4; k++)
+                    sums[k] = sums[k + 1];
+            }
             if (row < g.rows)
                 out.store(g, at, row, lane / 4 + i % 4 / 2 * 8, v);
         }
