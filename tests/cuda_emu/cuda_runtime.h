@@ -123,20 +123,20 @@ inline float rsqrtf(float x)
 }
 inline unsigned atomicMax(unsigned *p, unsigned v)
 {
-    unsigned old = *p;
-    *p = v > old ? v : old;
+    unsigned old = __atomic_load_n(p, __ATOMIC_RELAXED);
+    while (v > old && !__atomic_compare_exchange_n(p, &old, v, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        ;
     return old;
 }
 inline unsigned atomicAdd(unsigned *p, unsigned v)
 {
-    unsigned old = *p;
-    *p += v;
-    return old;
+    return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
 }
 inline unsigned atomicInc(unsigned *p, unsigned most)
 {
-    unsigned old = *p;
-    *p = old >= most ? 0 : old + 1;
+    unsigned old = __atomic_load_n(p, __ATOMIC_RELAXED);
+    while (!__atomic_compare_exchange_n(p, &old, old >= most ? 0 : old + 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        ;
     return old;
 }
 inline void __threadfence(void)

@@ -16,6 +16,28 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
+/* To the thread sanitizer each lane is a thread, and nothing orders two of them but a barrier, a __syncwarp, a launch's begin and a block's
+ * end (a shuffle does not): what a kernel reads of a neighbour's without one of these is told as a race. Blocks stand in order, and are not
+ * held against each other. This file itself is built without it: what a fiber that is switched away leaves open would never be closed. */
+#if defined(PL_EMU_TSAN)
+extern "C" void *__tsan_get_current_fiber(void);
+extern "C" void *__tsan_create_fiber(unsigned flags);
+extern "C" void __tsan_switch_to_fiber(void *fiber, unsigned flags);
+extern "C" void __tsan_acquire(void *at);
+extern "C" void __tsan_release(void *at);
+#define TSAN_HERE() __tsan_get_current_fiber()
+#define TSAN_NEW() __tsan_create_fiber(0)
+#define TSAN_TO(f) __tsan_switch_to_fiber(f, 1) /* orders nothing */
+#define TSAN_ACQUIRE(p) __tsan_acquire(p)
+#define TSAN_RELEASE(p) __tsan_release(p)
+#else
+#define TSAN_HERE() NULL
+#define TSAN_NEW() NULL
+#define TSAN_TO(f) (void)(f)
+#define TSAN_ACQUIRE(p) (void)(p)
+#define TSAN_RELEASE(p) (void)(p)
+#endif
+
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 struct pl_emu_asked pl_emu_asked;
 unsigned pl_emu_order;
@@ -26,7 +48,7 @@ namespace
 enum state { READY, AT_BARRIER, AT_WARP, DONE };
 
 struct fiber {
-    void *sp;
+    void *sp, *tsan;
     char *stack;
     enum state state;
     dim3 index;
@@ -40,9 +62,10 @@ std::vector<fiber> &fibers = *new std::vector<fiber>; /* stacks live to the end 
 std::vector<uint64_t> slots; /* [warp][2][32] */
 std::vector<char> gathered;  /* [warp][2][32 · 64] */
 std::vector<char> shared_memory;
-void *scheduler_sp;
+void *scheduler_sp, *scheduler_tsan;
 fiber *current, *warp_end; /* of the warp that runs */
 bool released;             /* its lanes go on from where they waited for each other */
+char in_block, in_warp[32]; /* what lanes meet at, to the thread sanitizer */
 void (*kernel_body)(void *);
 void *kernel_arg;
 
@@ -101,15 +124,19 @@ void yield()
     if (next < warp_end && may_run(next)) {
         current = next;
         threadIdx = next->index;
+        TSAN_TO(next->tsan);
         pl_emu_switch(&me->sp, next->sp);
     } else {
+        TSAN_TO(scheduler_tsan);
         pl_emu_switch(&me->sp, scheduler_sp);
     }
 }
 
 void fiber_main()
 {
+    TSAN_ACQUIRE(&in_block);
     kernel_body(kernel_arg);
+    TSAN_RELEASE(&in_block);
     current->state = DONE;
     yield();
     abort();
@@ -136,6 +163,7 @@ void resume(fiber *f)
 {
     current = f;
     threadIdx = f->index;
+    TSAN_TO(f->tsan);
     pl_emu_switch(&scheduler_sp, f->sp);
 }
 
@@ -164,6 +192,7 @@ bool run_warp(fiber *begin, fiber *end)
 
 void run_block(size_t n)
 {
+    TSAN_RELEASE(&in_block);
     for (size_t i = 0; i < n; i++)
         prepare(&fibers[i]);
     for (size_t live = n; live;) {
@@ -182,6 +211,7 @@ void run_block(size_t n)
             if (fibers[i].state == AT_BARRIER)
                 fibers[i].state = READY;
     }
+    TSAN_ACQUIRE(&in_block);
 }
 } // namespace
 
@@ -197,16 +227,25 @@ int pl_emu_lane(void)
 
 void __syncthreads(void)
 {
+    TSAN_RELEASE(&in_block);
     current->state = AT_BARRIER;
+    yield();
+    threadIdx = current->index;
+    TSAN_ACQUIRE(&in_block);
+}
+
+static void meet(void)
+{
+    current->state = AT_WARP;
     yield();
     threadIdx = current->index;
 }
 
 void __syncwarp(unsigned)
 {
-    current->state = AT_WARP;
-    yield();
-    threadIdx = current->index;
+    TSAN_RELEASE(&in_warp[current->warp]);
+    meet();
+    TSAN_ACQUIRE(&in_warp[current->warp]);
 }
 
 uint64_t pl_emu_exchange(uint64_t mine, int from)
@@ -215,7 +254,7 @@ uint64_t pl_emu_exchange(uint64_t mine, int from)
     uint64_t *slot = &slots[(size_t)me->warp * 64 + (me->turn++ & 1) * 32];
 
     slot[me->lane] = mine;
-    __syncwarp();
+    meet();
     return slot[from & 31];
 }
 
@@ -226,8 +265,9 @@ const void *pl_emu_gather(const void *mine, size_t n)
 
     if (n > 64)
         die("a fragment of more than 64 bytes");
-    memcpy(room + n * me->lane, mine, n);
-    __syncwarp();
+    for (size_t i = 0; i < n; i++) /* not memcpy, which a sanitizer looks into */
+        room[n * me->lane + i] = ((const char *)mine)[i];
+    meet();
     return room;
 }
 
@@ -638,6 +678,7 @@ void pl_emu_run(dim3 grid, dim3 block, size_t shared, cudaStream_t s, void (*bod
     while (fibers.size() < n) {
         fiber f = {};
         f.stack = (char *)malloc(STACK);
+        f.tsan = TSAN_NEW();
         fibers.push_back(f);
     }
     slots.assign((n + 31) / 32 * 64, 0);
@@ -649,6 +690,7 @@ void pl_emu_run(dim3 grid, dim3 block, size_t shared, cudaStream_t s, void (*bod
     pl_emu_asked.narrow += s && s->sms;
     kernel_body = body;
     kernel_arg = arg;
+    scheduler_tsan = TSAN_HERE();
     for (size_t i = 0; i < n; i++) {
         fibers[i].index = dim3((unsigned)i % block.x, (unsigned)i / block.x % block.y,
                                (unsigned)i / (block.x * block.y));
