@@ -53,7 +53,8 @@ INLINE void panel_rows(enum pl_dtype dt, const float *x, size_t ldx, size_t rows
             __builtin_prefetch(then.add + m * then.ld_add, 1);
         if (valid == PL_PANEL) {
             rows_by_panel(mr, dt, x + r * ldx, ldx, k, w, y + r * ldy, ldy, resume, then);
-            then.add += then.add ? mr * then.ld_add : 0;
+            if (then.add)
+                then.add += mr * then.ld_add;
             continue;
         }
         memset(part, 0, sizeof(part));

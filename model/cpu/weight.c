@@ -17,8 +17,9 @@ static void *alloc_room(size_t n, size_t size)
 
     if (__builtin_mul_overflow(n, size, &bytes) || bytes > SIZE_MAX - 64)
         return NULL;
-    p = aligned_alloc(bytes < huge ? 64 : huge, pl_round_up(bytes ? bytes : 1, 64));
-    if (p && bytes >= huge)
+    if (posix_memalign(&p, bytes < huge ? 64 : huge, pl_round_up(bytes ? bytes : 1, 64)))
+        return NULL;
+    if (bytes >= huge)
         (void)madvise(p, bytes / huge * huge, MADV_HUGEPAGE);
     return p;
 }

@@ -319,8 +319,10 @@ __global__ void __launch_bounds__(FEW_WARPS *WARP, BLOCKS_AT_ONCE)
     }
     l += __shfl_xor_sync(FULL, l, 1);
     l += __shfl_xor_sync(FULL, l, 2);
-    all.m[warp][g] = m;
-    all.l[warp][g] = l;
+    if (lane % 4 == 0) {
+        all.m[warp][g] = m;
+        all.l[warp][g] = l;
+    }
     PL_UNROLL
     for (int j = 0; j < DIM / 8; j++) {
         float *to = all.o[warp][g] + j / 8 * 64 + lane % 4 * 16 + j % 8;
