@@ -218,30 +218,7 @@ static void test_instruction(void **state)
     }
 }
 
-static struct pl_model *load(const char *path, enum pl_activations acts, int threads,
-                             const char *isa)
-{
-    struct pl_model_opts o = {
-        .activations = acts, .dtype = PL_DT_BF16, .where = {.threads = threads, .isa = isa}};
-    struct pl_model *m = NULL;
-
-    ok(pl_model_load(path, &o, &m, &err));
-    return m;
-}
-
 enum { N = 36 };
-
-static float *logits_of(struct pl_model *m, const int32_t *ids, size_t n)
-{
-    size_t vocab = (size_t)pl_model_info(m)->arch.vocab;
-    struct pl_session *s = new_session(m, &(struct pl_session_opts){.max_tokens = 64});
-    float *out = malloc(n * vocab * sizeof(*out));
-
-    ok(pl_session_prefill(s, &(struct pl_prompt){.ids = ids, .n = n, .all_logits = true}, out,
-                          &err));
-    pl_session_free(s);
-    return out;
-}
 
 static const char *const paths[] = {GOLDENS "/tied_bf16", GOLDENS "/families/gpt2",
                                     GOLDENS "/families/mistral_window",
@@ -253,7 +230,7 @@ static void test_tolerance(void **state)
 {
     (void)state;
     for (size_t i = 0; i < PATHS; i++) {
-        struct pl_model *exact = load(paths[i], PL_ACTIVATIONS_F32, 1, NULL);
+        struct pl_model *exact = load_as(paths[i], PL_DT_BF16, PL_ACTIVATIONS_F32, 1, NULL);
         size_t vocab = (size_t)pl_model_info(exact)->arch.vocab;
         int32_t ids[N];
         make_ids(ids, N, 17, (int32_t)vocab);
@@ -268,7 +245,7 @@ static void test_tolerance(void **state)
             if (!d)
                 continue;
             pl_cpu_backend.close(d);
-            struct pl_model *m = load(paths[i], PL_ACTIVATIONS_INT8, 2, isas[s]);
+            struct pl_model *m = load_as(paths[i], PL_DT_BF16, PL_ACTIVATIONS_INT8, 2, isas[s]);
             float *got = logits_of(m, ids, N);
             for (size_t j = 0; j < N * vocab; j++)
                 worst = fmaxf(worst, fabsf(got[j] - want[j]));
@@ -286,47 +263,10 @@ static void test_tolerance(void **state)
     }
 }
 
-/* Prompt, decode and verify in all cuts, threads 1, 2, 3: the same bits. */
-static void check_bits(const char *path, const char *isa)
-{
-    int32_t ids[N];
-    float *want = NULL;
-
-    for (int threads = 1; threads <= 3; threads++) {
-        struct pl_model *m = load(path, PL_ACTIVATIONS_INT8, threads, isa);
-        size_t vocab = (size_t)pl_model_info(m)->arch.vocab, prompt = 4 + (size_t)threads;
-        make_ids(ids, N, 3, (int32_t)vocab);
-        float *got = logits_of(m, ids, N), *part = malloc(N * vocab * sizeof(*part));
-        if (!want)
-            want = got;
-        else
-            assert_memory_equal(got, want, N * vocab * sizeof(*got));
-        struct pl_session *s = new_session(m, &(struct pl_session_opts){.max_tokens = 64});
-        prefill(s, ids, prompt, part);
-        assert_memory_equal(part, want + (prompt - 1) * vocab, vocab * sizeof(*part));
-        ok(pl_session_decode(s, ids[prompt], part, &err));
-        assert_memory_equal(part, want + prompt * vocab, vocab * sizeof(*part));
-        ok(pl_session_verify(s, ids + prompt + 1, N - prompt - 1, part, &err));
-        assert_memory_equal(part, want + (prompt + 1) * vocab,
-                            (N - prompt - 1) * vocab * sizeof(*part));
-        free(part);
-        if (got != want)
-            free(got);
-        pl_session_free(s);
-        pl_model_free(m);
-    }
-    free(want);
-}
-
 static void test_bits(void **state)
 {
     (void)state;
-    for (size_t s = 0; s < ISAS; s++) {
-        struct pl_device *d = open_path(isas[s], 1);
-        for (size_t i = 0; d && i < PATHS; i++)
-            check_bits(paths[i], isas[s]);
-        pl_cpu_backend.close(d);
-    }
+    check_all_bits(isas, ISAS, paths, PATHS, PL_DT_BF16);
 }
 
 /* With f32 activations an AVX-512 path's chains are AVX2's, whatever a vector's width: the same
@@ -343,11 +283,9 @@ static void test_as_avx2(void **state)
     for (size_t s = 0; avx2 && s < sizeof(wide) / sizeof(wide[0]); s++) {
         struct pl_device *d = open_path(wide[s], 1);
         for (size_t t = 0; d && t < sizeof(types) / sizeof(types[0]); t++) {
-            struct pl_model_opts o = {.dtype = types[t], .where = {.threads = 2, .isa = "avx2"}};
-            struct pl_model *a = NULL, *b = NULL;
-            ok(pl_model_load(GOLDENS "/plain", &o, &a, &err));
-            o.where.isa = wide[s];
-            ok(pl_model_load(GOLDENS "/plain", &o, &b, &err));
+            struct pl_model *a = load_as(GOLDENS "/plain", types[t], PL_ACTIVATIONS_F32, 2, "avx2");
+            struct pl_model *b =
+                load_as(GOLDENS "/plain", types[t], PL_ACTIVATIONS_F32, 2, wide[s]);
             for (size_t n = 1; n <= N; n += 13) {
                 size_t bytes = n * (size_t)pl_model_info(a)->arch.vocab * sizeof(float);
                 float *want = logits_of(a, ids, n), *got = logits_of(b, ids, n);

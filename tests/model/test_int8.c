@@ -261,32 +261,9 @@ static void test_quantize(void **state)
     }
 }
 
-static struct pl_model *load(const char *name, enum pl_activations acts, int threads,
-                             const char *isa)
-{
-    struct pl_model_opts o = {.activations = acts, .where = {.threads = threads, .isa = isa}};
-    struct pl_model *m = NULL;
-    char path[512];
-
-    snprintf(path, sizeof(path), DIR "/%s.gguf", name);
-    ok(pl_model_load(path, &o, &m, &err));
-    return m;
-}
-
-static float *logits_of(struct pl_model *m, const int32_t *ids, size_t n)
-{
-    size_t vocab = (size_t)pl_model_info(m)->arch.vocab;
-    struct pl_session *s = new_session(m, &(struct pl_session_opts){.max_tokens = 64});
-    float *out = malloc(n * vocab * sizeof(*out));
-
-    ok(pl_session_prefill(s, &(struct pl_prompt){.ids = ids, .n = n, .all_logits = true}, out,
-                          &err));
-    pl_session_free(s);
-    return out;
-}
-
-static const char *const names[] = {"q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "mixed_k"};
-#define NAMES (sizeof(names) / sizeof(names[0]))
+static const char *const paths[] = {DIR "/q4_0.gguf", DIR "/q4_1.gguf", DIR "/q5_0.gguf",
+                                    DIR "/q5_1.gguf", DIR "/q8_0.gguf", DIR "/mixed_k.gguf"};
+#define PATHS (sizeof(paths) / sizeof(paths[0]))
 
 /* The logits of several prompts: in such small models with random weights one of them alone says
  * little. */
@@ -311,8 +288,8 @@ static float *logits_of_all(struct pl_model *m)
 static void test_tolerance(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < NAMES; i++) {
-        struct pl_model *exact_model = load(names[i], PL_ACTIVATIONS_F32, 1, NULL);
+    for (size_t i = 0; i < PATHS; i++) {
+        struct pl_model *exact_model = load_as(paths[i], PL_DT_AUTO, PL_ACTIVATIONS_F32, 1, NULL);
         size_t n = PROMPTS * TOKENS * (size_t)pl_model_info(exact_model)->arch.vocab;
         float *want = logits_of_all(exact_model);
         assert_int_equal(pl_model_info(exact_model)->activations, PL_ACTIVATIONS_F32);
@@ -322,7 +299,7 @@ static void test_tolerance(void **state)
             if (!d)
                 continue;
             pl_cpu_backend.close(d);
-            struct pl_model *m = load(names[i], PL_ACTIVATIONS_INT8, 2, isas[s]);
+            struct pl_model *m = load_as(paths[i], PL_DT_AUTO, PL_ACTIVATIONS_INT8, 2, isas[s]);
             float *got = logits_of_all(m);
             for (size_t j = 0; j < n; j++) {
                 mean += (double)want[j] / (double)n;
@@ -330,8 +307,9 @@ static void test_tolerance(void **state)
             }
             for (size_t j = 0; j < n; j++)
                 var += pow((double)want[j] - mean, 2) / (double)n;
-            print_message("%-8s %-44s rms of the difference %.2f %% of the logits' sd\n", names[i],
-                          pl_model_info(m)->device, 100 * sqrt(diff / var));
+            print_message("%-12s %-44s rms of the difference %.2f %% of the logits' sd\n",
+                          strrchr(paths[i], '/') + 1, pl_model_info(m)->device,
+                          100 * sqrt(diff / var));
             assert_true(diff > 0 && sqrt(diff / var) <= 0.035);
             assert_non_null(strstr(pl_model_info(m)->device, "int8 activations"));
             free(got);
@@ -342,58 +320,16 @@ static void test_tolerance(void **state)
     }
 }
 
-/* Prompt, decode and verify in all cuts, threads 1, 2, 3: the same bits. */
-static void check_bits(const char *name, const char *isa)
-{
-    enum { N = 30 };
-    int32_t ids[N];
-    float *want = NULL;
-
-    make_ids(ids, N, 3, 97);
-    for (int threads = 1; threads <= 3; threads++) {
-        struct pl_model *m = load(name, PL_ACTIVATIONS_INT8, threads, isa);
-        size_t vocab = (size_t)pl_model_info(m)->arch.vocab, prompt = 4 + (size_t)threads;
-        float *got = logits_of(m, ids, N);
-        if (!want) {
-            want = got;
-        } else {
-            assert_memory_equal(got, want, N * vocab * sizeof(*got));
-            free(got);
-        }
-        struct pl_session *s = new_session(m, &(struct pl_session_opts){.max_tokens = 64});
-        float *part = malloc(N * vocab * sizeof(*part));
-        prefill(s, ids, prompt, part);
-        assert_memory_equal(part, want + (prompt - 1) * vocab, vocab * sizeof(*part));
-        ok(pl_session_decode(s, ids[prompt], part, &err));
-        assert_memory_equal(part, want + prompt * vocab, vocab * sizeof(*part));
-        ok(pl_session_verify(s, ids + prompt + 1, N - prompt - 1, part, &err));
-        assert_memory_equal(part, want + (prompt + 1) * vocab,
-                            (N - prompt - 1) * vocab * sizeof(*part));
-        ok(pl_session_rollback(s, 5, &err));
-        ok(pl_session_verify(s, ids + N - 5, 4, part, &err));
-        assert_memory_equal(part, want + (N - 5) * vocab, 4 * vocab * sizeof(*part));
-        free(part);
-        pl_session_free(s);
-        pl_model_free(m);
-    }
-    free(want);
-}
-
 static void test_bits(void **state)
 {
     (void)state;
-    for (size_t s = 0; s < ISAS; s++) {
-        struct pl_device *d = open_path(isas[s], 1);
-        for (size_t i = 0; d && i < NAMES; i++)
-            check_bits(names[i], isas[s]);
-        pl_cpu_backend.close(d);
-    }
+    check_all_bits(isas, ISAS, paths, PATHS, PL_DT_AUTO);
 }
 
 /* Files without block formats have nothing to multiply in integers, and say so. */
 static void test_plain(void **state)
 {
-    struct pl_model *m = load("bf16", PL_ACTIVATIONS_INT8, 1, NULL);
+    struct pl_model *m = load_as(DIR "/bf16.gguf", PL_DT_AUTO, PL_ACTIVATIONS_INT8, 1, "portable");
 
     (void)state;
     assert_int_equal(pl_model_info(m)->activations, PL_ACTIVATIONS_F32);
