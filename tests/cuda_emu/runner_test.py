@@ -13,6 +13,18 @@ sys.path.insert(0, os.path.join(SOURCE, "tests", "runner"))
 from lib import Runner, check_times, load  # noqa: E402
 
 LLAMA = os.path.join(SOURCE, "examples/models/tiny-llama")
+PACELINE = os.path.join(os.path.dirname(os.path.dirname(RUNNER)), "paceline")  # absent in a build without MPI and HDF5
+
+
+def paceline(*argv):
+    return subprocess.run([PACELINE, *argv], env={**os.environ, "PACELINE_RUNNER": EMULATED}, capture_output=True, text=True, timeout=150)
+
+
+def sweep_file(tmp, name, models, arms, grid, tokens, measure, baseline="a"):
+    path = os.path.join(tmp, name + ".yaml")
+    with open(path, "w") as f:  # JSON is YAML
+        json.dump({"data": {"kind": "synthetic"}, "models": models, "arms": arms, "baseline": baseline, "grid": grid, "generate": {"tokens": tokens}, "measure": measure}, f)
+    return path
 
 
 def devices():
@@ -126,10 +138,10 @@ def ends(tmp):
 ONE = {"a": {"model": "m"}}
 
 
-def rows_of_faults(paceline, sweep, tmp):
+def rows_of_faults(sweep, tmp):
     """Without another try each fault is a row with its reason and the text; then the rows are made again by runners that start clean."""
     import h5py
-    run = lambda *more: subprocess.run([paceline, "run", sweep, "-o", tmp + "/rows.h5", "--retries", "0", *more], capture_output=True, text=True, timeout=150)
+    run = lambda *more: paceline("run", sweep, "-o", tmp + "/rows.h5", "--retries", "0", *more)
     for planted, code, reason, word in (("sync:35", 3, "runner", b"illegal memory access"), ("alloc:9", 4, "oom", b"loading m: oom: model m"), ("kill", 3, "crash", b"SIGKILL")):
         for name in os.listdir(tmp):
             if name.startswith("rows.h5"):
@@ -137,7 +149,7 @@ def rows_of_faults(paceline, sweep, tmp):
         os.environ.pop("PACELINE_CUDA_FAULT", None)
         longer = ("--set", "generate.tokens=48") if planted == "kill" else ()  # a status is written every two seconds
         if planted == "kill":
-            killed_midway(paceline, [sweep, *longer], tmp + "/rows.h5")
+            killed_midway([sweep, *longer], tmp + "/rows.h5")
         else:
             os.environ["PACELINE_CUDA_FAULT"] = planted
             done = run()
@@ -153,7 +165,7 @@ def rows_of_faults(paceline, sweep, tmp):
         assert done.returncode == 0 and " 0 failed" in done.stderr, (planted, done.stderr)
 
 
-def memory_of_a_trial(paceline, tmp):
+def memory_of_a_trial(tmp):
     """Memory that runs out in a trial, not in the load before it: that row fails with reason oom, and all others are made, by a runner that starts clean."""
     import h5py
     arms, entry = {"a": {"model": "m"}, "b": {"model": "m", "prune": {"method": "random", "keep": 0.5, "layers": [1]}}}, {"path": LLAMA, "device": "cuda", "dtype": "f32"}
@@ -165,12 +177,9 @@ def memory_of_a_trial(paceline, tmp):
         loaded = r.call("load", **load({"m": entry}, arms, tokens=4, max_context=40))["type"] == "loaded"
         r.end()
         least, most = (least, n) if loaded else (n + 1, most)
-    sweep = os.path.join(tmp, "trial.yaml")
-    with open(sweep, "w") as f:
-        f.write(f"data: {{kind: synthetic}}\nmodels: {{m: {json.dumps(entry)}}}\narms: {json.dumps(arms)}\nbaseline: a\n"
-                "grid: {contexts: [40], samples: 6}\ngenerate: {tokens: 4}\nmeasure: {warmup: 0}\n")
+    sweep = sweep_file(tmp, "trial", {"m": entry}, arms, {"contexts": [40], "samples": 6}, 4, {"warmup": 0})
     os.environ["PACELINE_CUDA_FAULT"] = f"alloc:{least + 1}"  # the first is that of the ceilings, which a runner is asked for once
-    done = subprocess.run([paceline, "run", sweep, "-o", tmp + "/trial.h5", "--retries", "0"], capture_output=True, text=True, timeout=150)
+    done = paceline("run", sweep, "-o", tmp + "/trial.h5", "--retries", "0")
     assert done.returncode == 3, (least, done.returncode, done.stderr)
     with h5py.File(tmp + "/trial.h5") as f:
         failed, log, loads = f["commit"]["state"][:] == 2, f["failures"][:], f["loads"][:]
@@ -180,9 +189,9 @@ def memory_of_a_trial(paceline, tmp):
         assert (loads["used"] == 1).sum() == 2 and loads["ok"][loads["used"] == 1].all(), "one runner before it, one after it"
 
 
-def killed_midway(paceline, sweep, out):
+def killed_midway(sweep, out):
     """The runner is killed once a row is there, with trials long enough to be in the middle of one."""
-    p = subprocess.Popen([paceline, "run", *sweep, "-o", out, "--retries", "0"], stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([PACELINE, "run", *sweep, "-o", out, "--retries", "0"], env={**os.environ, "PACELINE_RUNNER": EMULATED}, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
     while time.monotonic() < until and p.poll() is None:
         try:
@@ -211,19 +220,14 @@ def faults(tmp):
         assert x["reason"] == reason and word in x["text"] and x["fatal"], x
         assert r.p.wait(20) != 0
         r.end()
-    paceline = os.path.join(os.path.dirname(os.path.dirname(RUNNER)), "paceline")
-    if os.path.exists(paceline):
-        sweep = os.path.join(tmp, "lost.yaml")
-        with open(sweep, "w") as f:
-            f.write(f"data: {{kind: synthetic}}\nmodels: {{m: {{path: {LLAMA}, device: cuda, dtype: f32}}}}\narms: {{a: {{model: m}}}}\n"
-                    "grid: {contexts: [12], samples: 12}\ngenerate: {tokens: 4}\nmeasure: {warmup: 1}\n")
-        os.environ.update(PACELINE_CUDA_FAULT="sync:35", PACELINE_RUNNER=EMULATED)
-        done = subprocess.run([paceline, "run", sweep, "-o", tmp + "/lost.h5", "--retries", "2"], capture_output=True, text=True, timeout=150)
+    if os.path.exists(PACELINE):
+        sweep = sweep_file(tmp, "lost", {"m": entry}, ONE, {"contexts": [12], "samples": 12}, 4, {"warmup": 1})
+        os.environ["PACELINE_CUDA_FAULT"] = "sync:35"
+        done = paceline("run", sweep, "-o", tmp + "/lost.h5", "--retries", "2")
         assert done.returncode == 0 and "12 trials done, 0 failed" in done.stderr, (done.returncode, done.stderr)
         assert "illegal memory access" in done.stderr, done.stderr
-        rows_of_faults(paceline, sweep, tmp)
-        memory_of_a_trial(paceline, tmp)
-        del os.environ["PACELINE_RUNNER"]
+        rows_of_faults(sweep, tmp)
+        memory_of_a_trial(tmp)
     os.environ.pop("PACELINE_CUDA_FAULT", None)
     print("faults: out of memory and a lost GPU are told, and the next runner starts clean")
 
@@ -326,14 +330,10 @@ def lanes(tmp):
     assert "draft.sm_share: shares out one GPU's multiprocessors and the verifier runs on device cpu" in str(r.call("describe", **ask)["errors"])
     r.end()
     del os.environ["PACELINE_EMULATED_GREEN"]
-    paceline = os.path.join(os.path.dirname(os.path.dirname(RUNNER)), "paceline")
-    if os.path.exists(paceline):
+    if os.path.exists(PACELINE):
         import h5py
-        sweep = os.path.join(tmp, "lanes.yaml")
-        with open(sweep, "w") as f:
-            f.write(f"data: {{kind: synthetic}}\nmodels: {json.dumps(models)}\narms: {json.dumps(arms)}\nbaseline: alone\n"
-                    "grid: {contexts: [12], samples: 2}\ngenerate: {tokens: 4}\nmeasure: {warmup: 0}\n")
-        done = subprocess.run([paceline, "run", sweep, "-o", tmp + "/lanes.h5"], env={**os.environ, "PACELINE_RUNNER": EMULATED}, capture_output=True, text=True, timeout=150)
+        sweep = sweep_file(tmp, "lanes", models, arms, {"contexts": [12], "samples": 2}, 4, {"warmup": 0}, baseline="alone")
+        done = paceline("run", sweep, "-o", tmp + "/lanes.h5")
         assert done.returncode == 0 and "6 trials done, 0 failed" in done.stderr, (done.returncode, done.stderr)
         with h5py.File(tmp + "/lanes.h5") as f:
             loads = [x["transports"].decode() for x in f["loads"][:] if x["used"] == 1]
@@ -343,17 +343,14 @@ def lanes(tmp):
 
 def kernels(tmp):
     """measure.kernels in a sweep, CUPTI by a stand-in: one more warm-up tells them, and the table has each beside its limit."""
-    paceline = os.path.join(os.path.dirname(os.path.dirname(RUNNER)), "paceline")
-    if not os.path.exists(paceline):
+    if not os.path.exists(PACELINE):
         return
-    sweep = os.path.join(tmp, "kernels.yaml")
-    with open(sweep, "w") as f:
-        f.write(f"data: {{kind: synthetic}}\nmodels: {{m: {{path: {LLAMA}, device: cuda, dtype: f32}}}}\narms: {{a: {{model: m}}, b: {{model: m, prune: {{method: random, keep: 0.5, layers: [1]}}}}}}\n"
-                "baseline: a\ngrid: {contexts: [24], samples: 2}\ngenerate: {tokens: 3}\nmeasure: {warmup: 1, kernels: true}\n")
-    os.environ.update(PACELINE_RUNNER=EMULATED, PACELINE_CUPTI=os.path.join(os.path.dirname(EMULATED), "libfake_cupti.so"))
-    done = subprocess.run([paceline, "run", sweep, "-o", tmp + "/kernels.h5"], capture_output=True, text=True, timeout=150)
+    arms = {"a": {"model": "m"}, "b": {"model": "m", "prune": {"method": "random", "keep": 0.5, "layers": [1]}}}
+    sweep = sweep_file(tmp, "kernels", {"m": {"path": LLAMA, "device": "cuda", "dtype": "f32"}}, arms, {"contexts": [24], "samples": 2}, 3, {"warmup": 1, "kernels": True})
+    os.environ["PACELINE_CUPTI"] = os.path.join(os.path.dirname(EMULATED), "libfake_cupti.so")
+    done = paceline("run", sweep, "-o", tmp + "/kernels.h5")
     assert done.returncode == 0 and "4 trials done, 0 failed" in done.stderr, (done.returncode, done.stderr)
-    done = subprocess.run([paceline, "report", tmp + "/kernels.h5", "-o", tmp + "/kernels"], capture_output=True, text=True, timeout=100)
+    done = paceline("report", tmp + "/kernels.h5", "-o", tmp + "/kernels")
     assert done.returncode == 0, done.stderr
     rows = json.load(open(tmp + "/kernels/tables/kernels.json"))["rows"]
     assert {r["arm"] for r in rows} == {"a", "b"} and all(r["ms"] > 0 and r["calls"] > 0 and r["context"] == 24 for r in rows), rows
@@ -366,12 +363,12 @@ def kernels(tmp):
     assert "kernels" in open(tmp + "/kernels/report.html").read()
     # no CUPTI: every warm-up says so, and nothing is measured without it
     os.environ["PACELINE_CUPTI"] = "/nowhere/libcupti.so"
-    done = subprocess.run([paceline, "run", sweep, "-o", tmp + "/none.h5", "--retries", "0"], capture_output=True, text=True, timeout=150)
+    done = paceline("run", sweep, "-o", tmp + "/none.h5", "--retries", "0")
     assert done.returncode == 4 and "kernel times: CUPTI: /nowhere/libcupti.so" in done.stderr, (done.returncode, done.stderr)
     # no GPU: validate says it
-    done = subprocess.run([paceline, "validate", sweep, "--set", "models.m.device=cpu"], capture_output=True, text=True, timeout=100)
+    done = paceline("validate", sweep, "--set", "models.m.device=cpu")
     assert done.returncode == 2 and "measure.kernels is true, expected device: cuda of every model" in done.stderr, (done.returncode, done.stderr)
-    del os.environ["PACELINE_RUNNER"], os.environ["PACELINE_CUPTI"]
+    del os.environ["PACELINE_CUPTI"]
     print("kernels: a sweep's table of them")
 
 
