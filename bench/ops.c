@@ -315,18 +315,17 @@ static enum pl_status draw_frames(struct pl_events *e, size_t n, struct pl_image
 
 static enum pl_status pixels(const struct options *q, struct pl_err *err)
 {
-    const struct pl_device_opts where = {
-        .ordinal = strncmp(q->device, "cuda:", 5) ? 0 : (int)strtol(q->device + 5, NULL, 10)};
-    const struct pl_backend *k =
-        pl_backend_by_name(strncmp(q->device, "cuda", 4) ? q->device : "cuda");
+    struct pl_device_opts where = {.ordinal = 0};
+    const struct pl_backend *k = NULL;
     const struct pl_preprocess p = {.mean = {0.48f, 0.46f, 0.41f}, .std = {0.27f, 0.26f, 0.28f}};
     struct pl_event_frame cut[5];
     struct pl_events e = {.n = 0};
     struct pl_images l = {.v = NULL};
     struct seeing s = {.p = p, .from = {.events = &e, .cut = cut, .n = 5}};
-    enum pl_status st = k ? k->open(&where, &s.d, err)
-                          : pl_fail(err, PL_EUNSUPPORTED, "device %s is not here", q->device);
+    enum pl_status st = pl_backend_find(q->device, &k, &where.ordinal, err);
 
+    if (!st)
+        st = k->open(&where, &s.d, err);
     if (!st)
         st = draw_frames(&e, (size_t)q->events, &l, err);
     if (!st)

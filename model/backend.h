@@ -468,5 +468,11 @@ extern const struct pl_backend pl_cuda_backend; /* only in builds with CUDA */
 
 /* By name (NULL: the default); NULL when this build has none of that name. */
 const struct pl_backend *pl_backend_by_name(const char *name);
+/* What "cpu", "cuda" or "cuda:N" means (NULL: the default); *ordinal stays where none is named.
+ * PL_EUSAGE: another text; PL_EUNSUPPORTED: this build has none of that name. Whether there is such
+ * a device, `open` tells. */
+PL_MUST_CHECK
+enum pl_status pl_backend_find(const char *device, const struct pl_backend **out, int *ordinal,
+                               struct pl_err *err);
 
 #endif

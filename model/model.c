@@ -182,37 +182,17 @@ static enum pl_status plan_make(struct plan *p, const char *path, const struct p
 }
 
 /* "cuda:1" is number 1 of the devices that cuda has. */
-static enum pl_status find_backend(const struct pl_model_opts *o, const struct pl_backend **out,
-                                   struct pl_device_opts *where, struct pl_err *err)
-{
-    const char *colon = o->device ? strchr(o->device, ':') : NULL;
-    char name[16], *end = NULL;
-
-    *where = o->where;
-    snprintf(name, sizeof(name), "%.*s", colon ? (int)(colon - o->device) : 15,
-             o->device ? o->device : "");
-    *out = pl_backend_by_name(o->device ? name : NULL);
-    if (colon)
-        where->ordinal = (int)strtol(colon + 1, &end, 10);
-    if (colon && (end == colon + 1 || *end || where->ordinal < 0))
-        return pl_fail(err, PL_EUSAGE, "device \"%.40s\": cpu, cuda or cuda:N is expected",
-                       o->device);
-    if (*out)
-        return PL_OK;
-    return pl_fail(err, PL_EUNSUPPORTED, "device \"%.40s\" is not in this build", o->device);
-}
-
 enum pl_status pl_model_describe(const char *path, const struct pl_model_opts *opts,
                                  struct pl_model_info *out, struct pl_err *err)
 {
     static const struct pl_model_opts none;
     const struct pl_model_opts *o = opts ? opts : &none;
     const struct pl_backend *backend;
-    struct pl_device_opts where;
     enum pl_status st;
     struct plan p;
+    int ordinal = 0;
 
-    st = find_backend(o, &backend, &where, err);
+    st = pl_backend_find(o->device, &backend, &ordinal, err);
     if (!st)
         st = plan_make(&p, path, o, backend, err);
     if (st)
@@ -230,14 +210,14 @@ enum pl_status pl_model_load(const char *path, const struct pl_model_opts *opts,
     const struct pl_model_opts *o = opts ? opts : &none;
     struct pl_model *m = calloc(1, sizeof(*m));
     static const char *const texts[] = {"", ", int8 activations", ", bf16 activations"};
-    struct pl_device_opts where;
+    struct pl_device_opts where = o->where;
     enum pl_status st;
     struct plan p;
     char what[72];
 
     if (!m)
         return pl_fail(err, PL_ENOMEM, "%s: no memory", path);
-    st = find_backend(o, &m->backend, &where, err);
+    st = pl_backend_find(o->device, &m->backend, &where.ordinal, err);
     if (!st)
         st = plan_make(&p, path, o, m->backend, err);
     if (st) {

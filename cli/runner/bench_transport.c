@@ -36,20 +36,12 @@ struct ends {
 static enum pl_status open_end(const char *name, struct pl_transport_end *e, char *said,
                                size_t size, struct pl_err *err)
 {
-    const bool gpu = strncmp(name, "cuda", 4) == 0 && (!name[4] || name[4] == ':');
     struct pl_device_opts o = {.ordinal = 0};
-    char none = '\0', *end = &none;
-    enum pl_status st;
+    enum pl_status st = pl_backend_find(name, &e->backend, &o.ordinal, err);
     int n;
 
-    if (gpu && name[4])
-        o.ordinal = (int)strtol(name + 5, &end, 10);
-    if ((!gpu && strcmp(name, "cpu") != 0) || *end || o.ordinal < 0)
-        return pl_fail(err, PL_EUSAGE, "device \"%s\", expected cpu or cuda[:N]", name);
-    e->backend = pl_backend_by_name(gpu ? "cuda" : "cpu");
-    if (!e->backend)
-        return pl_fail(err, PL_EUNSUPPORTED, "device %s: this program was built without CUDA",
-                       name);
+    if (st)
+        return st;
     st = e->backend->open(&o, &e->device, err);
     if (st)
         return pl_err_prefix(err, PL_EUNSUPPORTED, "device %s", name);

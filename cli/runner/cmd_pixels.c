@@ -15,21 +15,22 @@ struct request {
 static enum pl_status open_room(const struct pl_model_args *a, struct pl_pixel_room *room,
                                 struct pl_err *err)
 {
-    const char *device = a->device ? a->device : "cpu", *colon = strchr(device, ':');
-    const struct pl_device_opts o = {.ordinal = colon ? (int)strtol(colon + 1, NULL, 10) : 0};
-    char name[16];
+    const char *device = a->device ? a->device : "cpu";
+    struct pl_device_opts o = {.ordinal = 0};
+    enum pl_status st;
 
     if (!a->preprocess || strcmp(a->preprocess, "host") == 0)
         return PL_OK;
     if (strcmp(a->preprocess, "device") != 0)
         return pl_fail(err, PL_EUSAGE, "--preprocess: \"%s\", expected host or device",
                        a->preprocess);
-    snprintf(name, sizeof(name), "%.*s", colon ? (int)(colon - device) : 15, device);
-    room->backend = pl_backend_by_name(name);
-    if (!room->backend || !room->backend->pixels)
-        return pl_fail(err, PL_EUNSUPPORTED, "--preprocess device: --device %s %s", device,
-                       room->backend ? "makes no pixels by itself, expected cuda"
-                                     : "is not in this build");
+    st = pl_backend_find(device, &room->backend, &o.ordinal, err);
+    if (st)
+        return st;
+    if (!room->backend->pixels)
+        return pl_fail(err, PL_EUNSUPPORTED,
+                       "--preprocess device: --device %s makes no pixels by itself, expected cuda",
+                       device);
     return room->backend->open(&o, &room->device, err);
 }
 

@@ -112,6 +112,8 @@ static void warn(void *user, const char *text)
 
 static void test_contradictions(void **state)
 {
+    static const char *const no_devices[] = {
+        "tpu", "cpu:1", "cuda0", "cuda:", "cuda:x", "cuda:-1", "cuda:99999999999"};
     char dir[] = "/tmp/pl_load_XXXXXX", path[64];
     struct pl_model_info info;
     struct pl_model *m = NULL;
@@ -130,8 +132,9 @@ static void test_contradictions(void **state)
           pl_model_load(dir, NULL, &m, &err));
     edit_config(GOLDENS "/plain", dir, "\"num_key_value_heads\": 2", "\"num_key_value_heads\": 1");
     fails(PL_EFORMAT, "k_proj.weight: expected shape [10, 40]", pl_model_load(dir, NULL, &m, &err));
-    fails(PL_EUNSUPPORTED, "tpu",
-          pl_model_load(dir, &(struct pl_model_opts){.device = "tpu"}, &m, &err));
+    for (size_t i = 0; i < sizeof(no_devices) / sizeof(no_devices[0]); i++)
+        fails(PL_EUSAGE, "cpu, cuda or cuda:N is expected",
+              pl_model_load(dir, &(struct pl_model_opts){.device = no_devices[i]}, &m, &err));
     fails(PL_EUNSUPPORTED, "i8",
           pl_model_load(dir, &(struct pl_model_opts){.dtype = PL_DT_I8}, &m, &err));
     edit_config(GOLDENS "/plain", dir, "\"vocab_size\": 97", "\"vocab_size\": 97");

@@ -70,36 +70,28 @@ static enum pl_status read_preprocess(const json_t *o, bool *out, struct pl_err 
     return PL_OK;
 }
 
-/* Whether the GPU that "cuda" or "cuda:N" names is there. */
-static enum pl_status try_device(const char *name, struct pl_err *err)
+/* auto: the CPU. A GPU runs what names it, and has to be there. */
+static enum pl_status read_device(const json_t *entry, struct pl_entry *e, struct pl_err *err)
 {
-    struct pl_device_opts o = {.ordinal = name[4] ? (int)strtol(name + 5, NULL, 10) : 0};
-    const struct pl_backend *b = pl_backend_by_name("cuda");
-    struct pl_device *d = NULL;
+    struct pl_device_opts o = {.ordinal = 0};
+    const struct pl_backend *b;
+    struct pl_device *there = NULL;
+    const char *d = "auto";
     enum pl_status st;
 
-    st = b->open(&o, &d, err);
-    if (st)
-        return pl_err_prefix(err, PL_EUNSUPPORTED, "device %s", name);
-    b->close(d);
-    return PL_OK;
-}
-
-/* auto: the CPU. A GPU runs what names it. */
-static enum pl_status read_device(const json_t *o, struct pl_entry *e, struct pl_err *err)
-{
-    const char *d = "auto";
-
-    if (pl_json_str(o, "device", "auto", &d, err))
+    if (pl_json_str(entry, "device", "auto", &d, err))
         return pl_fail(err, PL_ESWEEP, "device: auto, cpu or cuda is expected");
     e->device = strcmp(d, "auto") ? d : "cpu";
-    if (!strcmp(e->device, "cpu"))
-        return PL_OK;
-    if (strncmp(d, "cuda", 4) || (d[4] && d[4] != ':'))
+    st = pl_backend_find(e->device, &b, &o.ordinal, err);
+    if (st == PL_EUSAGE)
         return pl_fail(err, PL_ESWEEP, "device: \"%s\", expected auto, cpu or cuda", d);
-    if (!pl_backend_by_name("cuda"))
-        return pl_fail(err, PL_EUNSUPPORTED, "device %s: this program was built without CUDA", d);
-    return try_device(d, err);
+    if (st || strcmp(e->device, "cpu") == 0)
+        return st;
+    st = b->open(&o, &there, err);
+    if (st)
+        return pl_err_prefix(err, PL_EUNSUPPORTED, "device %s", d);
+    b->close(there);
+    return PL_OK;
 }
 
 enum pl_status pl_entry_read(const json_t *entry, struct pl_entry *out, struct pl_err *err)
