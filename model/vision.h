@@ -3,10 +3,10 @@
  * that has them is loaded by pl_model_load like any other; pl_arch describes its language model and
  * pl_vision_config what stands before it. The way of one input, each step callable alone:
  *
- *   file → frames (events.h, video.h) → pixels [frames, 3, h, w] (image.h)     pl_vision_load
- *   pixels → rows [n, hidden]: tower, projector, adaptor, pooling              pl_vision_encode
- *   question → text with a vision token → ids with a vision token pl_vision_prompt_ids ids + rows →
- * embeddings [m, hidden] for pl_session_prefill                 pl_vision_splice
+ * - pl_vision_load: file → frames (events.h, video.h) → pixels [frames, 3, h, w] (image.h)
+ * - pl_vision_encode: pixels → rows [n, hidden] (tower, projector, adaptor, pooling)
+ * - pl_vision_prompt_ids: question → text with a vision token → ids with a vision token
+ * - pl_vision_splice: ids + rows → embeddings [m, hidden] for pl_session_prefill
  */
 #ifndef PL_MODEL_VISION_H
 #define PL_MODEL_VISION_H
