@@ -91,7 +91,7 @@ class Bench:
         return path
 
     def bench(self, path, *argv, weights=("--weights", "random:1", "--dtype", "bf16"), env=()):
-        done = self.sh(["env", *env,self.runner, "bench", path, *weights, "--device", self.device, "--format", "json", *argv])
+        done = self.sh(["env", *env, self.runner, "bench", path, *weights, "--device", self.device, "--format", "json", *argv])
         return json.loads(done.stdout)
 
     def serve(self, *argv, most=3600):

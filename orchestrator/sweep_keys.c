@@ -86,10 +86,8 @@ const struct pl_sweep_key pl_sweep_keys[] = {
      "(device: cuda), bit for bit the same; files are read, and clips decoded, by the host"},
     {MODEL, "activations", PL_KEY_CHOICE, 0, 0, "int8|f32", "\"int8\"", "", PL_FOR_REAL, NULL,
      "what products read on the CPU: int8 (with quantised weights 8-bit integers, quantised once "
-     "for "
-     "each product; with bf16 weights bf16, rounded likewise, where the processor has AVX-512 "
-     "BF16; "
-     "else f32), or f32 (slower; the reference)"},
+     "for each product; with bf16 weights bf16, rounded likewise, where the processor has AVX-512 "
+     "BF16; else f32), or f32 (slower; the reference)"},
     {MODEL, "prefill_us_per_token", PL_KEY_FLOAT, 0, 1e9, NULL, "2", "µs a token", PL_FOR_SIM, NULL,
      "mean prefill time of one prompt token"},
     {MODEL, "decode_us", PL_KEY_FLOAT, 0, 1e12, NULL, "300", "µs", PL_FOR_SIM, NULL,

@@ -228,6 +228,18 @@ INLINE const void *converted(const struct state *t, enum pl_dtype dt, const void
     return t->a->scratch;
 }
 
+INLINE bool biased(const struct pl_attend *a, size_t i)
+{
+    return a->bias[i] || a->mask;
+}
+
+/* What a vector's scores are still to be multiplied by: add_biases has done so where it was called.
+ */
+INLINE float scale_left(const struct pl_attend *a, size_t i)
+{
+    return biased(a, i) ? 1 : a->scale;
+}
+
 /* A chunk's scores of the query vectors [from, to) → weights: pass by pass, since within a query
  * each step waits for the one before. */
 static void softmax_chunk(struct state *t, size_t first, size_t from, size_t to)
@@ -236,17 +248,16 @@ static void softmax_chunk(struct state *t, size_t first, size_t from, size_t to)
     float shrink[PL_ATTN_BLOCK + WIDTH];
 
     for (size_t i = from; i < to; i++) {
-        bool biased = a->bias[i] || a->mask;
-        if (biased)
+        if (biased(a, i))
             add_biases(a, i, first, t->s + i * PL_ATTN_CHUNK);
         shrink[i - from] = new_max(t, i, a->first[i] > first ? a->first[i] - first : 0,
-                                   least(a->len[i] - first, PL_ATTN_CHUNK), biased ? 1 : a->scale);
+                                   least(a->len[i] - first, PL_ATTN_CHUNK), scale_left(a, i));
     }
     store(shrink + (to - from), splat(0));
     for (size_t i = 0; i < to - from; i += WIDTH)
         store(shrink + i, vexp_down(load(shrink + i)));
     for (size_t i = from; i < to; i++)
-        softmax_step(t, i, a->bias[i] || a->mask ? 1 : a->scale, shrink[i - from]);
+        softmax_step(t, i, scale_left(a, i), shrink[i - from]);
 }
 
 /* A chunk of keys for the query vectors [from, to). */
