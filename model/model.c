@@ -181,7 +181,6 @@ static enum pl_status plan_make(struct plan *p, const char *path, const struct p
     return PL_OK;
 }
 
-/* "cuda:1" is number 1 of the devices that cuda has. */
 enum pl_status pl_model_describe(const char *path, const struct pl_model_opts *opts,
                                  struct pl_model_info *out, struct pl_err *err)
 {
