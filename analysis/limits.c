@@ -22,6 +22,13 @@ static double asked_tokens(const struct pl_dataset *d, uint32_t context)
                             : (double)json_integer_value(v);
 }
 
+double pl_limit_step_bytes(const struct pl_dataset *d, uint32_t arm, uint32_t context)
+{
+    const double steps = asked_tokens(d, context) - 1;
+
+    return steps > 0 ? work_of(d, arm, context, "decode_bytes") / steps : 0;
+}
+
 /* Σ work / Σ (time · ceiling) over the trials whose device has a ceiling. */
 double pl_limit_pct(const struct pl_dataset *d, uint32_t arm, uint32_t context, enum pl_metric m)
 {

@@ -1,4 +1,5 @@
 /* What a reader should know before believing the other tables. */
+#include "analysis/limits.h"
 #include "analysis/tables.h"
 
 #include <inttypes.h>
@@ -88,6 +89,19 @@ static void about_quality(const struct pl_dataset *d, uint32_t arm, uint32_t con
                        c->disturbed, c->done);
 }
 
+/* What is larger than any cache cannot be read faster than memory can. */
+static void about_limit(const struct pl_dataset *d, uint32_t arm, uint32_t context,
+                        struct pl_table *t)
+{
+    const double pct = pl_limit_pct(d, arm, context, PL_METRIC_DECODE);
+
+    if (pct > 110 && pl_limit_step_bytes(d, arm, context) >= 256.0 * 1024 * 1024)
+        pl_tables_warn(t, "limit", d->arms[arm], pl_reader_context(d->reader, context),
+                       "decode read memory at %.0f %% of the rate measured before it: that was a "
+                       "slower moment of this machine, and limit_pct is a share of no limit",
+                       pct);
+}
+
 static enum pl_status about_series(const struct pl_dataset *d, uint32_t arm, uint32_t context,
                                    struct pl_table *t, struct pl_err *err)
 {
@@ -145,6 +159,7 @@ enum pl_status pl_table_warnings(const struct pl_dataset *d, const struct pl_spe
     for (uint32_t c = 0; c < d->shape.contexts && st == PL_OK; c++)
         for (uint32_t a = 0; a < d->shape.arms && st == PL_OK; a++) {
             about_quality(d, a, c, t);
+            about_limit(d, a, c, t);
             st = about_series(d, a, c, t, err);
         }
     pl_warn_energy(d, t);

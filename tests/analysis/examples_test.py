@@ -23,7 +23,7 @@ BROUGHT = {"smollm2": ["--set", f"models.f32.path={SMALL}", "--set", "models.f16
            "peers": ["--arms", "ours,ours-q8", "--set", "baseline=ours", "--set", "arms.ours-q8.baseline=ours"]}  # models that are brought, not kept; engines that are installed elsewhere
 
 
-def check_limits(file, out):
+def check_limits(paceline, file, out):
     """limit_pct is what h5py and numpy make of the ceilings, the work and the times in the file."""
     with h5py.File(file) as f:
         c = f["ceilings"][...]
@@ -46,9 +46,25 @@ def check_limits(file, out):
             assert r["limit_pct"] == "", r
         else:
             assert abs(float(r["limit_pct"]) / want - 1) < 1e-9 and want > 0, (r, want)
+    check_limit_told(paceline, file, out, contexts)
     # gpt2, 128: 3 blocks of 128 wide with 512 in the middle, f32: 49 steps over 4·(3·(4·128² + 2·128·512) + 128·1024) bytes and norms, biases
     least = 49 * (4 * (3 * (4 * 128**2 + 2 * 128 * 512) + 128 * 1024) + sum(2 * 3 * 128 * 4 * (128 + i) for i in range(1, 50)) / 49)
     assert least < work["gpt2"][0]["decode_bytes"] < 1.02 * least, (least, work["gpt2"][0])
+
+
+def check_limit_told(paceline, file, out, contexts):
+    """Weights too large for any cache, read faster than memory was said to be: the report warns, and of these small ones it does not."""
+    told = lambda folder: [(r["arm"], r["context"]) for r in json.load(open(os.path.join(folder, "tables", "warnings.json"), encoding="utf-8"))["rows"] if r["kind"] == "limit"]
+    assert told(out) == [], told(out)
+    large = shutil.copy(file, file + ".large.h5")
+    with h5py.File(large, "r+") as f:
+        p = json.loads(f["sweep/provenance"][()])
+        p["work"]["gpt2"][0]["decode_bytes"] *= 1e5
+        del f["sweep/provenance"]
+        text = json.dumps(p, ensure_ascii=False).encode()
+        f.create_dataset("sweep/provenance", data=text, dtype=h5py.string_dtype("utf-8", len(text) + 1))
+    subprocess.run([paceline, "report", large, "-o", out + ".large", "--tables", "warnings", "--format", "json"], check=True, timeout=100, stdout=subprocess.DEVNULL)
+    assert told(out + ".large") == [("gpt2", contexts[0])]
 
 
 def retrieval(paceline):
@@ -95,7 +111,7 @@ def main():
             tokens = int(context) if arm == "bert" else 50
             assert r["model"].endswith("small-" + arm) and r["arch"] == ARCHS[arm] and r["synthetic"] == "false", r
             assert abs(float(r["throughput"]) * float(r["latency_ms"]) / tokens - 1e3) < 1e-6 and float(r["max_memory_gb"]) > 0.001, r
-        check_limits(file, out)
+        check_limits(paceline, file, out)
     return 0
 
 
