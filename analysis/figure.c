@@ -285,6 +285,23 @@ static void plain_glyphs(const struct pl_out *body, struct pl_out *o)
     pl_out_add(o, from, (size_t)(end - from));
 }
 
+/* gnuplot says nothing when a disk is full: the end of the file does. */
+static enum pl_status whole(const char *temp, bool png, const char *path, struct pl_err *err)
+{
+    const char *end = png ? "IEND\xae\x42\x60\x82" : "</svg>";
+    char last[16] = "";
+    FILE *f = fopen(temp, "rbe");
+    size_t n = 0;
+
+    if (f && fseek(f, -(long)sizeof last, SEEK_END) == 0)
+        n = fread(last, 1, sizeof last, f);
+    if (f)
+        (void)fclose(f);
+    if (memmem(last, n, end, strlen(end)))
+        return PL_OK;
+    return pl_fail(err, PL_EIO, "%s: gnuplot could not write it whole (is the disk full?)", path);
+}
+
 static enum pl_status draw(const struct pl_figure *f, const char *dir, bool png, struct pl_err *err)
 {
     const char *ext = png ? "png" : "svg";
@@ -298,7 +315,7 @@ static enum pl_status draw(const struct pl_figure *f, const char *dir, bool png,
     if (asprintf(&temp, "%s/.%s.%s.%ld", dir, f->name, ext, (long)getpid()) < 0)
         temp = NULL;
     if (!path || !temp || strpbrk(dir, "\n\t")) {
-        st = pl_fail(err, PL_EIO, "%s: figures cannot be written there", dir);
+        st = pl_fail(err, PL_EIO, "%s: gnuplot takes no path with a tab or a line break", dir);
         goto out;
     }
     if (png)
@@ -323,6 +340,8 @@ static enum pl_status draw(const struct pl_figure *f, const char *dir, bool png,
     st = pl_out_status(&o, err);
     if (st == PL_OK)
         st = run(&o, err);
+    if (st == PL_OK)
+        st = whole(temp, png, path, err);
     if (st == PL_OK && rename(temp, path) != 0)
         st = pl_fail_errno(err, errno, "%s", path);
     if (st != PL_OK)

@@ -29,6 +29,13 @@ static void close_fd(int *fd)
     *fd = -1;
 }
 
+void pl_standard_fds(void)
+{
+    for (int fd = 0; fd < 3; fd++) /* open takes the lowest number that is free */
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) < 0)
+            return;
+}
+
 /* Both ends close-on-exec and above 2: a process that runs with 0, 1 or 2 closed would otherwise
  * get a pipe there, and the child's dup2 calls would overwrite one another. */
 static int make_pipe(int ends[2])

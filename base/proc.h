@@ -36,6 +36,11 @@ struct pl_child {
     size_t tail_len;
 };
 
+/* First thing in a program: where 0, 1 or 2 was closed, it becomes /dev/null, opened so that
+ * reading or writing it still fails. Else the next file opened, a results file say, would get that
+ * number, and what is printed there would go into it. */
+void pl_standard_fds(void);
+
 /* max_line caps a line of stdout (and what may wait for stdin). argv[0] is looked up in PATH when
  * it has no slash; PL_ENOENT when it cannot be started. c is overwritten, on failure too (zeroed:
  * releasing it is then harmless). On success the child runs; release it with pl_child_release. */

@@ -102,6 +102,8 @@ static enum pl_status status_of_errno(int errnum)
         return PL_EEXIST;
     case ENOMEM:
         return PL_ENOMEM;
+    case EISDIR:
+        return PL_EUSAGE;
     default:
         return PL_EIO;
     }

@@ -52,7 +52,7 @@ int pl_status_exit(enum pl_status st);
  * point into err->text) and returns st, so that `return pl_fail(err, PL_EIO, …)` works. */
 enum pl_status pl_fail(struct pl_err *err, enum pl_status st, const char *fmt, ...) PL_PRINTF(3, 4);
 /* The same with ": <strerror(errnum)>" at its end; ENOENT → PL_ENOENT, EEXIST → PL_EEXIST, ENOMEM →
- * PL_ENOMEM, everything else PL_EIO. */
+ * PL_ENOMEM, EISDIR → PL_EUSAGE (exit code 2), everything else PL_EIO. */
 enum pl_status pl_fail_errno(struct pl_err *err, int errnum, const char *fmt, ...) PL_PRINTF(3, 4);
 /* Puts "<prefix>: " before the text that is there; returns st. */
 enum pl_status pl_err_prefix(struct pl_err *err, enum pl_status st, const char *fmt, ...)

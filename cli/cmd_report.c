@@ -147,12 +147,9 @@ int pl_cmd_report(int argc, char **argv)
         st = pl_report_write(&r, dir, tables ? wanted : NULL, formats, &err);
     if (st == PL_OK)
         st = print(&r, tables ? wanted : NULL, &err);
-    if (st == PL_OK) {
+    code = st == PL_OK ? pl_cli_done(0) : pl_cli_fail(st, &err); /* the tables come first */
+    if (st == PL_OK)
         fprintf(stderr, "report: %s/report.html\n", dir);
-        code = 0;
-    } else {
-        code = pl_cli_fail(st, &err);
-    }
     pl_report_release(&r);
-    return pl_cli_done(code);
+    return code;
 }

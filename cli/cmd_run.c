@@ -10,6 +10,9 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+
+#define NO_LIMIT INT64_MIN /* --max-fails was not given */
 
 struct options {
     struct pl_cli_select sel;
@@ -33,7 +36,7 @@ static int parse(int argc, char **argv, struct options *o)
         {"allow-exec", 0, PL_OPT_FLAG, &o->allow_exec, NULL, "foreign engines may be started"},
         {"log-json", 0, PL_OPT_FLAG, &o->log_json, NULL, "messages on stderr as JSON lines"},
         {"lease", 0, PL_OPT_F64, &o->lease_s, "S",
-         "a worker that is silent for 1.5 S seconds loses its trials to others (default 30)"},
+         "a worker silent for 1.5 S loses its trials (default 30)"},
         PL_SELECT_OPTS(&o->sel),
     };
     const int code = pl_opts_parse("run SWEEP -o FILE [options]", opts,
@@ -41,14 +44,19 @@ static int parse(int argc, char **argv, struct options *o)
     if (code >= 0)
         return code;
     const char *wrong = NULL;
+    struct stat sb;
     if (!o->output && !o->dry_run)
         wrong = "-o FILE is missing: where do the results go?";
     else if (o->retries < 0 || o->retries > 100)
         wrong = "--retries: expected 0 to 100";
-    else if (o->lease_s < 0 || o->lease_s > 1e6)
+    else if (o->max_fails < 0 && o->max_fails != NO_LIMIT)
+        wrong = "--max-fails: expected 0 or more";
+    else if (!(o->lease_s >= 0 && o->lease_s <= 1e6))
         wrong = "--lease: expected seconds, 0 to 1000000";
     else if (o->rerun_failed && !o->resume)
         wrong = "--rerun-failed needs --resume";
+    else if (stat(o->sweep, &sb) == 0 && S_ISFIFO(sb.st_mode))
+        wrong = "the sweep is a pipe, expected a file: every rank reads it, and so does --resume";
     if (wrong)
         fprintf(stderr, "paceline run: %s\n", wrong);
     return wrong ? 2 : -1;
@@ -89,7 +97,7 @@ static int coordinate(struct options *o, struct pl_run_opts *run)
 
 int pl_cmd_run(int argc, char **argv)
 {
-    struct options o = {.retries = 1, .max_fails = -1};
+    struct options o = {.retries = 1, .max_fails = NO_LIMIT};
     struct pl_run_opts run = {0};
     struct pl_err err = {""};
     char program[PATH_MAX] = "", sha[PL_SHA256_HEX] = "", who[32] = "";
@@ -128,7 +136,7 @@ int pl_cmd_run(int argc, char **argv)
     run.rerun_failed = o.rerun_failed;
     run.log_json = o.log_json;
     run.retries = (uint32_t)o.retries;
-    run.max_fails = o.max_fails;
+    run.max_fails = o.max_fails == NO_LIMIT ? -1 : o.max_fails;
     run.lease_s = o.lease_s;
     code = run.comm && run.comm->rank > 0 ? pl_run_worker(&run) : coordinate(&o, &run);
     if (alone)

@@ -173,7 +173,7 @@ int pl_opts_parse(const char *usage, const struct pl_opt *opts, size_t n_opts, i
             only_args = true;
         } else if (strcmp(a, "--help") == 0 || strcmp(a, "-h") == 0) {
             print_help(usage, opts, n_opts);
-            return 0;
+            return pl_cli_done(0);
         } else {
             int rc = one_option(opts, n_opts, argc, argv, &i);
             if (rc >= 0)

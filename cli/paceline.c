@@ -1,5 +1,7 @@
 /* `paceline`: picks the command and leaves the rest to it. */
+#include "base/proc.h"
 #include "cli/commands.h"
+#include "cli/options.h"
 #include "orchestrator/sweep_suggest.h"
 
 #include <stdio.h>
@@ -36,13 +38,14 @@ static int usage(FILE *to)
     for (size_t i = 0; i < n_commands; i++)
         fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].help);
     fprintf(to, "\n`paceline help COMMAND` shows its options; `paceline --version` the version.\n");
-    return to == stdout ? 0 : 2;
+    return to == stdout ? pl_cli_done(0) : 2;
 }
 
 static int unknown(const char *name)
 {
     struct pl_suggest s;
     pl_suggest_init(&s, name);
+    pl_suggest_offer(&s, "help");
     for (size_t i = 0; i < n_commands; i++)
         pl_suggest_offer(&s, commands[i].name);
     fprintf(stderr, "paceline: unknown command \"%s\"", name);
@@ -56,13 +59,14 @@ static int unknown(const char *name)
 int main(int argc, char **argv)
 {
     const struct command *c;
+    pl_standard_fds();
     if (argc < 2)
         return usage(stderr);
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
         return usage(stdout);
     if (strcmp(argv[1], "--version") == 0) {
         printf("paceline %s\n", PL_VERSION);
-        return 0;
+        return pl_cli_done(0);
     }
     if (strcmp(argv[1], "help") == 0) {
         char help[] = "--help";

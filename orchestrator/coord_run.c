@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define LEASE_S 30.0
@@ -59,11 +60,19 @@ enum pl_status pl_run_check_output(const char *results, bool may_exist, char *ou
                                    struct pl_err *err)
 {
     char dir[PATH_MAX], base[PATH_MAX], real[PATH_MAX];
+    struct stat sb;
+    if (!*results)
+        return pl_fail(err, PL_EUSAGE, "-o is empty, expected the results file's name");
     if (snprintf(dir, sizeof dir, "%s", results) >= (int)sizeof dir)
         return pl_fail(err, PL_ERANGE, "%s: a name that long", results);
     memcpy(base, dir, sizeof base);
     if (!realpath(dirname(dir), real))
         return pl_fail_errno(err, errno, "%s: its directory", results);
+    if (stat(results, &sb) == 0 && !S_ISREG(sb.st_mode))
+        return pl_fail(err, PL_EUSAGE, "%s: is a %s, expected a file's name", results,
+                       S_ISDIR(sb.st_mode) ? "directory" : "device or pipe");
+    if (access(results, F_OK) != 0 && lstat(results, &sb) == 0)
+        return pl_fail(err, PL_EUSAGE, "%s: is a link to a file that is not there", results);
     if (access(results, F_OK) == 0 && !may_exist)
         return pl_fail(err, PL_EEXIST, "%s: already exists; --resume goes on with it", results);
     if (access(results, F_OK) == 0 && access(results, W_OK) != 0)
@@ -298,11 +307,6 @@ static enum pl_status begin(struct run *r, struct pl_err *err)
     return st;
 }
 
-static const char *signal_name(void)
-{
-    return pl_signals_term() ? "interrupted" : "USR1: the time is up";
-}
-
 static void loop(struct run *r)
 {
     int64_t now = pl_now_ns(), busy_at = now;
@@ -313,10 +317,10 @@ static void loop(struct run *r)
         if (pl_coord_busy(r->coord))
             busy_at = now;
         if (!hard && hard_stop(r->o))
-            pl_coord_stop(r->coord, soft = hard = true, signal_name());
+            pl_coord_stop(r->coord, soft = hard = true, pl_signals_reason(r->o->by_mpirun));
         else if (!soft && pl_signals_stop()) {
             soft = true;
-            pl_coord_stop(r->coord, false, signal_name());
+            pl_coord_stop(r->coord, false, pl_signals_reason(r->o->by_mpirun));
         }
         if (!alive)
             break;

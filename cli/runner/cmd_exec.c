@@ -23,13 +23,15 @@ struct options {
     char **cmd;
 };
 
+static const char usage_text[] =
+    "usage: paceline-runner exec [--parent PID] [--cpus LIST] -- CMD [ARGS...]\n"
+    "LIST: processor numbers, as in 0-3,8\n";
+
 static int usage(const char *why, const char *what)
 {
     fprintf(stderr, "paceline-runner exec: %s%s%s%s\n", why, what ? " '" : "", what ? what : "",
             what ? "'" : "");
-    fputs("usage: paceline-runner exec [--parent PID] [--cpus LIST] -- CMD [ARGS...]\n"
-          "LIST: processor numbers, as in 0-3,8\n",
-          stderr);
+    fputs(usage_text, stderr);
     return 2;
 }
 
@@ -226,6 +228,8 @@ static void set_signals(void)
 int pl_exec_main(int argc, char **argv)
 {
     struct options o;
+    if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0))
+        return fputs(usage_text, stdout) == EOF || fflush(stdout) != 0 ? 6 : 0;
     int rc = parse(argc, argv, &o);
 
     if (rc)

@@ -118,7 +118,7 @@ int pl_rcmd_tokenize(int argc, char **argv)
         {"decode", 0, PL_ROPT_FLAG, &back, NULL, "lists of ids in, strings out", 0, 0}};
     const struct pl_rcommand c = {
         .usage = "tokenize MODEL [--decode]",
-        .about = "Reads a JSON string a line and writes a JSON list of ids a line (with BOS where "
+        .about = "Reads a JSON string a line and writes a JSON list of ids a line (with BOS\nwhere "
                  "the model's tokenizer adds it).",
         .opts = opts,
         .n_opts = 1,

@@ -1,4 +1,5 @@
 /* `paceline-runner`: picks the command and leaves the rest to it. */
+#include "base/proc.h"
 #include "cli/runner/cmd_exec.h"
 #include "cli/runner/cmds.h"
 #include "cli/runner/opts.h"
@@ -85,6 +86,7 @@ int pl_rcmd_run(const struct pl_rcommand *c, int argc, char **argv,
 
 int main(int argc, char **argv)
 {
+    pl_standard_fds();
     if (argc < 2)
         return usage(stderr);
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||

@@ -1,5 +1,7 @@
 #include "cli/runner/opts.h"
 
+#include "cli/runner/cmds.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +50,15 @@ const char *pl_rnearest(const char *word, const char *const *names)
     return best;
 }
 
+/* Blanks that fill s up to column 26: printf's widths count the bytes of "N,…". */
+static int blanks(const char *s)
+{
+    int n = 26;
+    for (; *s && n > 0; s++)
+        n -= ((unsigned char)*s & 0xC0) != 0x80;
+    return n;
+}
+
 static void help(const struct pl_rcommand *c)
 {
     printf("usage: paceline-runner %s\n\n%s\n\noptions:\n", c->usage, c->about);
@@ -58,7 +69,7 @@ static void help(const struct pl_rcommand *c)
             snprintf(letter, sizeof(letter), "-%c, ", o->letter);
         snprintf(head, sizeof(head), "%s--%s%s%s", letter, o->name, o->value ? " " : "",
                  o->value ? o->value : "");
-        printf("  %-26s %s\n", head, o->help);
+        printf("  %s%*s %s\n", head, blanks(head), "", o->help);
     }
     printf("  %-26s %s\n", "-h, --help", "this text");
 }
@@ -179,7 +190,7 @@ int pl_ropts_parse(const struct pl_rcommand *c, int argc, char **argv, const cha
             only_args = true;
         } else if (strcmp(a, "--help") == 0 || strcmp(a, "-h") == 0) {
             help(c);
-            return 0;
+            return pl_rcmd_done(argv[0], 0);
         } else {
             code = one(c, argc, argv, &i);
         }

@@ -171,14 +171,14 @@ def max_fails(program):
 
 
 def signals_alone(program):
-    for sig in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for sig, word in ((signal.SIGINT, "INT"), (signal.SIGTERM, "TERM"), (signal.SIGUSR1, "USR1"), (signal.SIGHUP, "HUP")):
         p = Place(program, sweep(engine=SLOW, samples=20))
         run = p.start()
         wait_for(lambda: os.path.exists(p.file) and rows(p.file))
         run.send_signal(sig)
         assert finish(run, 20) == 5, text_of(run)
         s = p.status()
-        assert s["state"] == "interrupted" and s["exit"] == 5 and s["left"] > 0, s
+        assert s["state"] == "interrupted" and s["exit"] == 5 and s["left"] > 0 and word in s["reason"], s
         got = rows(p.file)
         assert len(got) == s["done"], (len(got), s)
         assert not p.left_processes()

@@ -49,6 +49,26 @@ def manners():
     run("plan", "s.yaml", "--workers=two", code=2, err='"two" is not a whole number')
     run("plan", "s.yaml", "-n0", code=2, err="--workers 0, expected 1 to")
     run("plan", "s.yaml", "--json=1", code=2, err="--json takes no value")
+    run("hlep", code=2, err="did you mean help?")
+    for option, wanted in (("--max-fails=-3", "expected 0 or more"), ("--lease=nan", "expected seconds")):
+        run("run", "s.yaml", "-o", "x.h5", option, code=2, err=wanted)
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        for argv in (["--version"], ["--help"], ["run", "--help"]):
+            assert subprocess.run([PACELINE, *argv], stdout=full, stderr=subprocess.PIPE, check=False).returncode == 6, argv
+
+
+def outputs():
+    """What cannot be a results file is said to be so; a run whose stdout and stderr are closed writes no message into its results."""
+    write("s.yaml", SIM.replace("decode_us", "virtual: true, decode_us"))
+    os.mkdir("folder")
+    os.symlink("nowhere/x.h5", "dangling")
+    os.mkfifo("pipe")
+    for name, wanted in (("", "-o is empty"), ("folder", "is a directory"), ("dangling", "link to a file that is not there"), ("pipe", "is a device or pipe")):
+        run("run", "s.yaml", "-o", name, code=2, err=wanted)
+    run("run", "pipe", "-o", "x.h5", code=2, err="the sweep is a pipe")
+    run("validate", "folder", code=2, err="folder: Is a directory")
+    assert subprocess.run(["sh", "-c", '"$0" run s.yaml -o closed.h5 >&- 2>&-', PACELINE], check=False).returncode == 0
+    run("verify", "closed.h5", out="done 80,")
 
 
 def sweeps():
@@ -137,7 +157,7 @@ def models():
 
 with tempfile.TemporaryDirectory() as folder:
     os.chdir(folder)
-    for part in (manners, sweeps, texts, engines, models):
+    for part in (manners, outputs, sweeps, texts, engines, models):
         part()
     os.chdir("/")
 sys.exit(1 if failed else 0)
