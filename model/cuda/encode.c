@@ -13,9 +13,9 @@ static enum pl_status begin_source(struct pl_cache *c, struct pl_cache *to,
     if (!mask)
         return pl_fail(err, PL_ENOMEM, "no memory for a mask");
     pl_cache_begin_source(c, to, s, mask);
-    st = pl_cuda_check(
-        cudaMemcpy(to->mask, mask, to->padded * sizeof(*mask), cudaMemcpyHostToDevice), "mask",
-        err);
+    st = pl_cuda_check(cudaMemcpyAsync(to->mask, mask, to->padded * sizeof(*mask),
+                                       cudaMemcpyHostToDevice, c->network->device->stream),
+                       "mask", err);
     free(mask);
     return st;
 }

@@ -17,7 +17,7 @@ enum pl_status pl_cuda_tensor_create(struct pl_device *d, size_t rows, size_t co
     if (!st)
         st = pl_cuda_alloc(&p, n * sizeof(float), "a tensor", err);
     if (!st)
-        st = pl_cuda_check(cudaMemset(p, 0, n * sizeof(float)), "a tensor", err);
+        st = pl_cuda_check(cudaMemsetAsync(p, 0, n * sizeof(float), d->stream), "a tensor", err);
     if (st) {
         cudaFree(p);
         free(t);

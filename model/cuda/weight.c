@@ -55,8 +55,8 @@ static enum pl_status send_rows(struct pl_device *d, const struct pl_cuda_matrix
     enum pl_status st = PL_OK;
 
     if (!m->packed)
-        return pl_cuda_check(cudaMemcpy((char *)m->data + first * m->row_bytes, staging, bytes,
-                                        cudaMemcpyHostToDevice),
+        return pl_cuda_check(cudaMemcpyAsync((char *)m->data + first * m->row_bytes, staging, bytes,
+                                             cudaMemcpyHostToDevice, d->stream),
                              name, err);
     st = pl_cuda_scratch(d, bytes, err);
     if (!st)
