@@ -88,8 +88,11 @@ float *pl_cuda_address(struct pl_tensor *t)
 
 enum pl_status pl_cuda_poll(struct pl_device *d, bool *done, struct pl_err *err)
 {
-    cudaError_t e = cudaStreamQuery(d->stream);
+    cudaError_t launched = cudaGetLastError(), e = cudaStreamQuery(d->stream);
 
     *done = e != cudaErrorNotReady;
-    return pl_cuda_check(*done ? e : cudaSuccess, "a device's work", err);
+    if (!*done)
+        cudaGetLastError(); /* the runtime keeps "not ready" like an error */
+    return pl_cuda_check(launched != cudaSuccess ? launched : *done ? e : cudaSuccess,
+                         "a device's work", err);
 }

@@ -9,6 +9,7 @@ enum pl_status pl_cuda_check(cudaError_t e, const char *what, struct pl_err *err
 {
     if (e == cudaSuccess)
         return PL_OK;
+    cudaGetLastError(); /* told here, and not by the next call again */
     return pl_fail(err, e == cudaErrorMemoryAllocation ? PL_ENOMEM : PL_EDEVICE, "%s: CUDA: %s",
                    what, cudaGetErrorString(e));
 }
@@ -51,10 +52,8 @@ static enum pl_status allocate(cudaError_t (*give)(void **, size_t), const char 
     st = pl_cuda_check(planted("alloc", &calls, false) ? cudaErrorMemoryAllocation
                                                        : give(&p, bytes ? bytes : 1),
                        what, err);
-    if (st) {
-        cudaGetLastError(); /* not the next call's */
+    if (st)
         return pl_err_prefix(err, st, "%zu bytes of %s memory", bytes, kind);
-    }
     *out = p;
     return PL_OK;
 }
