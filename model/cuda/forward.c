@@ -265,6 +265,7 @@ static const struct pl_cuda_graph *find_graph(struct pl_cuda_run *r)
             return &n->graphs[i];
     if (cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal)) {
         n->no_graphs = true;
+        cudaGetLastError();
         return NULL;
     }
     few_rows(r);
@@ -275,6 +276,7 @@ static const struct pl_cuda_graph *find_graph(struct pl_cuda_run *r)
         n->no_graphs = true;
         key.exec = NULL;
         cudaGetLastError();
+        r->st = PL_OK; /* what was wrong comes again where launches go out one by one, or not */
     }
     if (graph)
         cudaGraphDestroy(graph);
