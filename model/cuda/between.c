@@ -93,6 +93,8 @@ enum pl_status pl_cuda_poll(struct pl_device *d, bool *done, struct pl_err *err)
     *done = e != cudaErrorNotReady;
     if (!*done)
         cudaGetLastError(); /* the runtime keeps "not ready" like an error */
-    return pl_cuda_check(launched != cudaSuccess ? launched : *done ? e : cudaSuccess,
+    return pl_cuda_check(launched != cudaSuccess ? launched
+                         : *done                 ? e
+                                                 : cudaSuccess,
                          "a device's work", err);
 }

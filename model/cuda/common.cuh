@@ -21,11 +21,13 @@
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(bytes))
 #else /* tests/cuda_emu */
 #define PL_LAUNCH(kernel, grid, block, shared, stream, ...)                                        \
-    pl_emu_launch((grid), (block), (shared), (stream), [&] { kernel(__VA_ARGS__); })
+    pl_emu_launch(                                                                                 \
+        __PRETTY_FUNCTION__, #kernel, (grid), (block), (shared), (stream),                         \
+        [](auto... a) { kernel(a...); }, __VA_ARGS__)
 #define PL_LAUNCH_EARLY(kernel, grid, block, shared, stream, ...)                                  \
     (pl_emu_early(pl_k_overlaps()), PL_LAUNCH(kernel, grid, block, shared, stream, __VA_ARGS__))
 #define PL_DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(pl_emu_shared())
-#define PL_BIG_SHARED(kernel, bytes) (void)(bytes)
+#define PL_BIG_SHARED(kernel, bytes) pl_emu_big_shared(__PRETTY_FUNCTION__, #kernel, (bytes))
 #endif
 
 #ifdef __CUDACC__

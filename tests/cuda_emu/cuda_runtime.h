@@ -13,6 +13,8 @@
 #include <string.h>
 #include <time.h>
 
+#include <functional>
+
 #define __global__
 #define __device__
 #define __forceinline__ inline
@@ -42,8 +44,10 @@ struct __attribute__((aligned(16))) float4 {
 
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
-/* Runs body(arg) for every thread of every block, on the stream's GPU, which must be current. */
-void pl_emu_run(dim3 grid, dim3 block, size_t shared, cudaStream_t s, void (*body)(void *), void *arg);
+/* Queues body() for every thread of every block, on the stream's GPU, which must be current. where, name: which kernel. */
+void pl_emu_run(const char *where, const char *name, dim3 grid, dim3 block, size_t shared, cudaStream_t s, std::function<void()> body);
+/* That kernel may have so many bytes of dynamic shared memory, on the current GPU. */
+void pl_emu_big_shared(const char *where, const char *name, size_t bytes);
 /* The next launch may begin before the last one has ended, if `may`; then each of its blocks says that it waited. */
 void pl_emu_early(int may);
 void pl_emu_waited(void);
@@ -56,10 +60,11 @@ int pl_emu_lane(void);
 /* What all 32 lanes give, one behind the other: n ≤ 64 bytes each, alive until the lane's next but one call. */
 const void *pl_emu_gather(const void *mine, size_t n);
 
-template <typename K> void pl_emu_launch(dim3 grid, dim3 block, size_t shared, cudaStream_t s, K body)
+/* The arguments are those of now, whenever it runs. */
+template <typename K, typename... A>
+void pl_emu_launch(const char *where, const char *name, dim3 grid, dim3 block, size_t shared, cudaStream_t s, K kernel, const A &...args)
 {
-    pl_emu_run(
-        grid, block, shared, s, [](void *p) { (*static_cast<K *>(p))(); }, &body);
+    pl_emu_run(where, name, grid, block, shared, s, [=] { kernel(args...); });
 }
 
 template <typename T> T pl_emu_from(T v, int lane)

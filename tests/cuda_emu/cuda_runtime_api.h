@@ -1,7 +1,9 @@
 /*
  * A stand-in for the CUDA runtime, for tests on machines with no GPU: the calls that model/cuda/
- * makes, on ordinary memory, done at once. It checks what the backend computes and which memory it
- * touches; it says nothing of a GPU's speed, its races or its rounding.
+ * makes, on ordinary memory. It checks what the backend computes, which memory it touches and what
+ * it does not wait for: a stream's work is done when somebody asks for it, as late as CUDA allows,
+ * and a captured step with the arguments that it was captured with. It says nothing of a GPU's
+ * speed, its races or its rounding. PACELINE_EMULATED_GRAPHS=0: nothing can be captured.
  *
  * There is one GPU, or as many (at most 4) as PACELINE_EMULATED_GPUS says; each reaches the others
  * unless PACELINE_EMULATED_PEERS is 0. What a thread allocates, makes and launches belongs to the
@@ -23,11 +25,15 @@ typedef enum {
     cudaSuccess = 0,
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidConfiguration = 9,
     cudaErrorInvalidDevice = 101,
     cudaErrorInvalidResourceHandle = 400,
     cudaErrorNotReady = 600,
     cudaErrorIllegalAddress = 700,
-    cudaErrorPeerAccessAlreadyEnabled = 704
+    cudaErrorPeerAccessAlreadyEnabled = 704,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
+    cudaErrorStreamCaptureWrongThread = 908
 } cudaError_t;
 enum cudaMemcpyKind {
     cudaMemcpyHostToHost,
@@ -111,6 +117,7 @@ struct pl_emu_asked {
     long launches, waits, to_host, bytes_to_host, to_device;
     long early; /* of the launches: those that may begin before the one before them has ended */
     long narrow; /* of the launches: on a part of the multiprocessors */
+    long graphs, replays; /* made; launched, of whose launches and copies each counts above */
 };
 extern struct pl_emu_asked pl_emu_asked;
 
@@ -120,8 +127,10 @@ extern unsigned pl_emu_order;
  * cudaGetLastError gives; 0: none does. */
 extern long pl_emu_stop_launch;
 
-/* For what stands in for a library beside the runtime: 1 before it touches a GPU's memory, 0 after. */
-void pl_emu_hold(int held);
+/* For what stands in for a library beside the runtime: run(a copy of arg's n bytes) in the stream's turn. And when both streams are
+ * there, which go on behind it. */
+void pl_emu_host_work(cudaStream_t s, void (*run)(const void *), const void *arg, size_t n);
+void pl_emu_meet(cudaStream_t from, cudaStream_t to, void (*run)(const void *), const void *arg, size_t n);
 
 #ifdef __cplusplus
 }

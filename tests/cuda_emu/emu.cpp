@@ -1,16 +1,12 @@
-#include "cuda_runtime.h"
-#include "emu.h"
+/* A kernel's blocks on the CPU: a block's threads are fibers, which barriers and warp exchanges switch. */
+#include "emu.hpp"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <malloc.h>
-#include <time.h>
-#include <ucontext.h>
 
 #include <map>
 #include <numeric>
-#include <mutex>
-#include <vector>
+#include <string>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -57,7 +53,6 @@ struct fiber {
 
 const size_t STACK = 64 * 1024;
 
-std::mutex device; /* one launch or copy at a time, whoever makes it */
 std::vector<fiber> &fibers = *new std::vector<fiber>; /* stacks live to the end */
 std::vector<uint64_t> slots; /* [warp][2][32] */
 std::vector<char> gathered;  /* [warp][2][32 · 64] */
@@ -66,8 +61,7 @@ void *scheduler_sp, *scheduler_tsan;
 fiber *current, *warp_end; /* of the warp that runs */
 bool released;             /* its lanes go on from where they waited for each other */
 char in_block, in_warp[32]; /* what lanes meet at, to the thread sanitizer */
-void (*kernel_body)(void *);
-void *kernel_arg;
+const std::function<void()> *kernel;
 
 [[noreturn]] void die(const char *what)
 {
@@ -135,7 +129,7 @@ void yield()
 void fiber_main()
 {
     TSAN_ACQUIRE(&in_block);
-    kernel_body(kernel_arg);
+    (*kernel)();
     TSAN_RELEASE(&in_block);
     current->state = DONE;
     yield();
@@ -271,373 +265,6 @@ const void *pl_emu_gather(const void *mine, size_t n)
     return room;
 }
 
-/* --- the runtime --- */
-static const size_t MEMORY = (size_t)96 << 20; /* what each says it has; it gives as much as is asked for */
-static const int MOST_GPUS = 4;
-
-struct pl_emu_event {
-    int gpu;
-    struct timespec at;
-};
-struct block {
-    int gpu;
-    size_t bytes;
-    bool pinned;
-};
-static std::mutex memory; /* of what stands below */
-static std::map<void *, block> &blocks = *new std::map<void *, block>;
-static size_t in_use[MOST_GPUS];
-static bool reached[MOST_GPUS][MOST_GPUS];
-static thread_local cudaError_t last_error;
-static thread_local int current_gpu;
-
-static cudaError_t give(cudaError_t e)
-{
-    if (e != cudaSuccess)
-        last_error = e;
-    return e;
-}
-
-static int number_of(const char *name, int otherwise)
-{
-    const char *said = getenv(name);
-
-    return said && *said ? atoi(said) : otherwise;
-}
-
-static int n_gpus()
-{
-    int n = number_of("PACELINE_EMULATED_GPUS", 1);
-
-    return n < 1 ? 1 : n < MOST_GPUS ? n : MOST_GPUS;
-}
-
-/* Kernels of the current GPU touch its own memory and what is pinned, nothing else. */
-static void others_memory(bool away)
-{
-#if defined(__SANITIZE_ADDRESS__)
-    std::lock_guard<std::mutex> hold(memory);
-
-    for (auto &b : blocks)
-        if (b.second.gpu != current_gpu && !b.second.pinned) {
-            if (away)
-                __asan_poison_memory_region(b.first, b.second.bytes);
-            else
-                __asan_unpoison_memory_region(b.first, b.second.bytes);
-        }
-#else
-    (void)away;
-#endif
-}
-
-cudaError_t cudaGetDeviceCount(int *n)
-{
-    *n = n_gpus();
-    return cudaSuccess;
-}
-
-cudaError_t cudaSetDevice(int ordinal)
-{
-    if (ordinal < 0 || ordinal >= n_gpus())
-        return give(cudaErrorInvalidDevice);
-    current_gpu = ordinal;
-    return cudaSuccess;
-}
-
-cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int ordinal)
-{
-    if (ordinal < 0 || ordinal >= n_gpus())
-        return give(cudaErrorInvalidDevice);
-    *p = cudaDeviceProp();
-    snprintf(p->name, sizeof(p->name), "emulated on the CPU");
-    p->major = number_of("PACELINE_EMULATED_MAJOR", 8);
-    p->multiProcessorCount = 4;
-    p->totalGlobalMem = MEMORY;
-    memcpy(p->uuid.bytes, "\xe0" "emulated GPU 0", 15);
-    p->uuid.bytes[14] = (char)('0' + ordinal);
-    p->sharedMemPerBlockOptin = 227 * 1024;
-    return cudaSuccess;
-}
-
-cudaError_t cudaGetDevice(int *ordinal)
-{
-    *ordinal = current_gpu;
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemGetInfo(size_t *free, size_t *total)
-{
-    std::lock_guard<std::mutex> hold(memory);
-    size_t used = in_use[current_gpu];
-
-    *total = MEMORY;
-    *free = used < MEMORY ? MEMORY - used : 0;
-    return cudaSuccess;
-}
-
-static cudaError_t allocate(void **p, size_t n, bool pinned)
-{
-    std::lock_guard<std::mutex> hold(memory);
-
-    *p = n < (size_t)1 << 34 ? aligned_alloc(256, (n + 255) / 256 * 256 + (n ? 0 : 256)) : NULL;
-    if (!*p)
-        return give(cudaErrorMemoryAllocation);
-    memset(*p, 0xa5, n); /* never zeros by luck */
-    blocks[*p] = block{current_gpu, malloc_usable_size(*p), pinned};
-    in_use[current_gpu] += malloc_usable_size(*p);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMalloc(void **p, size_t n)
-{
-    return allocate(p, n, false);
-}
-
-cudaError_t cudaFree(void *p)
-{
-    std::lock_guard<std::mutex> hold(memory);
-    auto b = blocks.find(p);
-
-    if (!p)
-        return cudaSuccess;
-    if (b == blocks.end())
-        return give(cudaErrorInvalidValue);
-    in_use[b->second.gpu] -= b->second.bytes;
-    blocks.erase(b);
-    free(p);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMallocHost(void **p, size_t n)
-{
-    return allocate(p, n, true);
-}
-
-cudaError_t cudaFreeHost(void *p)
-{
-    return cudaFree(p);
-}
-
-void pl_emu_hold(int held)
-{
-    if (held)
-        device.lock();
-    else
-        device.unlock();
-}
-
-cudaError_t cudaMemcpy(void *to, const void *from, size_t n, enum cudaMemcpyKind kind)
-{
-    std::lock_guard<std::mutex> hold(device);
-
-    pl_emu_asked.to_device += kind == cudaMemcpyHostToDevice;
-    if (kind == cudaMemcpyDeviceToHost) {
-        pl_emu_asked.to_host++;
-        pl_emu_asked.bytes_to_host += (long)n;
-    }
-
-    if (n)
-        memcpy(to, from, n);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
-                            cudaStream_t)
-{
-    return cudaMemcpy(to, from, n, kind);
-}
-
-cudaError_t cudaMemcpy2DAsync(void *to, size_t pitch_to, const void *from, size_t pitch_from,
-                              size_t width, size_t height, enum cudaMemcpyKind, cudaStream_t)
-{
-    std::lock_guard<std::mutex> hold(device);
-
-    for (size_t i = 0; i < height; i++)
-        memcpy((char *)to + i * pitch_to, (const char *)from + i * pitch_from, width);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemset(void *p, int value, size_t n)
-{
-    std::lock_guard<std::mutex> hold(device);
-
-    memset(p, value, n);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemsetAsync(void *p, int value, size_t n, cudaStream_t)
-{
-    return cudaMemset(p, value, n);
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
-{
-    *s = (cudaStream_t)calloc(1, sizeof(**s));
-    if (!*s)
-        return give(cudaErrorMemoryAllocation);
-    (*s)->gpu = current_gpu;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamDestroy(cudaStream_t s)
-{
-    free(s);
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t)
-{
-    std::lock_guard<std::mutex> hold(device);
-
-    pl_emu_asked.waits++;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamQuery(cudaStream_t)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t e, unsigned)
-{
-    return give(e ? cudaSuccess : cudaErrorInvalidValue);
-}
-
-/* Whether [p, p + n) lies in one allocation of that GPU. */
-static bool owns(int gpu, const void *p, size_t n)
-{
-    std::lock_guard<std::mutex> hold(memory);
-    auto b = blocks.upper_bound(const_cast<void *>(p));
-
-    if (b == blocks.begin())
-        return false;
-    --b;
-    return b->second.gpu == gpu && !b->second.pinned && (const char *)p + n <= (const char *)b->first + b->second.bytes;
-}
-
-cudaError_t cudaMemcpyPeerAsync(void *to, int to_gpu, const void *from, int from_gpu, size_t n, cudaStream_t)
-{
-    if (!owns(to_gpu, to, n) || !owns(from_gpu, from, n))
-        return give(cudaErrorInvalidValue);
-    return cudaMemcpy(to, from, n, cudaMemcpyDeviceToDevice);
-}
-
-cudaError_t cudaDeviceCanAccessPeer(int *can, int from, int to)
-{
-    if (from < 0 || to < 0 || from >= n_gpus() || to >= n_gpus())
-        return give(cudaErrorInvalidDevice);
-    *can = from != to && number_of("PACELINE_EMULATED_PEERS", 1);
-    return cudaSuccess;
-}
-
-cudaError_t cudaDeviceEnablePeerAccess(int to, unsigned)
-{
-    std::lock_guard<std::mutex> hold(memory);
-
-    if (to < 0 || to >= n_gpus() || to == current_gpu || !number_of("PACELINE_EMULATED_PEERS", 1))
-        return give(cudaErrorInvalidDevice);
-    if (reached[current_gpu][to])
-        return give(cudaErrorPeerAccessAlreadyEnabled);
-    reached[current_gpu][to] = true;
-    return cudaSuccess;
-}
-
-/* There are no graphs here: who asks for one is told so and goes without. */
-cudaError_t cudaStreamBeginCapture(cudaStream_t, enum cudaStreamCaptureMode)
-{
-    return cudaErrorInvalidValue;
-}
-
-cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *)
-{
-    return cudaErrorInvalidValue;
-}
-
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *, cudaGraph_t, unsigned long long)
-{
-    return cudaErrorInvalidValue;
-}
-
-cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t)
-{
-    return cudaErrorInvalidValue;
-}
-
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaGraphDestroy(cudaGraph_t)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventCreate(cudaEvent_t *e)
-{
-    *e = (cudaEvent_t)calloc(1, sizeof(**e));
-    if (!*e)
-        return give(cudaErrorMemoryAllocation);
-    (*e)->gpu = current_gpu;
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
-{
-    return cudaEventCreate(e);
-}
-
-cudaError_t cudaEventDestroy(cudaEvent_t e)
-{
-    free(e);
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
-{
-    if (e->gpu != (s ? s->gpu : current_gpu))
-        return give(cudaErrorInvalidResourceHandle);
-    clock_gettime(CLOCK_MONOTONIC, &e->at);
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventSynchronize(cudaEvent_t)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
-{
-    if (from->gpu != to->gpu)
-        return give(cudaErrorInvalidResourceHandle);
-    *ms = (float)((double)(to->at.tv_sec - from->at.tv_sec) * 1e3 +
-                  (double)(to->at.tv_nsec - from->at.tv_nsec) / 1e6);
-    return cudaSuccess;
-}
-
-cudaError_t cudaGetLastError(void)
-{
-    cudaError_t e = last_error;
-
-    last_error = cudaSuccess;
-    return e;
-}
-
-const char *cudaGetErrorString(cudaError_t e)
-{
-    return e == cudaErrorMemoryAllocation ? "out of memory"
-           : e == cudaErrorIllegalAddress ? "an illegal memory access was encountered"
-           : e == cudaErrorInvalidDevice  ? "invalid device ordinal"
-           : e == cudaErrorInvalidResourceHandle ? "invalid resource handle"
-           : e                            ? "invalid value"
-                                          : "no error";
-}
-
-cudaError_t cudaDeviceSynchronize(void)
-{
-    return cudaSuccess;
-}
-
 static bool early, waited;
 
 void pl_emu_early(int may)
@@ -662,19 +289,10 @@ static size_t nth_block(size_t i, size_t all)
     return (pl_emu_order + i * step) % all;
 }
 
-void pl_emu_run(dim3 grid, dim3 block, size_t shared, cudaStream_t s, void (*body)(void *), void *arg)
+static void run(dim3 grid, dim3 block, size_t shared, int gpu, bool narrow, bool begins_early, const std::function<void()> &body)
 {
-    std::lock_guard<std::mutex> hold(device);
     size_t n = (size_t)block.x * block.y * block.z;
 
-    if (s && s->gpu != current_gpu) {
-        give(cudaErrorInvalidResourceHandle);
-        return;
-    }
-    if (!n || n > 1024 || !grid.x || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535)
-        die("a launch that no GPU takes");
-    if (shared > 227 * 1024)
-        die("more shared memory than a block can have");
     while (fibers.size() < n) {
         fiber f = {};
         f.stack = (char *)malloc(STACK);
@@ -686,10 +304,9 @@ void pl_emu_run(dim3 grid, dim3 block, size_t shared, cudaStream_t s, void (*bod
     blockDim = block;
     gridDim = grid;
     pl_emu_asked.launches++;
-    pl_emu_asked.early += early;
-    pl_emu_asked.narrow += s && s->sms;
-    kernel_body = body;
-    kernel_arg = arg;
+    pl_emu_asked.early += begins_early;
+    pl_emu_asked.narrow += narrow;
+    kernel = &body;
     scheduler_tsan = TSAN_HERE();
     for (size_t i = 0; i < n; i++) {
         fibers[i].index = dim3((unsigned)i % block.x, (unsigned)i / block.x % block.y,
@@ -697,7 +314,7 @@ void pl_emu_run(dim3 grid, dim3 block, size_t shared, cudaStream_t s, void (*bod
         fibers[i].lane = (unsigned)i % 32;
         fibers[i].warp = (unsigned)i / 32;
     }
-    others_memory(true);
+    pl_emu_hide_others(gpu, true);
     const size_t all = (size_t)grid.x * grid.y * grid.z;
     const bool stops = pl_emu_stop_launch && --pl_emu_stop_launch == 0;
     for (size_t i = 0; i < (stops ? all / 2 : all); i++) {
@@ -708,11 +325,42 @@ void pl_emu_run(dim3 grid, dim3 block, size_t shared, cudaStream_t s, void (*bod
         shared_memory = std::vector<char>(shared, (char)0xa5);
         waited = false;
         run_block(n);
-        if (early && !waited)
+        if (begins_early && !waited)
             die("a launch that does not wait for the one before");
     }
-    early = false;
-    others_memory(false);
+    pl_emu_hide_others(gpu, false);
     if (stops)
-        give(cudaErrorIllegalAddress);
+        pl_emu_went_wrong(gpu, cudaErrorIllegalAddress);
+}
+
+/* Kernels that may have more shared memory than the 48 KiB that any may, by GPU. */
+static std::map<std::pair<int, std::string>, size_t> &big = *new std::map<std::pair<int, std::string>, size_t>;
+
+void pl_emu_big_shared(const char *where, const char *name, size_t bytes)
+{
+    std::lock_guard<std::recursive_mutex> hold(pl_emu_device);
+
+    big[{pl_emu_gpu(), std::string(where) + name}] = bytes;
+}
+
+void pl_emu_run(const char *where, const char *name, dim3 grid, dim3 block, size_t shared, cudaStream_t s, std::function<void()> body)
+{
+    std::lock_guard<std::recursive_mutex> hold(pl_emu_device);
+    const size_t n = (size_t)block.x * block.y * block.z, most = 48 * 1024;
+    const int gpu = pl_emu_gpu();
+    const bool begins_early = early, narrow = s && s->sms;
+
+    early = false;
+    if (s && s->gpu != gpu) {
+        pl_emu_give(cudaErrorInvalidResourceHandle);
+        return;
+    }
+    auto more = shared > most ? big.find({gpu, std::string(where) + name}) : big.end();
+    if (!n || n > 1024 || !grid.x || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535 || shared > 227 * 1024 ||
+        (shared > most && (more == big.end() || shared > more->second))) {
+        fprintf(stderr, "cuda emulation: %s: no GPU takes %u × %u × %u blocks of %zu threads with %zu bytes of shared memory\n", name, grid.x, grid.y, grid.z, n, shared);
+        pl_emu_give(cudaErrorInvalidConfiguration);
+        return;
+    }
+    pl_emu_queue(s, [=] { run(grid, block, shared, gpu, narrow, begins_early, body); });
 }

@@ -1,6 +1,8 @@
-/* A stand-in for libnccl.so.2 on memory that is all one: messages of a group are copied when it ends. What it is told to do wrong, it
+/* A stand-in for libnccl.so.2 on memory that is all one: messages of a group are copied once both streams have come to it. What it is told to do wrong, it
  * does from the next group on; it counts what became of its communicators. */
 #include "spec_decode/nccl_abi.h"
+
+#include "cuda_runtime_api.h"
 
 #include <stddef.h>
 #include <string.h>
@@ -10,9 +12,13 @@ extern int fake_mode, fake_made, fake_destroyed, fake_aborted, fake_messages;
 int fake_mode, fake_made, fake_destroyed, fake_aborted, fake_messages;
 
 static int comms[2], depth;
-static const void *sent;
-static void *wanted;
+static struct message {
+    const void *from;
+    void *to;
+    size_t bytes;
+} message;
 static size_t n_sent, n_wanted;
+static cudaStream_t sender, receiver;
 
 int ncclGetUniqueId(struct pl_nccl_id *id);
 int ncclCommInitRankConfig(void **comm, int ranks, struct pl_nccl_id id, int rank, struct pl_nccl_config *c);
@@ -49,29 +55,37 @@ int ncclGroupStart(void)
     return 0;
 }
 
+static void deliver(const void *arg)
+{
+    const struct message *m = arg;
+
+    memcpy(m->to, m->from, m->bytes);
+}
+
 int ncclGroupEnd(void)
 {
     depth--;
-    if (sent && wanted && n_sent == n_wanted && !fake_mode) {
-        memcpy(wanted, sent, n_sent * sizeof(float));
+    if (message.from && message.to && n_sent == n_wanted && !fake_mode) {
+        message.bytes = n_sent * sizeof(float);
+        pl_emu_meet(sender, receiver, deliver, &message, sizeof(message));
         fake_messages++;
     }
-    sent = wanted = NULL;
+    message = (struct message){NULL, NULL, 0};
     return fake_mode == 2 ? PL_NCCL_IN_PROGRESS : PL_NCCL_SUCCESS;
 }
 
 int ncclSend(const void *p, size_t n, int type, int peer, void *comm, void *stream)
 {
-    (void)stream;
-    sent = p;
+    sender = stream;
+    message.from = p;
     n_sent = n;
     return fake_mode == 3 || type != PL_NCCL_FLOAT32 || peer != 1 || comm != &comms[0] || !depth ? 4 : 0;
 }
 
 int ncclRecv(void *p, size_t n, int type, int peer, void *comm, void *stream)
 {
-    (void)stream;
-    wanted = p;
+    receiver = stream;
+    message.to = p;
     n_wanted = n;
     return type != PL_NCCL_FLOAT32 || peer != 0 || comm != &comms[1] || !depth ? 4 : 0;
 }

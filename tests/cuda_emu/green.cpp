@@ -1,6 +1,6 @@
 /* Green contexts (cuda.h here says of which kind), and how the runtime finds them. */
 #include "cuda.h"
-#include "emu.h"
+#include "emu.hpp"
 
 #include <stdlib.h>
 #include <string.h>

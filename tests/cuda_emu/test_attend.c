@@ -201,6 +201,7 @@ static void run(const struct attend_case *c, struct attend_data *d)
     assert_true(pl_k_attend_few_does(&a, c->tree) > 0); /* else something else is tested */
     const long launches = pl_emu_asked.launches;
     pl_k_attend(&st, &a, NULL);
+    cudaDeviceSynchronize();
     assert_int_equal(pl_emu_asked.launches - launches, 1); /* parts or not */
     for (int i = 0; i < d->total * c->heads; i++)
         assert_int_equal(d->ended[i], 0);

@@ -27,6 +27,7 @@ static void on_device(size_t vocab, const int32_t *ends, double temperature, dou
 
     memcpy(draw, both, sizeof(draw));
     pl_k_draw(logits, (int64_t)vocab, ends, draw, picks, NULL);
+    cudaDeviceSynchronize();
 }
 
 static void check(size_t vocab, double temperature, size_t n_ends)

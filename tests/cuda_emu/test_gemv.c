@@ -97,6 +97,7 @@ static void check_products(enum pl_dtype dt, int rows, int64_t out, int64_t in)
         y[0][i] = y[1][i] = 0.5F;
     assert_true(pl_k_gemv_mma_does(&w[0], rows));
     pl_k_gemv_mma(p, 2, input(rows), NULL, rows, NULL);
+    cudaDeviceSynchronize();
     for (int i = 0; i < 2; i++)
         for (int r = 0; r < rows; r++)
             for (int64_t o = 0; o < w[i].out; o++) {
@@ -122,6 +123,7 @@ static void check_gated(enum pl_dtype dt, int rows, int64_t out, int64_t in)
 
     pl_k_gemv_mma_gated(&gate, &up, PL_ACT_SILU, input(rows), NULL, rows,
                         rows <= PL_CUDA_GEMV_ROWS ? (void *)y[0] : (void *)got16, NULL);
+    cudaDeviceSynchronize();
     for (int r = 0; r < rows; r++)
         for (int64_t o = 0; o < out; o++) {
             double size[2], g = exact(&gate, 0, rows, r, o, &size[0]) + (double)bias[0][o];
@@ -167,11 +169,13 @@ static void test_bits(void **state)
     (void)state;
     draw(PL_DT_BF16);
     pl_k_gemv_mma(both, 2, x32, NULL, PL_CUDA_GEMV_ROWS, NULL);
+    cudaDeviceSynchronize();
     for (int rows = 1; rows < PL_CUDA_GEMV_ROWS; rows++)
         for (int i = 0; i < 2; i++) {
             const struct pl_cuda_product one = {.w = &w[i], .y = again[i]};
             const int first = PL_CUDA_GEMV_ROWS - rows;
             pl_k_gemv_mma(&one, 1, x32 + first * MOST_IN, NULL, rows, NULL);
+            cudaDeviceSynchronize();
             assert_memory_equal(again[i], y[i] + first * w[i].out,
                                 (size_t)(rows * w[i].out) * sizeof(float));
         }
@@ -217,6 +221,7 @@ static void test_normed(void **state)
         const struct pl_cuda_product p = {.w = &w[0], .y = y[0]};
         pl_k_gemv_mma(&p, 1, x32, &norm, rows, NULL);
         pl_k_gemv_mma_gated(&w[0], &w[1], PL_ACT_RELU, x32, &norm, rows, y[1], NULL);
+        cudaDeviceSynchronize();
         for (int r = 0; r < rows; r++)
             for (int64_t o = 0; o < 33; o++) {
                 double size, more,
@@ -269,6 +274,7 @@ static void check_qkv(enum pl_dtype kv_dtype)
         inv_freq[i] = (float)pow(10000, -2.0 * i / DIM);
     assert_true(pl_k_gemv_mma_qkv_does(&h));
     pl_k_gemv_mma_qkv(p, x32, &norm, &step, &h, NULL);
+    cudaDeviceSynchronize();
     for (int r = 0; r < 5; r++)
         for (int part = 0; part < 4; part++) /* two heads of q, k, v */
             for (int i = 0; i < DIM / 2; i++) {

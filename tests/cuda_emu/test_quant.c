@@ -82,6 +82,7 @@ static struct pl_cuda_matrix matrix(int i, const struct format *f, int64_t out, 
     pl_k_pack(&w, 0, first, file[i], NULL);
     if (out > first)
         pl_k_pack(&w, first, out - first, file[i] + (size_t)first * (bytes / (size_t)out), NULL);
+    cudaDeviceSynchronize();
     return w;
 }
 
@@ -114,6 +115,7 @@ static void packed(const struct pl_cuda_product *p, int n, const float *input, i
     assert_true(pl_k_packed_room(p[0].w->in) <= sizeof(room));
     memset(room, 0xa5, sizeof(room));
     pl_k_gemv_packed(p, n, &in, NULL);
+    cudaDeviceSynchronize();
 }
 
 static void check(const struct pl_cuda_product *p, int i, int rows, const float *input,
@@ -148,6 +150,7 @@ static void products(const struct pl_cuda_product *p, int n, int rows)
         packed(p, n, x, rows, NULL);
     else
         pl_k_gemv(p, n, x, rows, NULL);
+    cudaDeviceSynchronize();
     for (int i = 0; i < n; i++)
         check(&p[i], i, rows, p[0].w->packed ? x8 : x, p[i].add ? 0.5 : 0);
 }
@@ -232,8 +235,10 @@ static void test_decoded(void **state)
             const struct pl_cuda_matrix w = matrix(0, &formats[i], 37, in, false, packed);
             memset(out, 0xa5, sizeof(out));
             pl_k_decode(&w, PL_DT_F32, out, NULL);
+            cudaDeviceSynchronize();
             same(out, plain[0], 37 * in);
             pl_k_embed(&w, ids, 4, rows, NULL);
+            cudaDeviceSynchronize();
             for (int r = 0; r < 4; r++)
                 same(rows + r * in, plain[0] + ids[r] * in, in);
         }
@@ -321,8 +326,10 @@ static void test_gated(void **state)
                 packed(&(struct pl_cuda_product){.w = &w[i], .y = y[i]}, 1, x, rows, &norm);
             const long launches = pl_emu_asked.launches;
             pl_k_gemv_packed_gated(&w[0], &w[1], PL_ACT_SILU, &input, act, PL_DT_F32, NULL);
+            cudaDeviceSynchronize();
             assert_int_equal(pl_emu_asked.launches - launches, rows == 1 ? 1 : 2);
             pl_k_act(PL_ACT_SILU, y[2], PL_DT_F32, y[0], y[1], PL_DT_F32, rows * out, NULL);
+            cudaDeviceSynchronize();
             assert_memory_equal(act, y[2], (size_t)(rows * out) * sizeof(float));
         }
     }
@@ -366,12 +373,14 @@ static void check_heads(const int *types, int launches, int rows)
         if (way == 0) {
             pl_k_gemv_packed(p, N, &input, NULL);
             pl_k_rope_store(&step, &h, q[0], k, v, NULL);
+            cudaDeviceSynchronize();
             p[0].y = q[1];
             p[1].y = p[2].y = NULL;
             continue;
         }
         const long before = pl_emu_asked.launches;
         pl_k_gemv_packed_qkv(p, &input, &step, &h, NULL);
+        cudaDeviceSynchronize();
         assert_int_equal(pl_emu_asked.launches - before, launches + (rows > 1));
     }
     for (int i = 0; i < rows * 4 * DIM; i++)

@@ -66,6 +66,8 @@ static void check_asked(const struct asked *of)
         assert_int_equal(pl_emu_asked.to_device - before.to_device, 1);
         assert_int_equal(pl_emu_asked.to_host - before.to_host, 1);
         assert_int_equal(pl_emu_asked.bytes_to_host - before.bytes_to_host, 8);
+        assert_int_equal(pl_emu_asked.replays - before.replays, 1);
+        assert_int_equal(pl_emu_asked.graphs - before.graphs, step < 2); /* greedy, drawn */
         assert_int_equal(pl_emu_asked.launches - before.launches,
                          LAUNCHES_A_BLOCK * pl_model_info(m)->arch.layers + OTHER_LAUNCHES);
     }
@@ -79,6 +81,36 @@ static void test_asked(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(asked) / sizeof(*asked); i++)
         check_asked(&asked[i]);
+}
+
+/* Captured steps, with the arguments that they were captured with, and steps launched one by one:
+ * the same bits, while the keys go from one part to several. */
+static void test_captured(void **state)
+{
+    struct pl_model *m[2] = {NULL, NULL};
+    float *logits[2] = {calloc(1 << 16, sizeof(float)), calloc(1 << 16, sizeof(float))};
+    struct pl_session *s[2];
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        setenv("PACELINE_EMULATED_GRAPHS", i ? "0" : "1", 1);
+        s[i] = begin(MODEL, "cuda", PL_DT_BF16, PL_DT_BF16, 128 - STEPS / 2, &m[i], logits[i]);
+        const long graphs = pl_emu_asked.graphs;
+        for (int step = 0; step < STEPS; step++) {
+            const struct pl_emu_asked before = pl_emu_asked;
+            float *to = logits[i] + (size_t)step * 1024;
+            ok(pl_session_decode(s[i], 5 + step, to, &err));
+            assert_int_equal(pl_emu_asked.replays - before.replays, !i);
+        }
+        assert_int_equal(pl_emu_asked.graphs - graphs, i ? 0 : 2); /* of one part, of two */
+    }
+    unsetenv("PACELINE_EMULATED_GRAPHS");
+    assert_memory_equal(logits[0], logits[1], STEPS * 1024 * sizeof(float));
+    for (int i = 0; i < 2; i++) {
+        pl_session_free(s[i]);
+        pl_model_free(m[i]);
+        free(logits[i]);
+    }
 }
 
 /* Parts are merged in their order, whichever block ends last; and a launch that ended midway, each
@@ -186,9 +218,10 @@ static void test_drawn(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_asked), cmocka_unit_test(test_stopped),
-                                       cmocka_unit_test(test_overlapped),
-                                       cmocka_unit_test(test_drawn)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_asked), cmocka_unit_test(test_captured),
+        cmocka_unit_test(test_stopped), cmocka_unit_test(test_overlapped),
+        cmocka_unit_test(test_drawn)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
