@@ -170,12 +170,15 @@ struct pl_draw {
     double u;           /* [0, 1) */
 };
 
-/* Decode steps, each of the token that the one before it made; the last one made does not go in. */
+/* Decode steps of some sequences together, each of the tokens that the one before it made; the last
+ * ones made do not go in. */
 struct pl_generation {
-    int32_t first; /* goes in first */
+    const int32_t
+        *ids; /* [n_ids] go in first: one for each sequence, or several for the only one */
+    size_t n_ids;
     size_t n;
     double temperature;  /* 0: greedy */
-    const double *draws; /* [n] struct pl_draw's u, above temperature 0 */
+    const double *draws; /* [n][sequences] struct pl_draw's u, above temperature 0 */
     const int32_t *ends; /* [n_ends] ids that may not come */
     size_t n_ends;       /* ≤ PL_MAX_EOS */
 };
@@ -207,7 +210,8 @@ struct pl_forward {
     float *logits; /* LAST: [n_spans − silent, vocab], ALL: [rows, vocab]; on the host. NULL with
                       `picked`: they stay on the device */
     struct pl_picked *picked; /* of each row of logits, a few of them; NULL, or the backend picks */
-    const struct pl_draw *draw; /* of the only row, instead of the greedy choice; or NULL */
+    const struct pl_draw *draw; /* [n_spans] of each sequence's only row of logits, instead of the
+                                   greedy choice, at one temperature; or NULL */
     const int32_t *ends;        /* [n_ends] ids that `picked` leaves out */
     size_t n_ends;              /* ≤ PL_MAX_EOS */
 };
@@ -250,7 +254,8 @@ struct pl_device_work {
 struct pl_generated {
     struct pl_picked token;
     int64_t ns;                 /* when it was there, by the device's clock */
-    struct pl_device_work work; /* what the device had done then */
+    struct pl_device_work work; /* its step's, for its sequence alone: the bytes of K and V */
+    int64_t shared_bytes;       /* its step's for all sequences: the bytes of weights */
 };
 
 /* A device that this machine has. */
@@ -444,11 +449,12 @@ struct pl_backend {
     /* KV bytes that the last forward read, summed over layers, rows and KV heads. */
     int64_t (*cache_kv_read)(const struct pl_cache *c);
     enum pl_status (*forward)(struct pl_network *n, const struct pl_forward *f, struct pl_err *err);
-    /* g->n steps behind the cache's rows with one wait, at the end; an id of −1 makes those behind
-     * it meaningless. NULL: the caller decodes step by step. */
-    enum pl_status (*generate)(struct pl_network *n, struct pl_cache *c,
-                               const struct pl_generation *g, struct pl_generated *out,
-                               struct pl_err *err);
+    /* g->n steps behind the rows of different caches, one for each sequence, to out [g->n]
+     * [n_caches], with one wait, at the end; an id of −1 makes those behind it meaningless. The
+     * taps hold the rows of all steps. NULL: the caller decodes step by step. */
+    enum pl_status (*generate)(struct pl_network *n, struct pl_cache *const *caches,
+                               size_t n_caches, const struct pl_generation *g,
+                               struct pl_generated *out, struct pl_err *err);
     /* The encoder over the whole source: taps and last states of an encoder, K and V
      * of the source for each layer of an encoder–decoder. */
     enum pl_status (*encode)(struct pl_network *n, struct pl_cache *c, const struct pl_source *s,

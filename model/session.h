@@ -146,26 +146,31 @@ enum pl_status pl_session_decode_pick(struct pl_session *s, int32_t id, const in
                                       bool *copied, struct pl_picked *out, struct pl_err *err);
 /* Whether tokens can be made by the device itself, with no stop of the host's between them. */
 bool pl_session_generates(const struct pl_session *s);
-/* g->n decode steps (backend.h) at once; out [g->n]: what decode_pick gives one by one. −1: the
- * logits were no numbers, and the session must be reset. Taps hold the last step's row.
- * PL_EUNSUPPORTED: the device does not. */
+/* g->n decode steps (backend.h) of n different sessions of one model together; out [g->n][n]: what
+ * decode_pick gives one by one. −1: the logits were no numbers, and the session must be reset. Taps
+ * hold the rows of all steps. PL_EUNSUPPORTED: the device does not. */
+PL_MUST_CHECK
+enum pl_status pl_sessions_generate(struct pl_session *const *s, size_t n,
+                                    const struct pl_generation *g, struct pl_generated *out,
+                                    struct pl_err *err);
+/* Of one session. */
 PL_MUST_CHECK
 enum pl_status pl_session_generate(struct pl_session *s, const struct pl_generation *g,
                                    struct pl_generated *out, struct pl_err *err);
-/* As generate, but the first of `stops` is the last token: *used of out's *made ones count, those
- * behind it are forgotten by the session. They are made so many at a time: a wait for each is some
- * 20 µs in which nothing runs, while of 8 at most 7 steps are for nothing. Without stops: in one
- * go. */
+/* As generate of one id, but the first of `stops` is the last token: *used of out's *made ones
+ * count, those behind it are forgotten by the session. They are made so many at a time: a wait for
+ * each is some 20 µs in which nothing runs, while of 8 at most 7 steps are for nothing. Without
+ * stops: in one go. */
 #define PL_GENERATE_AHEAD 8
 PL_MUST_CHECK
 enum pl_status pl_session_generate_until(struct pl_session *s, const struct pl_generation *g,
                                          const int32_t *stops, size_t n_stops,
                                          struct pl_generated *out, size_t *made, size_t *used,
                                          struct pl_err *err);
-/* When each of out [n] was there by a clock that said `last` when they all were: the device's clock
- * counted back from it, never below `least`. */
-void pl_generated_times(const struct pl_generated *out, size_t n, int64_t last, int64_t least,
-                        int64_t *times);
+/* When each of out [n · stride], n steps of `stride` sequences, was there by a clock that said
+ * `last` when they all were: the device's clock counted back from it, never below `least`. */
+void pl_generated_times(const struct pl_generated *out, size_t stride, size_t n, int64_t last,
+                        int64_t least, int64_t *times);
 /* k tokens in, logits [k, vocab]: row i is what decode(ids[i]) after the ones before it would give.
  * 1 ≤ k ≤ max_verify. */
 PL_MUST_CHECK

@@ -59,6 +59,9 @@ enum pl_status pl_session_check_room(const struct pl_session *s, size_t n, struc
 PL_MUST_CHECK
 enum pl_status pl_session_check_source(const struct pl_session *s, const struct pl_source *in,
                                        struct pl_err *err);
+/* Whether they are different ones of one model. */
+PL_MUST_CHECK
+enum pl_status pl_sessions_check_same(struct pl_session *const *s, size_t n, struct pl_err *err);
 /* The whole prompt, with or without hooks; p and the room for it were checked. */
 PL_MUST_CHECK
 enum pl_status pl_session_run_prompt(struct pl_session *s, const struct pl_prompt *p, float *logits,

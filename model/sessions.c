@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-static enum pl_status check_same(struct pl_session *const *s, size_t n, struct pl_err *err)
+enum pl_status pl_sessions_check_same(struct pl_session *const *s, size_t n, struct pl_err *err)
 {
     for (size_t i = 0; i < n; i++) {
         if (s[i]->model != s[0]->model)
@@ -58,7 +58,7 @@ enum pl_status pl_sessions_step(const struct pl_part *parts, size_t n, size_t si
         return pl_fail(err, PL_ERANGE, "%zu sequences in one step: 1 to %d", n, MAX_FORWARD);
     for (size_t i = 0; i < n; i++)
         sessions[i] = parts[i].session;
-    st = check_same(sessions, n, err);
+    st = pl_sessions_check_same(sessions, n, err);
     for (size_t i = 0; i < n && !st; i++) {
         size_t at = rows;
         st = check_part(&parts[i], i, &rows, err);
@@ -108,7 +108,7 @@ static enum pl_status encode_some(struct pl_session *const *s, const struct pl_s
 enum pl_status pl_sessions_encode(struct pl_session *const *s, const struct pl_source *sources,
                                   size_t n, float *const *hidden, struct pl_err *err)
 {
-    enum pl_status st = n ? check_same(s, n, err) : PL_OK;
+    enum pl_status st = n ? pl_sessions_check_same(s, n, err) : PL_OK;
 
     for (size_t i = 0; i < n && !st; i++) {
         st = pl_session_check_source(s[i], &sources[i], err);

@@ -64,19 +64,21 @@ static enum pl_status run_prompt(struct bench *b, int64_t n, double *seconds, st
     return st;
 }
 
-/* The same steps where the device makes its tokens by itself. */
-static enum pl_status run_alone(struct bench *b, int32_t id, int64_t n, double *kv_bytes,
-                                struct pl_err *err)
+/* The same steps of `width` sequences where the device makes its tokens by itself. */
+static enum pl_status run_alone(struct pl_session *const *s, const int32_t *ids, size_t width,
+                                int64_t n, double *kv_bytes, struct pl_err *err)
 {
-    const struct pl_generation g = {.first = id, .n = (size_t)n};
-    struct pl_generated *made = calloc((size_t)n, sizeof(*made));
-    enum pl_status st = made ? pl_session_generate(b->s, &g, made, err)
+    const struct pl_generation g = {.ids = ids, .n_ids = width, .n = (size_t)n};
+    struct pl_generated *made = calloc((size_t)n * width, sizeof(*made));
+    enum pl_status st = made ? pl_sessions_generate(s, width, &g, made, err)
                              : pl_fail(err, PL_ENOMEM, "no memory for %lld tokens", (long long)n);
 
-    for (int64_t i = 0; i < n && !st; i++)
+    for (size_t i = 0; i < (size_t)n * width && !st; i++)
         if (made[i].token.id < 0)
-            st = pl_fail(err, PL_EFORMAT, "the logits of token %lld are NaN", (long long)i);
-    *kv_bytes = (double)pl_session_kv_read(b->s);
+            st = pl_fail(err, PL_EFORMAT, "the logits of token %zu are NaN", i / width);
+    *kv_bytes = 0;
+    for (size_t i = 0; i < width; i++)
+        *kv_bytes += (double)pl_session_kv_read(s[i]);
     free(made);
     return st;
 }
@@ -91,7 +93,7 @@ static enum pl_status run_steps(struct bench *b, int64_t n, double *seconds, dou
 
     *kv_bytes = 0;
     if (!st && alone)
-        st = run_alone(b, id, n, kv_bytes, err);
+        st = run_alone(&b->s, &id, 1, n, kv_bytes, err);
     for (int64_t i = 0; !st && !alone && i < n; i++) {
         st = pl_session_decode(b->s, id, b->logits, err);
         id = pl_logits_argmax(b->logits, (size_t)b->info->arch.vocab);
@@ -119,9 +121,12 @@ static enum pl_status run_batch(struct bench *b, int64_t n, double *seconds, dou
         st = pl_session_prefill(b->all[i], &p, b->logits, err);
         ids[i] = b->ids[b->depth];
     }
+    const bool alone = pl_session_generates(b->all[0]);
     int64_t t0 = pl_now_ns();
     *kv_bytes = 0;
-    for (int64_t step = 0; step < n && !st; step++) {
+    if (!st && alone)
+        st = run_alone(b->all, ids, width, n, kv_bytes, err);
+    for (int64_t step = 0; step < n && !st && !alone; step++) {
         st = pl_sessions_decode(b->all, ids, width, b->logits, err);
         for (size_t i = 0; i < width && !st; i++) {
             ids[i] = pl_logits_argmax(b->logits + i * vocab, vocab);

@@ -30,7 +30,7 @@ static enum pl_status by_itself(struct pl_session *s, const int32_t *eos, size_t
 {
     const size_t n = (size_t)tokens - 1;
     const struct pl_generation to = {
-        .first = g->ids[0], .n = n, .ends = eos, .n_ends = stop ? 0 : n_eos};
+        .ids = g->ids, .n_ids = 1, .n = n, .ends = eos, .n_ends = stop ? 0 : n_eos};
     struct pl_generated *out = calloc(n, sizeof(*out));
     int64_t *ns = calloc(n, sizeof(*ns));
     size_t made = 0, used = 0;
@@ -39,7 +39,7 @@ static enum pl_status by_itself(struct pl_session *s, const int32_t *eos, size_t
                   : pl_fail(err, PL_ENOMEM, "no memory for %zu tokens", n);
 
     if (!st)
-        pl_generated_times(out, made, pl_now_ns() - start, g->token_ns[0], ns);
+        pl_generated_times(out, 1, made, pl_now_ns() - start, g->token_ns[0], ns);
     for (size_t i = 0; i < used && !st; i++) {
         if (out[i].token.id < 0)
             st = pl_fail(err, PL_EFORMAT, "the logits of token %zu are NaN or infinite", g->n);

@@ -6,9 +6,21 @@
 
 /* What lies on the device and beside it on the host: what goes there, then what comes back. */
 struct burst_room {
-    double draws[PL_CUDA_BURST + 1]; /* the first is in the step */
     int32_t at, pad;
-    struct pl_cuda_made made[PL_CUDA_BURST];
+    double
+        draws[PL_CUDA_MADE + PL_CUDA_SPANS]; /* [steps + 1][sequences]; the first are the step's */
+    struct pl_cuda_made made[PL_CUDA_MADE];  /* [steps][sequences] */
+};
+
+/* Steps launched with one wait behind them. */
+struct burst {
+    struct pl_cuda_run run;
+    struct pl_forward f;
+    struct pl_cuda_burst on; /* the device's */
+    struct pl_span spans[PL_CUDA_SPANS];
+    struct pl_draw draws[PL_CUDA_SPANS];
+    const struct pl_generation *g;
+    size_t n, first, steps; /* sequences; the first step of g's, and how many */
 };
 
 enum pl_status pl_cuda_burst_create(struct pl_network *n, struct pl_err *err)
@@ -18,24 +30,34 @@ enum pl_status pl_cuda_burst_create(struct pl_network *n, struct pl_err *err)
     return st ? st : pl_cuda_alloc_host(&n->burst_host, sizeof(struct burst_room), "tokens", err);
 }
 
-static enum pl_status begin(struct pl_cuda_run *r, const struct pl_generation *g, size_t first,
-                            size_t n)
+/* Sends the first step, and the draws of those behind it. */
+static enum pl_status begin(struct burst *b)
 {
+    struct pl_cuda_run *r = &b->run;
     struct burst_room *host = r->n->burst_host;
+    const size_t n = b->g->temperature > 0 ? b->steps * b->n : 0;
+    const enum pl_status st = pl_cuda_run_send(r, NULL);
 
+    if (st)
+        return st;
     host->at = 0;
-    host->draws[n] = 0;
-    if (g->temperature > 0)
-        memcpy(host->draws, g->draws + first, n * sizeof(*host->draws));
-    return pl_cuda_check(cudaMemcpyAsync(r->n->burst, host, offsetof(struct burst_room, made),
+    if (n) {
+        memcpy(host->draws, b->g->draws + b->first * b->n, n * sizeof(*host->draws));
+        memset(host->draws + n, 0, b->n * sizeof(*host->draws));
+    }
+    return pl_cuda_check(cudaMemcpyAsync(r->n->burst, host,
+                                         offsetof(struct burst_room, draws) +
+                                             (n ? (n + b->n) * sizeof(*host->draws) : 0),
                                          cudaMemcpyHostToDevice, r->n->device->stream),
                          "tokens", r->err);
 }
 
-static enum pl_status finish(struct pl_cuda_run *r, size_t n, struct pl_generated *out)
+static enum pl_status finish(struct burst *b, struct pl_generated *out)
 {
+    struct pl_cuda_run *r = &b->run;
     const struct burst_room *device = r->n->burst;
     struct burst_room *host = r->n->burst_host;
+    const size_t n = b->steps * b->n;
     enum pl_status st =
         pl_cuda_check(cudaMemcpyAsync(host->made, device->made, n * sizeof(*host->made),
                                       cudaMemcpyDeviceToHost, r->n->device->stream),
@@ -50,67 +72,104 @@ static enum pl_status finish(struct pl_cuda_run *r, size_t n, struct pl_generate
     return st;
 }
 
-/* n ≤ PL_CUDA_BURST tokens behind `id`, g's from `first` on. */
-static enum pl_status burst(struct pl_network *n, struct pl_cache *c, const struct pl_generation *g,
-                            int32_t id, size_t first, size_t count, struct pl_generated *out,
-                            struct pl_err *err)
+/* One step behind those before it: launched, and counted for each of its sequences; products take
+ * the same for each. */
+static enum pl_status step(struct burst *b, struct pl_generated *out)
 {
-    const struct pl_span span = {.cache = c, .rows = 1};
-    const struct pl_draw draw = {g->temperature, g->temperature > 0 ? g->draws[first] : 0};
-    struct pl_picked none; /* what is picked stays on the device */
-    const struct pl_forward f = {.spans = &span,
-                                 .n_spans = 1,
-                                 .ids = &id,
-                                 .end_layer = n->arch.layers,
-                                 .sums_layer = -1,
-                                 .want = PL_LOGITS_ALL,
-                                 .picked = &none,
-                                 .draw = g->temperature > 0 ? &draw : NULL,
-                                 .ends = g->ends,
-                                 .n_ends = g->n_ends};
-    struct burst_room *room = n->burst;
-    const struct pl_cuda_burst b = {.at = &room->at, .draws = room->draws, .made = room->made};
-    struct pl_cuda_run r;
-    int64_t kv_read = first ? c->kv_read : 0; /* of all tokens */
-    size_t rows = 0;
+    struct pl_cuda_run *r = &b->run;
+    const struct pl_device_work *work = &r->n->device->work, before = *work;
 
-    for (size_t i = 0; i < count; i++) {
-        enum pl_status st = pl_cuda_run_check(n, &f, &rows, err);
-        if (st)
-            return st;
-        if (!i) {
-            pl_cuda_run_begin(&r, n, &f, rows, err);
-            r.burst = &b;
-            r.st = pl_cuda_run_send(&r, NULL);
-            if (!r.st)
-                r.st = begin(&r, g, first, count);
-        }
-        pl_cuda_run_few(&r);
-        if (r.st)
-            return r.st;
-        pl_cuda_run_done(&r);
-        out[i].work = n->device->work;
-        kv_read += c->kv_read;
+    pl_cuda_run_few(r);
+    if (r->st)
+        return r->st;
+    const struct pl_device_work products = {work->flops - before.flops, work->bytes - before.bytes};
+    for (size_t s = 0; s < b->n; s++) {
+        struct pl_cache *c = b->spans[s].cache;
+        const int64_t kv_read = c->kv_read; /* of all steps */
+        out[s].work = pl_cuda_run_count(r, s);
+        out[s].work.flops += products.flops / (int64_t)b->n;
+        out[s].shared_bytes = products.bytes;
+        c->kv_read += kv_read;
     }
-    c->kv_read = kv_read;
-    r.st = finish(&r, count, out);
-    n->work.step_busy = n->work.step_busy && r.st;
-    pl_cuda_run_over(&r);
-    return r.st;
+    pl_cache_advance(&b->f);
+    b->f.tap_row += b->spans[0].rows;
+    return PL_OK;
 }
 
-enum pl_status pl_cuda_generate(struct pl_network *n, struct pl_cache *c,
-                                const struct pl_generation *g, struct pl_generated *out,
-                                struct pl_err *err)
+/* b->steps ≤ PL_CUDA_BURST behind `ids`; *rows: what is in the caches then. */
+static enum pl_status burst(struct burst *b, struct pl_network *n, const int32_t *ids,
+                            struct pl_generated *out, size_t *in_caches, struct pl_err *err)
 {
-    enum pl_status st = pl_cuda_enter(n->device, "tokens", err);
-    int32_t id = g->first;
+    struct pl_cuda_run *r = &b->run;
+    size_t rows = 0;
 
-    for (size_t at = 0; at < g->n && !st; at += PL_CUDA_BURST) {
-        const size_t count = g->n - at < PL_CUDA_BURST ? g->n - at : PL_CUDA_BURST;
-        st = burst(n, c, g, id, at, count, out + at, err);
-        if (!st && out[at + count - 1].token.id >= 0)
-            id = out[at + count - 1].token.id;
+    b->f.ids = ids;
+    for (size_t s = 0; s < b->n && b->f.draw; s++)
+        b->draws[s] = (struct pl_draw){b->g->temperature, b->g->draws[b->first * b->n + s]};
+    for (size_t i = 0; i < b->steps; i++) {
+        enum pl_status st = pl_cuda_run_check(n, &b->f, &rows, err);
+        if (st)
+            return st;
+        if (!i || r->rows != (int32_t)rows) {
+            const struct pl_cuda_step step = r->step, cross = r->cross;
+            pl_cuda_run_begin(r, n, &b->f, rows, err);
+            r->burst = &b->on;
+            r->step = step;
+            r->cross = cross;
+            r->step.rows = r->cross.rows = r->rows;
+        }
+        st = i ? PL_OK : begin(b);
+        if (!st)
+            st = step(b, out + i * b->n);
+        if (st)
+            return st;
+        *in_caches += b->spans[0].rows;
+        for (size_t s = 0; s < b->n; s++)
+            b->spans[s].rows = 1;
     }
+    r->st = finish(b, out);
+    n->work.step_busy = n->work.step_busy && r->st;
+    pl_cuda_run_over(r);
+    return r->st;
+}
+
+enum pl_status pl_cuda_generate(struct pl_network *n, struct pl_cache *const *caches,
+                                size_t n_caches, const struct pl_generation *g,
+                                struct pl_generated *out, struct pl_err *err)
+{
+    const size_t most =
+        PL_CUDA_MADE / n_caches < PL_CUDA_BURST ? PL_CUDA_MADE / n_caches : PL_CUDA_BURST;
+    struct burst_room *room = n->burst;
+    struct pl_picked none; /* what is picked stays on the device */
+    struct burst b = {.g = g, .n = n_caches, .on = {.at = &room->at, .made = room->made}};
+    int32_t ids[PL_CUDA_SPANS];
+    size_t rows = 0;
+    enum pl_status st = pl_cuda_enter(n->device, "tokens", err);
+
+    b.f = (struct pl_forward){.spans = b.spans,
+                              .n_spans = n_caches,
+                              .end_layer = n->arch.layers,
+                              .sums_layer = -1,
+                              .want = PL_LOGITS_LAST,
+                              .picked = &none,
+                              .draw = g->temperature > 0 ? b.draws : NULL,
+                              .ends = g->ends,
+                              .n_ends = g->n_ends};
+    b.on.draws = b.f.draw ? room->draws : NULL;
+    for (size_t s = 0; s < n_caches; s++) {
+        caches[s]->kv_read = 0;
+        b.spans[s] = (struct pl_span){.cache = caches[s], .rows = g->n_ids / n_caches};
+    }
+    for (; b.first < g->n && !st; b.first += b.steps) {
+        struct pl_generated *to = out + b.first * n_caches;
+        b.steps = g->n - b.first < most ? g->n - b.first : most;
+        st = burst(&b, n, b.first ? ids : g->ids, to, &rows, err);
+        for (size_t s = 0; s < n_caches && !st; s++) {
+            const int32_t id = to[(b.steps - 1) * n_caches + s].token.id;
+            ids[s] = id < 0 ? 0 : id;
+        }
+    }
+    for (size_t s = 0; s < n_caches && st; s++)
+        pl_cache_drop(caches[s], rows);
     return st;
 }

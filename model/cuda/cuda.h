@@ -23,9 +23,9 @@
 #define PL_CUDA_LOGIT_ROWS 64       /* rows of logits on the device at a time */
 #define PL_CUDA_PARTIALS 8192       /* vectors · splits of one attention */
 #define PL_CUDA_EXACT_KEYS 512      /* of a deterministic device's part of an attention */
-#define PL_CUDA_SPANS 256           /* sequences of one forward */
 #define PL_CUDA_GRAPHS 64
-#define PL_CUDA_BURST 1024 /* tokens that the device makes with no word of the host's */
+#define PL_CUDA_BURST 1024 /* steps that the device makes with no word of the host's, */
+#define PL_CUDA_MADE 8192  /* and tokens of all their sequences */
 
 struct pl_cuda_gemm;
 struct pl_cuda_profile;
@@ -142,7 +142,7 @@ static inline struct pl_cuda_kv pl_cuda_kv(const struct pl_kv *kv)
 /* 32-bit numbers of a step before its tree: those of rows and spans, ends, picks, a draw. */
 static inline size_t pl_cuda_step_numbers(size_t rows)
 {
-    return 5 * rows + PL_CUDA_SPANS + 1 + PL_MAX_EOS + 2 * PL_CUDA_GEMV_ROWS + PL_CUDA_DRAW;
+    return 5 * rows + PL_CUDA_SPANS + 1 + PL_MAX_EOS + 2 * PL_CUDA_SPANS + PL_CUDA_DRAW;
 }
 
 /* Bytes of a step before its K and V. */
@@ -312,9 +312,9 @@ enum pl_status pl_cuda_cache_keep_path(struct pl_cache *c, size_t rows, const in
 void pl_cuda_cache_sums_clear(struct pl_cache *c);
 enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f,
                                struct pl_err *err);
-enum pl_status pl_cuda_generate(struct pl_network *n, struct pl_cache *c,
-                                const struct pl_generation *g, struct pl_generated *out,
-                                struct pl_err *err);
+enum pl_status pl_cuda_generate(struct pl_network *n, struct pl_cache *const *caches,
+                                size_t n_caches, const struct pl_generation *g,
+                                struct pl_generated *out, struct pl_err *err);
 enum pl_status pl_cuda_encode(struct pl_network *n, struct pl_cache *c, const struct pl_source *s,
                               struct pl_err *err);
 enum pl_status pl_cuda_encode_batch(struct pl_network *n, struct pl_cache *const *caches,

@@ -17,7 +17,7 @@ static struct pl_cuda_step step_at(const struct pl_cuda_work *w, char *base)
                                  .span_row = p + 5 * w->rows,
                                  .ends = ends,
                                  .picks = picks,
-                                 .draw = picks + 2 * PL_CUDA_GEMV_ROWS,
+                                 .draw = picks + 2 * PL_CUDA_SPANS,
                                  .tree = p + tree,
                                  .kv = (struct pl_cuda_kv *)(void *)(base + head)};
 }
@@ -67,10 +67,10 @@ enum pl_status pl_cuda_run_send(struct pl_cuda_run *r, const struct pl_source *s
         fill_tree(f->tree, (size_t)r->rows, (int32_t *)host.tree);
     for (size_t i = 0; i < PL_MAX_EOS; i++)
         ((int32_t *)host.ends)[i] = i < f->n_ends ? f->ends[i] : -1;
-    if (f->draw) {
-        const double draw[2] = {f->draw->temperature, f->draw->u};
-        memcpy((int32_t *)host.draw, draw, sizeof(draw));
-    }
+    if (f->draw)
+        memcpy((int32_t *)host.draw, &f->draw->temperature, sizeof(double));
+    for (size_t s = 0; s < n && f->draw; s++)
+        memcpy((int32_t *)host.draw + 2 * (1 + s), &f->draw[s].u, sizeof(double));
     for (size_t s = 0; s < n; s++) {
         const struct pl_cache *c = f->spans[s].cache;
         ((int32_t *)host.span_row)[s] = (int32_t)row;
@@ -131,20 +131,19 @@ static void head(struct pl_cuda_run *r, size_t first, size_t rows)
         pl_k_scale(w->logits, net->arch.logit_scale, (int64_t)(rows * vocab), s);
 }
 
-/* The rows of logits on the device: the choice of each where it is asked for. */
-static void pick(struct pl_cuda_run *r, size_t rows)
+/* The rows of logits on the device, those of `first` on: the choice of each where it is asked for.
+ */
+static void pick(struct pl_cuda_run *r, size_t rows, size_t first)
 {
     pl_cuda_op(r->n->device, PL_CUDA_OP_PICK);
     if (r->st || !r->f->picked)
         return;
     if (r->f->draw)
-        pl_k_draw(r->n->work.logits, r->n->arch.vocab, r->step.ends, r->step.draw, r->step.picks,
-                  r->n->device->stream);
+        pl_k_draw(r->n->work.logits, (int)first, (int)rows, r->n->arch.vocab, r->step.ends,
+                  r->step.draw, r->step.picks, r->n->device->stream);
     else
-        pl_k_pick(r->n->work.logits, (int)rows, r->n->arch.vocab, r->step.ends, r->step.picks,
-                  r->n->device->stream);
-    if (r->burst)
-        pl_k_burst_next(&r->step, r->n->arch.layers, r->burst, r->n->device->stream);
+        pl_k_pick(r->n->work.logits, (int)rows, r->n->arch.vocab, r->step.ends,
+                  r->step.picks + 2 * first, r->n->device->stream);
 }
 
 /* Logits, and what was picked of them, to the host: those of row `first` on. */
@@ -156,29 +155,18 @@ static void copy_logits(struct pl_cuda_run *r, size_t rows, size_t first)
         r->st = pl_cuda_run_copy(r, r->f->logits + first * vocab, r->n->work.logits, rows * vocab,
                                  cudaMemcpyDeviceToHost);
     if (!r->st && r->f->picked)
-        r->st = pl_cuda_check(cudaMemcpyAsync(r->f->picked + first, r->step.picks,
+        r->st = pl_cuda_check(cudaMemcpyAsync(r->f->picked + first, r->step.picks + 2 * first,
                                               rows * sizeof(*r->f->picked), cudaMemcpyDeviceToHost,
                                               r->n->device->stream),
                               "forward", r->err);
 }
 
-static void output(struct pl_cuda_run *r)
+/* Rows of x that are behind all layers to logits and choices, and (`copy`) to the host. */
+static void choices(struct pl_cuda_run *r, bool copy)
 {
     const struct pl_forward *f = r->f;
-    struct pl_network *n = r->n;
-    size_t h = (size_t)n->arch.hidden, row = 0;
-    size_t all = 0, spans = f->n_spans - f->silent;
+    size_t all = 0, row = 0, spans = f->n_spans - f->silent;
 
-    if (f->end_layer < n->arch.layers || f->to_stage) {
-        r->st = pl_cuda_run_copy(r, f->spans[0].cache->stage.data + f->stage_row * h, n->work.x,
-                                 (size_t)r->rows * h, cudaMemcpyDeviceToDevice);
-        return;
-    }
-    if (n->final_gain)
-        pl_cuda_run_norm(r, n->final_gain, n->final_bias);
-    pl_cuda_run_taps(r, PL_CUDA_FINAL);
-    if (f->want == PL_LOGITS_NONE)
-        return;
     if (f->want == PL_LOGITS_ALL)
         all = (size_t)r->rows;
     else if ((size_t)r->rows == f->n_spans)
@@ -186,15 +174,37 @@ static void output(struct pl_cuda_run *r)
     for (size_t at = 0; at < all; at += PL_CUDA_LOGIT_ROWS) {
         size_t rows = all - at < PL_CUDA_LOGIT_ROWS ? all - at : PL_CUDA_LOGIT_ROWS;
         head(r, at, rows);
-        pick(r, rows);
-        copy_logits(r, rows, at);
+        pick(r, rows, at);
+        if (copy)
+            copy_logits(r, rows, at);
     }
     for (size_t s = 0; s < spans && !all; s++) {
         row += f->spans[s].rows;
         head(r, row - 1, 1);
-        pick(r, 1);
-        copy_logits(r, 1, s);
+        pick(r, 1, s);
+        if (copy)
+            copy_logits(r, 1, s);
     }
+    if (r->burst && !r->st)
+        pl_k_burst_next(&r->step, r->n->arch.layers, r->burst, r->n->device->stream);
+}
+
+static void output(struct pl_cuda_run *r)
+{
+    const struct pl_forward *f = r->f;
+    struct pl_network *n = r->n;
+
+    if (f->end_layer < n->arch.layers || f->to_stage) {
+        const size_t h = (size_t)n->arch.hidden;
+        r->st = pl_cuda_run_copy(r, f->spans[0].cache->stage.data + f->stage_row * h, n->work.x,
+                                 (size_t)r->rows * h, cudaMemcpyDeviceToDevice);
+        return;
+    }
+    if (n->final_gain)
+        pl_cuda_run_norm(r, n->final_gain, n->final_bias);
+    pl_cuda_run_taps(r, PL_CUDA_FINAL);
+    if (f->want != PL_LOGITS_NONE)
+        choices(r, true);
 }
 
 /* A few rows of ids through all layers to logits: what a graph holds. Nothing in it depends on the
@@ -207,8 +217,8 @@ static bool fits_graph(const struct pl_cuda_run *r)
               !f->silent && !r->n->no_graphs && !r->n->device->profile && !r->n->encoder &&
               !f->spans[0].cache->relative && !r->by_path;
 
-    ok = ok &&
-         (f->want == PL_LOGITS_ALL || (f->want == PL_LOGITS_LAST && (size_t)r->rows == f->n_spans));
+    ok = ok && (f->want == PL_LOGITS_ALL ||
+                (f->want == PL_LOGITS_LAST && (r->burst || (size_t)r->rows == f->n_spans)));
     for (size_t s = 0; s < f->n_spans && ok; s++)
         ok = !f->spans[s].cache->n_taps;
     return ok;
@@ -224,8 +234,7 @@ static void few_rows(struct pl_cuda_run *r)
     if (!r->st && n->final_gain)
         pl_cuda_run_norm(r, n->final_gain, n->final_bias);
     pl_cuda_run_taps(r, PL_CUDA_FINAL);
-    head(r, 0, (size_t)r->rows);
-    pick(r, (size_t)r->rows);
+    choices(r, false);
 }
 
 static struct pl_cuda_graph key_of(const struct pl_cuda_run *r)
@@ -420,31 +429,29 @@ static void count_attention(const struct pl_network *n, const struct pl_forward 
         each * (2 * seen + summed + 2 * (int64_t)(rows * (n->encoder ? c->cross[l].len : 0)));
 }
 
-/* The bytes of K and V that this forward read: from the first row that its first row sees. */
-static void count_read(const struct pl_network *n, const struct pl_forward *f)
+/* The bytes of K and V that this forward read of a sequence: from the first row that its first row
+ * sees. */
+struct pl_device_work pl_cuda_run_count(const struct pl_cuda_run *r, size_t s)
 {
+    const struct pl_network *n = r->n;
+    const struct pl_forward *f = r->f;
+    struct pl_cache *c = f->spans[s].cache;
+    const struct pl_device_work before = n->device->work;
     int64_t row_bytes =
         2 * n->arch.kv_heads * n->arch.head_dim * pl_dtype_traits(f->spans[0].cache->dtype)->bytes;
 
     pl_cuda_op(n->device, PL_CUDA_OP_ATTENTION); /* whose work this is */
-    for (size_t s = 0; s < f->n_spans; s++) {
-        struct pl_cache *c = f->spans[s].cache;
-        c->kv_read = 0;
-        for (int32_t l = f->first_layer; l < f->end_layer; l++) {
-            const struct pl_kv *kv = &c->kv[l];
-            size_t keys = kv->len + f->spans[s].rows - pl_kv_first(kv, kv->len);
-            c->kv_read += row_bytes * (int64_t)(keys + c->cross[l].len);
-            count_attention(n, f, c, l, f->spans[s].rows);
-        }
-        n->device->work.bytes += c->kv_read;
+    c->kv_read = 0;
+    for (int32_t l = f->first_layer; l < f->end_layer; l++) {
+        const struct pl_kv *kv = &c->kv[l];
+        size_t keys = kv->len + f->spans[s].rows - pl_kv_first(kv, kv->len);
+        c->kv_read += row_bytes * (int64_t)(keys + c->cross[l].len);
+        count_attention(n, f, c, l, f->spans[s].rows);
     }
+    n->device->work.bytes += c->kv_read;
     pl_cuda_op(n->device, PL_CUDA_OP_OTHER);
-}
-
-void pl_cuda_run_done(const struct pl_cuda_run *r)
-{
-    count_read(r->n, r->f);
-    pl_cache_advance(r->f);
+    return (struct pl_device_work){n->device->work.flops - before.flops,
+                                   n->device->work.bytes - before.bytes};
 }
 
 enum pl_status pl_cuda_run_check(struct pl_network *n, const struct pl_forward *f, size_t *rows,
@@ -465,11 +472,12 @@ enum pl_status pl_cuda_run_check(struct pl_network *n, const struct pl_forward *
     }
     if (!*rows)
         return pl_fail(err, PL_ERANGE, "a forward without rows");
-    if (f->picked && *rows > PL_CUDA_GEMV_ROWS)
+    if (f->picked && f->want == PL_LOGITS_ALL && *rows > PL_CUDA_SPANS)
         return pl_fail(err, PL_ERANGE, "%zu rows are picked from, at most %d can be", *rows,
-                       PL_CUDA_GEMV_ROWS);
-    if (f->draw && (*rows != 1 || !f->picked))
-        return pl_fail(err, PL_ERANGE, "a draw from %zu rows, 1 is expected", *rows);
+                       PL_CUDA_SPANS);
+    if (f->draw && (!f->picked || (f->want == PL_LOGITS_ALL && *rows != f->n_spans)))
+        return pl_fail(err, PL_ERANGE, "a draw from %zu rows of %zu sequences: 1 of each", *rows,
+                       f->n_spans);
     return pl_cache_check_room(f, err);
 }
 
@@ -502,8 +510,11 @@ enum pl_status pl_cuda_forward(struct pl_network *n, const struct pl_forward *f,
         r.st = pl_cuda_sync(n->device, "forward", err);
         n->work.step_busy = false;
     }
-    if (!r.st)
-        pl_cuda_run_done(&r);
+    if (!r.st) {
+        for (size_t s = 0; s < f->n_spans; s++)
+            (void)pl_cuda_run_count(&r, s);
+        pl_cache_advance(f);
+    }
     pl_cuda_run_over(&r);
     return r.st;
 }

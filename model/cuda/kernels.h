@@ -25,6 +25,7 @@ extern "C" {
 #define PL_CUDA_VECTORS 16     /* query vectors of one attention block */
 #define PL_CUDA_MMA_VECTORS 64 /* the same, on tensor cores */
 #define PL_CUDA_KEYS 32        /* keys of one tile */
+#define PL_CUDA_SPANS 256      /* sequences of one forward */
 #define PL_CUDA_MAX_HEAD 256   /* widest head */
 #define PL_CUDA_MAX_SPLITS 64  /* parts that a sequence's keys are attended in */
 /* Blocks of attend_few.cu that a multiprocessor has room for, of a GPU of that compute capability:
@@ -50,11 +51,11 @@ struct pl_cuda_step {
      * each; [rows][PL_CUDA_TREE_WORDS] bits of what each row at hand sees of it. */
     const int32_t *tree;
     const int32_t *ends; /* [PL_MAX_EOS] ids that a pick leaves out, −1 behind them */
-    int32_t *picks;      /* [PL_CUDA_GEMV_ROWS][2] struct pl_picked of rows */
-    const int32_t *draw; /* [PL_CUDA_DRAW] the bytes of two doubles: temperature and u */
+    int32_t *picks;      /* [PL_CUDA_SPANS][2] struct pl_picked of rows of logits */
+    const int32_t *draw; /* [PL_CUDA_DRAW] the bytes of doubles: temperature, u of each such row */
     int32_t rows, n_spans;
 };
-#define PL_CUDA_DRAW 4
+#define PL_CUDA_DRAW (2 + 2 * PL_CUDA_SPANS)
 #define PL_CUDA_TREE_WORDS (PL_TREE_MAX / 32)
 #define PL_CUDA_TREE_HEAD (1 + PL_TREE_MAX) /* words before the bits */
 
@@ -264,9 +265,9 @@ void pl_k_read(const void *from, int64_t n, uint32_t never, uint32_t *out, int b
 /* picks[r] = {best that is none of ends, −1: NaN or infinite; best of all} */
 void pl_k_pick(const float *x, int rows, int64_t cols, const int32_t *ends, int32_t *picks,
                cudaStream_t s);
-/* The same of one row, drawn (struct pl_draw). */
-void pl_k_draw(const float *x, int64_t cols, const int32_t *ends, const int32_t *draw,
-               int32_t *picks, cudaStream_t s);
+/* The same, drawn (struct pl_draw): x is the step's rows from `first` on, as are u and picks. */
+void pl_k_draw(const float *x, int first, int rows, int64_t cols, const int32_t *ends,
+               const int32_t *draw, int32_t *picks, cudaStream_t s);
 /* A token that the device made, when by its clock. */
 struct pl_cuda_made {
     int32_t id, all; /* as struct pl_picked has them */
@@ -274,12 +275,12 @@ struct pl_cuda_made {
 };
 /* What the device needs to make token after token by itself. */
 struct pl_cuda_burst {
-    int32_t *at;         /* tokens made so far */
-    const double *draws; /* [most + 1] */
-    struct pl_cuda_made *made;
+    int32_t *at;               /* steps made so far */
+    const double *draws;       /* [steps + 1][n_spans]; NULL: greedy */
+    struct pl_cuda_made *made; /* [steps][n_spans] */
 };
-/* Writes down what was picked of a step of one row, and makes it the step's next row, with the next
- * draw. */
+/* Writes down what was picked of each sequence of a step, and makes it the sequence's only row of
+ * the next one, with the next draw. */
 void pl_k_burst_next(const struct pl_cuda_step *step, int layers, const struct pl_cuda_burst *b,
                      cudaStream_t s);
 /* The k largest of n, as ascending indices: one block, four passes of 256 buckets. */

@@ -434,10 +434,11 @@ __device__ int block_min(int v, int *room)
     return v;
 }
 
-/* One block; a warp has cols / 32 ids that follow one another. Probabilities are rounded as the
+/* A block a row; a warp has cols / 32 ids that follow one another. Probabilities are rounded as the
  * host's are, their sums in f64 differ from its by their order alone. */
 __global__ void __launch_bounds__(DRAW) draw_row(const float *x, int64_t cols, const int32_t *ends,
-                                                 const int32_t *given, int32_t *picks)
+                                                 const int32_t *given, int first_row,
+                                                 int32_t *picks)
 {
     __shared__ double part[WARP];
     __shared__ int room[WARP];
@@ -450,7 +451,10 @@ __global__ void __launch_bounds__(DRAW) draw_row(const float *x, int64_t cols, c
     float v;
     int at, nan, found = INT32_MAX, last = INT32_MAX;
 
-    memcpy(draw, given, sizeof(draw));
+    x += blockIdx.x * cols;
+    picks += 2 * (first_row + (int)blockIdx.x);
+    memcpy(draw, given, sizeof(double));
+    memcpy(draw + 1, given + 2 * (1 + first_row + (int)blockIdx.x), sizeof(double));
     const double scale = 1 / draw[0];
     best_of(x, cols, ends, &v, &at, &nan);
     if (!threadIdx.x) {
@@ -499,10 +503,10 @@ __global__ void __launch_bounds__(DRAW) draw_row(const float *x, int64_t cols, c
     picks[1] = broken ? -1 : at;
 }
 
-extern "C" void pl_k_draw(const float *x, int64_t cols, const int32_t *ends, const int32_t *draw,
-                          int32_t *picks, cudaStream_t s)
+extern "C" void pl_k_draw(const float *x, int first, int rows, int64_t cols, const int32_t *ends,
+                          const int32_t *draw, int32_t *picks, cudaStream_t s)
 {
-    PL_LAUNCH(draw_row, 1, DRAW, 0, s, x, cols, ends, draw, picks);
+    PL_LAUNCH(draw_row, (unsigned)rows, DRAW, 0, s, x, cols, ends, draw, first, picks);
 }
 
 extern "C" void pl_k_argmax(const float *x, int rows, int64_t cols, int32_t *idx, cudaStream_t s)

@@ -36,12 +36,13 @@ void pl_cuda_paths_send(struct pl_cuda_run *r);
 void pl_cuda_paths_attend(struct pl_cuda_run *r, const struct pl_cuda_attend *all);
 /* forward.c, for burst.c: whether the forward can be run and of how many rows; then, of few rows of
  * ids through all layers, the parts of their keys, input, layers, head and choice, by a graph where
- * there can be one; then that they are in the caches now. */
+ * there can be one; then, before they are in the caches, the work of its attention to sequence s.
+ */
 PL_MUST_CHECK
 enum pl_status pl_cuda_run_check(struct pl_network *n, const struct pl_forward *f, size_t *rows,
                                  struct pl_err *err);
 void pl_cuda_run_few(struct pl_cuda_run *r);
-void pl_cuda_run_done(const struct pl_cuda_run *r);
+struct pl_device_work pl_cuda_run_count(const struct pl_cuda_run *r, size_t s);
 /* Behind all that was launched since pl_cuda_run_send, whether it went well or not. */
 void pl_cuda_run_over(const struct pl_cuda_run *r);
 /* Parts that the keys are split in, so that all multiprocessors have work; 1 where rows suffice. */

@@ -88,41 +88,51 @@ def counts():
 
 def ends(tmp):
     """Trials that end with a text: made a few tokens ahead on the GPU, those behind the end are in no figure. Everything is what the CPU says."""
-    folder, sample = os.path.join(tmp, "ends"), {"kind": "synthetic", "index": 0, "key": "%016x" % 5}
+    folder, samples = os.path.join(tmp, "ends"), [{"kind": "synthetic", "index": i, "key": "%016x" % (5 + i)} for i in range(3)]
+    arms = {**ONE, "three": {"model": "m", "batch": 3}, "loop": {"model": "m", "concurrency": 2, "requests": 3}}
     os.mkdir(folder)
     for name in os.listdir(LLAMA):
         os.symlink(os.path.join(LLAMA, name), os.path.join(folder, name))
     config = json.load(open(os.path.join(LLAMA, "config.json")))
 
-    def trials(program, device, end, **measure):
+    def trials(program, device, end, stop=True, many=False, **measure):
         os.unlink(os.path.join(folder, "config.json"))
         with open(os.path.join(folder, "config.json"), "w") as f:
             json.dump({**config, "eos_token_id": end}, f)
         r, out = Runner(program, "serve"), []
-        ask = load({"m": {"path": folder, "device": device, "dtype": "f32"}}, ONE, tokens=24)
-        ask["generate"]["stop_at_eos"] = True
+        ask = load({"m": {"path": folder, "device": device, "dtype": "f32"}}, arms, tokens=24)
+        ask["generate"]["stop_at_eos"] = stop
         ask["measure"].update(measure)
         assert r.call("load", **ask)["type"] == "loaded"
-        for tokens in (24, 24, 5):
-            out.append(r.call("trial", arm="a", context=24, sample=sample, repeat=0, attempt=0, timed=True, tokens=tokens))
+        for arm, n, tokens in (("a", 1, 24), ("a", 1, 24), ("a", 1, 5), ("three", 3, 11), ("loop", 3, 7))[:3 if stop and not many else 5]:
+            more = {"samples": samples} if n > 1 else {}
+            out.append(r.call("trial", arm=arm, context=24, sample=samples[0], repeat=0, attempt=0, timed=True, tokens=tokens, **more))
             assert out[-1]["type"] == "result", out[-1]
-            check_times(out[-1])
+            if n == 1:
+                check_times(out[-1])
+            stamps = out[-1]["token_ns"]
+            assert all(t == sorted(t) for t in stamps) and max(t[-1] for t in stamps) == out[-1]["total_ns"], stamps
         assert r.end() == 0, r.stderr
         return out
 
-    ids = trials(EMULATED, "cuda", 1 << 11)[0]["tokens"][0]  # an end that never comes
+    never = trials(EMULATED, "cuda", 1 << 11)  # an end that never comes
+    ids = never[0]["tokens"][0]
     assert len(ids) == 24
-    for at in (0, 8, 9):
-        end = ids[at]
-        cpu = trials(EMULATED, "cpu", end)
-        for how in ({}, {"energy": True})[:1 + (at == 9)]:
+    differing = False
+    for at in (0, 8, 9, None):
+        end = ids[at or 0]
+        how_each = [{"stop": at is not None, "many": at == 8}] + [{"energy": True}] * (at == 9)
+        cpu = trials(EMULATED, "cpu", end, **how_each[0])
+        for how in how_each:
             gpu = trials(EMULATED, "cuda", end, **how)
+            differing |= at == 8 and len(set(gpu[3]["generated"])) > 1
             for a, b in zip(gpu, cpu):
                 for key in ("generated", "tokens", "kv_len", "work", "ids_hash", "counts"):
                     assert a[key] == b[key], (at, how, key, a[key], b[key])
-                assert a["generated"][0] <= ids.index(end) + 1 and a["bytes"]["kv"] == b["bytes"]["kv"], (a, b)
-                if a["generated"][0] > 1:
+                assert (at is None or a["generated"][0] <= ids.index(end) + 1) and a["bytes"]["kv"] == b["bytes"]["kv"], (a, b)
+                if a["generated"][0] > 1 and len(a["generated"]) == 1:
                     assert 0 < a["device_ns"]["decode"] < 1.05 * a["phases_ns"]["decode"] + 2e6, (a["device_ns"], a["phases_ns"])
+    assert differing  # some of a batch ended before others
     said = {}
     for device in ("cuda", "cpu"):
         argv = [EMULATED, "generate", folder, "--ids", "3 5 7 11", "--tokens", "20", "--json", "--device", device, "--dtype", "f32"]

@@ -25,8 +25,8 @@ static void on_device(size_t vocab, const int32_t *ends, double temperature, dou
     const double both[2] = {temperature, u};
     int32_t draw[PL_CUDA_DRAW];
 
-    memcpy(draw, both, sizeof(draw));
-    pl_k_draw(logits, (int64_t)vocab, ends, draw, picks, NULL);
+    memcpy(draw, both, sizeof(both));
+    pl_k_draw(logits, 0, 1, (int64_t)vocab, ends, draw, picks, NULL);
     cudaDeviceSynchronize();
 }
 

@@ -67,13 +67,13 @@ static void check(const char *name, const char *reference, double temperature, b
     const int32_t ends[2] = {5, 17};
     const struct pl_accept_rule rule = {.temperature = temperature, .key = 99, .masked = ends, .n_masked = 2, .p = p};
     double draws[N];
-    const struct pl_generation g = {.first = 4, .n = N, .temperature = temperature, .draws = draws, .ends = ends, .n_ends = 2};
+    const struct pl_generation g = {.ids = (const int32_t[]){4}, .n_ids = 1, .n = N, .temperature = temperature, .draws = draws, .ends = ends, .n_ends = 2};
     struct pl_generated got[N];
     struct pl_picked want[N];
 
     for (size_t i = 0; i < N; i++)
         draws[i] = pl_accept_uniform(&rule, i, 0);
-    one_by_one(r, &rule, g.first, N, want, b);
+    one_by_one(r, &rule, g.ids[0], N, want, b);
     assert_true(pl_session_generates(s));
     ok(pl_session_generate(s, &g, got, &err));
     for (size_t i = 0; i < N; i++) {
@@ -117,11 +117,12 @@ static void check_until(struct pl_model *m, const struct pl_session_opts *o, con
 {
     const struct pl_backend *b = pl_model_backend(m);
     const size_t vocab = (size_t)pl_model_info(m)->arch.vocab;
-    const struct pl_generation g = {.first = 4, .n = MOST};
+    const struct pl_generation g = {.ids = (const int32_t[]){4}, .n_ids = 1, .n = MOST};
     const size_t ahead = (want + PL_GENERATE_AHEAD - 1) / PL_GENERATE_AHEAD * PL_GENERATE_AHEAD;
     struct pl_session *s = start(m, o), *r = start(m, o);
     float *next = calloc(2 * vocab, sizeof(*next));
     struct pl_generated got[MOST];
+    struct pl_device_work sum = {0}, work = {0}; /* of the used, of all */
     size_t made = 0, used = 0;
 
     const struct pl_device_work before = b->work(pl_model_device(m));
@@ -130,15 +131,19 @@ static void check_until(struct pl_model *m, const struct pl_session_opts *o, con
     assert_int_equal(made, ahead < MOST ? ahead : MOST);
     for (size_t i = 0; i < made; i++) {
         assert_int_equal(got[i].token.id, all[i].token.id);
-        assert_true(!i || (got[i].ns >= got[i - 1].ns && got[i].work.bytes > got[i - 1].work.bytes));
+        assert_true(!i || (got[i].ns >= got[i - 1].ns && got[i].work.bytes >= got[i - 1].work.bytes));
+        if (i < used)
+            sum = (struct pl_device_work){sum.flops + got[i].work.flops, sum.bytes + got[i].work.bytes + got[i].shared_bytes};
+        work = (struct pl_device_work){work.flops + got[i].work.flops, work.bytes + got[i].work.bytes + got[i].shared_bytes};
     }
     const struct pl_device_work then = b->work(pl_model_device(m));
-    assert_int_equal(then.flops, got[made - 1].work.flops);
+    assert_int_equal(then.flops - before.flops, work.flops);
+    assert_int_equal(then.bytes - before.bytes, work.bytes);
     for (size_t i = 0; i < used; i++)
-        ok(pl_session_decode(r, i ? got[i - 1].token.id : g.first, next, &err));
+        ok(pl_session_decode(r, i ? got[i - 1].token.id : g.ids[0], next, &err));
     const struct pl_device_work now = b->work(pl_model_device(m));
-    assert_int_equal(got[used - 1].work.flops - before.flops, now.flops - then.flops);
-    assert_int_equal(got[used - 1].work.bytes - before.bytes, now.bytes - then.bytes);
+    assert_int_equal(sum.flops, now.flops - then.flops);
+    assert_int_equal(sum.bytes, now.bytes - then.bytes);
     /* nothing stands behind the stop */
     assert_int_equal(pl_session_len(s), pl_session_len(r));
     ok(pl_session_decode(s, 7, next, &err));
@@ -160,7 +165,7 @@ static void up_to_an_end(void **state)
         const struct pl_session_opts o = {.max_tokens = PROMPT + MOST + 1, .max_verify = 1};
         struct pl_session *s = start(m, &o);
         struct pl_generated all[MOST];
-        ok(pl_session_generate(s, &(struct pl_generation){.first = 4, .n = MOST}, all, &err));
+        ok(pl_session_generate(s, &(struct pl_generation){.ids = (const int32_t[]){4}, .n_ids = 1, .n = MOST}, all, &err));
         pl_session_free(s);
         for (size_t k = 0; k < sizeof(at) / sizeof(at[0]); k++) {
             size_t first = 0;
@@ -173,13 +178,154 @@ static void up_to_an_end(void **state)
     }
 }
 
+#define MANY 70 /* more than there is room for logits of at once */
+#define TURNS 4
+
+/* Sequences of unlike lengths, as many as asked for. */
+static void start_many(struct pl_model *m, size_t n, struct pl_session **s)
+{
+    const struct pl_arch *a = &pl_model_info(m)->arch;
+    const struct pl_session_opts o = {.max_tokens = PROMPT + TURNS + 8, .max_source = PROMPT, .max_verify = 256, .taps = (int[]){PL_TAP_FINAL}, .n_taps = n == 3};
+    int32_t ids[PROMPT];
+
+    for (size_t k = 0; k < n; k++) {
+        for (size_t i = 0; i < PROMPT; i++)
+            ids[i] = (int32_t)((i * 7 + k * 13 + 3) % (size_t)a->vocab);
+        ok(pl_session_create(m, &o, &s[k], &err));
+        if (a->encoder_layers)
+            ok(pl_session_encode(s[k], &(struct pl_source){.ids = ids, .n = PROMPT - k % 5}, NULL, &err));
+        ok(pl_session_prefill(s[k], &(struct pl_prompt){.ids = a->encoder_layers ? &a->decoder_start : ids, .n = a->encoder_layers ? 1 : PROMPT - k % 5},
+                              NULL, &err));
+    }
+}
+
+/* Several sequences together: the tokens, counts and KV of joint steps, each waited for. */
+static void check_together(struct pl_model *m, size_t n, double temperature)
+{
+    const struct pl_backend *backend = pl_model_backend(m);
+    const size_t vocab = (size_t)pl_model_info(m)->arch.vocab;
+    const struct pl_accept_rule rule = {.temperature = temperature, .key = 5, .p = calloc(2 * vocab, sizeof(float))};
+    struct pl_session *s[MANY], *r[MANY];
+    static struct pl_generated got[TURNS * MANY];
+    float *logits = calloc(MANY * vocab, sizeof(*logits)), *other = calloc(MANY * vocab, sizeof(*other));
+    double draws[TURNS * MANY];
+    int32_t ids[MANY];
+    struct pl_device_work sum = {0};
+    const struct pl_generation g = {.ids = ids, .n_ids = n, .n = TURNS, .temperature = temperature, .draws = draws};
+
+    start_many(m, n, s);
+    start_many(m, n, r);
+    for (size_t i = 0; i < n; i++)
+        ids[i] = (int32_t)i + 1;
+    for (size_t i = 0; i < TURNS * n; i++)
+        draws[i] = pl_accept_uniform(&rule, i, 0);
+#ifdef PL_EMULATED
+    cudaDeviceSynchronize(); /* the prompts' messages are gone */
+    const struct pl_emu_asked asked = pl_emu_asked;
+#endif
+    ok(pl_sessions_generate(s, n, &g, got, &err));
+#ifdef PL_EMULATED
+    assert_in_range(pl_emu_asked.waits - asked.waits, 1, 2); /* the end; the prompts' logits nobody asked for */
+    assert_int_equal(pl_emu_asked.to_device - asked.to_device, 2);
+    assert_int_equal(pl_emu_asked.to_host - asked.to_host, 1);
+#endif
+    const struct pl_device_work before = backend->work(pl_model_device(m));
+    for (size_t t = 0; t < TURNS; t++) {
+        ok(pl_sessions_decode(r, ids, n, logits, &err));
+        for (size_t i = 0; i < n; i++) {
+            const struct pl_generated *p = &got[t * n + i];
+            int32_t want = -1;
+            ok(pl_accept_one(&rule, logits + i * vocab, vocab, t * n + i, &want, &err));
+            if (p->token.id != want)
+                fail_msg("sequence %zu of %zu at temperature %g: token %zu is %d, by itself %d", i, n, temperature, t, p->token.id, want);
+            ids[i] = want;
+            sum = (struct pl_device_work){sum.flops + p->work.flops, sum.bytes + p->work.bytes + (i ? 0 : p->shared_bytes)};
+            assert_int_equal(p->shared_bytes, got[t * n].shared_bytes);
+        }
+    }
+    const struct pl_device_work after = backend->work(pl_model_device(m));
+    assert_int_equal(sum.flops, after.flops - before.flops);
+    assert_int_equal(sum.bytes, after.bytes - before.bytes);
+    ok(pl_sessions_decode(s, ids, n, other, &err));
+    ok(pl_sessions_decode(r, ids, n, logits, &err));
+    assert_memory_equal(other, logits, n * vocab * sizeof(*logits));
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(pl_session_len(s[i]), pl_session_len(r[i]));
+        pl_session_free(s[i]);
+        pl_session_free(r[i]);
+    }
+    free(logits);
+    free(other);
+    free(rule.p);
+}
+
+static void several_together(void **state)
+{
+    static const char *const models[] = {"plain", "tied_bf16", "families/mistral_window", "families/t5"};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(models) / sizeof(models[0]); i++) {
+        struct pl_model *m = load(models[i], "cuda", i == 1);
+        check_together(m, 3, 0.8);
+        check_together(m, i ? 2 : 8, 0);
+        if (!i)
+            check_together(m, MANY, 0.8);
+        pl_model_free(m);
+    }
+}
+
+/* Several ids that go in first are read in one go; the taps hold them all. */
+static void several_first(void **state)
+{
+    static const size_t firsts[] = {2, 8, 11};
+    struct pl_model *m = load("plain", "cuda", true);
+    const size_t vocab = (size_t)pl_model_info(m)->arch.vocab, hidden = (size_t)pl_model_info(m)->arch.hidden;
+    float *logits = calloc(16 * vocab, sizeof(*logits)), *x = calloc(2 * 16 * hidden, sizeof(*x));
+    int32_t ids[16];
+
+    (void)state;
+    for (int tapped = 0; tapped < 2; tapped++)
+        for (size_t i = 0; i < 3; i++) {
+            const size_t k = firsts[i];
+            const struct pl_session_opts o = {.max_tokens = PROMPT + 16, .max_verify = 16, .taps = (int[]){PL_TAP_FINAL}, .n_taps = (size_t)tapped};
+            struct pl_session *s = start(m, &o), *r = start(m, &o);
+            struct pl_generated got[TURNS];
+            for (size_t j = 0; j < k; j++)
+                ids[j] = (int32_t)(j * 5 + 1);
+            ok(pl_session_generate(s, &(struct pl_generation){.ids = ids, .n_ids = k, .n = TURNS}, got, &err));
+            ok(pl_session_verify(r, ids, k, logits, &err));
+            if (tapped)
+                ok(pl_session_hidden_copy(r, 0, 0, k, x, &err));
+            for (size_t t = 0; t < TURNS; t++) {
+                const int32_t want = pl_logits_argmax(logits + (t ? 0 : k - 1) * vocab, vocab);
+                assert_int_equal(got[t].token.id, want);
+                if (t + 1 == TURNS)
+                    break;
+                ok(pl_session_decode(r, want, logits, &err));
+                if (tapped)
+                    ok(pl_session_hidden_copy(r, 0, 0, 1, x + (k + t) * hidden, &err));
+            }
+            assert_int_equal(pl_session_len(s), pl_session_len(r));
+            if (tapped) {
+                assert_int_equal(pl_session_hidden_rows(s, 0), k + TURNS - 1);
+                ok(pl_session_hidden_copy(s, 0, 0, k + TURNS - 1, x + 16 * hidden, &err));
+                assert_memory_equal(x, x + 16 * hidden, (k + TURNS - 1) * hidden * sizeof(*x));
+            }
+            pl_session_free(s);
+            pl_session_free(r);
+        }
+    free(logits);
+    free(x);
+    pl_model_free(m);
+}
+
 static void times(void **state)
 {
     const struct pl_generated made[4] = {{.ns = 1000}, {.ns = 1500}, {.ns = 1400}, {.ns = 2500}};
     int64_t at[4];
 
     (void)state;
-    pl_generated_times(made, 4, 9000, 7600, at);
+    pl_generated_times(made, 1, 4, 9000, 7600, at);
     assert_int_equal(at[0], 7600); /* not before what was there already */
     assert_int_equal(at[1], 8000);
     assert_int_equal(at[2], 8000); /* nor before the one before */
@@ -192,7 +338,7 @@ static struct pl_emu_asked asked_of(struct pl_session *s, size_t n, double tempe
 {
     static struct pl_generated out[64];
     static double draws[64];
-    const struct pl_generation g = {.first = 4, .n = n, .temperature = temperature, .draws = draws};
+    const struct pl_generation g = {.ids = (const int32_t[]){4}, .n_ids = 1, .n = n, .temperature = temperature, .draws = draws};
     const struct pl_emu_asked before = pl_emu_asked;
 
     for (size_t i = 0; i < n; i++)
@@ -226,7 +372,7 @@ static void nothing_is_waited_for(void **state)
         const int32_t none = -5;
         size_t made, used;
         const long was = pl_emu_asked.waits;
-        ok(pl_session_generate_until(s, &(struct pl_generation){.first = 4, .n = n}, &none, 1, out, &made, &used, &err));
+        ok(pl_session_generate_until(s, &(struct pl_generation){.ids = (const int32_t[]){4}, .n_ids = 1, .n = n}, &none, 1, out, &made, &used, &err));
         assert_int_equal(pl_emu_asked.waits - was, (n + PL_GENERATE_AHEAD - 1) / PL_GENERATE_AHEAD);
         ok(pl_session_rollback(s, n, &err));
     }
@@ -240,6 +386,34 @@ static void nothing_is_waited_for(void **state)
     pl_model_free(m);
 }
 
+/* A launch that failed in the middle: nothing is in the caches, and the same question is answered as if nothing had been. */
+static void stopped_midway(void **state)
+{
+    struct pl_model *m = load("plain", "cuda", false);
+    struct pl_session *s[3], *r[3];
+    const int32_t ids[3] = {4, 5, 6};
+    const struct pl_generation g = {.ids = ids, .n_ids = 3, .n = TURNS};
+    struct pl_generated want[3 * TURNS], got[3 * TURNS];
+
+    (void)state;
+    start_many(m, 3, s);
+    start_many(m, 3, r);
+    ok(pl_sessions_generate(r, 3, &g, want, &err));
+    for (int at = 1; at < 40; at += 6) {
+        pl_emu_stop_launch = at;
+        fails(PL_EDEVICE, "illegal", pl_sessions_generate(s, 3, &g, got, &err));
+        for (size_t i = 0; i < 3; i++)
+            assert_int_equal(pl_session_kv_len(s[i], 0), PROMPT - i);
+    }
+    ok(pl_sessions_generate(s, 3, &g, got, &err));
+    for (size_t i = 0; i < 3 * TURNS; i++)
+        assert_int_equal(got[i].token.id, want[i].token.id);
+    for (size_t i = 0; i < 3; i++) {
+        pl_session_free(s[i]);
+        pl_session_free(r[i]);
+    }
+    pl_model_free(m);
+}
 #endif
 
 static void bad_questions(void **state)
@@ -250,11 +424,13 @@ static void bad_questions(void **state)
     struct pl_generated out[8];
 
     (void)state;
-    fails(PL_ERANGE, "the session holds", pl_session_generate(s, &(struct pl_generation){.first = 4, .n = 5}, out, &err));
-    fails(PL_EUSAGE, "0 tokens", pl_session_generate(s, &(struct pl_generation){.first = 4}, out, &err));
-    fails(PL_EUSAGE, "a draw for each", pl_session_generate(s, &(struct pl_generation){.first = 4, .n = 2, .temperature = 1}, out, &err));
+    fails(PL_ERANGE, "the session holds", pl_session_generate(s, &(struct pl_generation){.ids = (const int32_t[]){4}, .n_ids = 1, .n = 5}, out, &err));
+    fails(PL_EUSAGE, "0 tokens", pl_session_generate(s, &(struct pl_generation){.ids = (const int32_t[]){4}, .n_ids = 1}, out, &err));
+    fails(PL_EUSAGE, "a draw for each", pl_session_generate(s, &(struct pl_generation){.ids = (const int32_t[]){4}, .n_ids = 1, .n = 2, .temperature = 1}, out, &err));
+    fails(PL_EUSAGE, "2 tokens go into 3 sequences", pl_sessions_generate((struct pl_session *[]){s, s, s}, 3, &(struct pl_generation){.ids = (const int32_t[]){4, 5}, .n_ids = 2, .n = 2}, out, &err));
+    fails(PL_EUSAGE, "the same", pl_sessions_generate((struct pl_session *[]){s, s}, 2, &(struct pl_generation){.ids = (const int32_t[]){4, 5}, .n_ids = 2, .n = 2}, out, &err));
     assert_false(pl_session_generates(c));
-    fails(PL_EUNSUPPORTED, "cpu makes no tokens", pl_session_generate(c, &(struct pl_generation){.first = 4, .n = 2}, out, &err));
+    fails(PL_EUNSUPPORTED, "cpu makes no tokens", pl_session_generate(c, &(struct pl_generation){.ids = (const int32_t[]){4}, .n_ids = 1, .n = 2}, out, &err));
     pl_session_free(s);
     pl_session_free(c);
     pl_model_free(m);
@@ -266,9 +442,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_tokens_of_decodes),
         cmocka_unit_test(up_to_an_end),
+        cmocka_unit_test(several_together),
+        cmocka_unit_test(several_first),
         cmocka_unit_test(times),
 #ifdef PL_EMULATED
         cmocka_unit_test(nothing_is_waited_for),
+        cmocka_unit_test(stopped_midway),
 #endif
         cmocka_unit_test(bad_questions),
     };

@@ -40,8 +40,12 @@ struct llm_buffers {
     uint32_t *kv_len;                            /* [sequences, layers] */
     uint32_t *lengths, *queue, *running;         /* [sequences] */
     int64_t *answered;                           /* [sequences] */
+    struct pl_generated *made;                   /* [LLM_MADE] of steps without a wait */
+    int64_t *made_ns;                            /* [LLM_MADE] */
     size_t n_ids, n_tokens, n_kv_len, n_lengths; /* elements */
 };
+
+#define LLM_MADE 8192 /* tokens of all sequences between two waits */
 
 struct llm_model {
     char *name;

@@ -2,6 +2,7 @@
  * Trials of several sequences on the real engine (docs/METRICS.md, "Several sequences"). Every
  * forward is one pl_sessions_step: of a batch first all prompts, row after row as they fit, then
  * the tokens; of a closed loop the tokens of those that run and beside them a piece of one prompt.
+ * Where the device can, steps of tokens alone are made by it ahead.
  * An arm that prunes chooses over a whole prompt, so its prompts run one by one, and steps hold
  * tokens only.
  */
@@ -42,138 +43,6 @@ enum pl_status llm_sequences_read(const json_t *arm, struct llm_sequences *out, 
                                   .clients = n > 1 ? (uint32_t)n : 0};
     return PL_OK;
 }
-
-/* ---- room ---- */
-
-static void free_more(struct llm_batch *b)
-{
-    for (size_t i = 0; i < b->n; i++) {
-        pl_session_free(b->more[i]);
-        free(b->states ? b->states[i] : NULL);
-    }
-    free(b->more);
-    free(b->states);
-    b->more = NULL;
-    b->states = NULL;
-    b->n = 0;
-}
-
-void llm_batch_free(struct llm_batch *b)
-{
-    free_more(b);
-    free(b->logits);
-    memset(b, 0, sizeof(*b));
-}
-
-void llm_batch_buffers_free(struct llm_buffers *b)
-{
-    free(b->ids);
-    free(b->tokens);
-    free(b->ns);
-    free(b->kv_len);
-    free(b->lengths);
-    free(b->queue);
-    free(b->running);
-    free(b->answered);
-    memset(b, 0, sizeof(*b));
-}
-
-static bool grow(void *at, size_t n, size_t size)
-{
-    void **p = at, *more = n <= SIZE_MAX / size ? realloc(*p, n * size) : NULL;
-
-    if (more)
-        *p = more;
-    return more != NULL;
-}
-
-static enum pl_status buffers(struct llm_buffers *b, size_t sequences, size_t context,
-                              size_t tokens, size_t layers, struct pl_err *err)
-{
-    bool ok = true;
-
-    if (b->n_ids < sequences * context) {
-        ok = grow(&b->ids, sequences * context, sizeof(*b->ids));
-        b->n_ids = ok ? sequences * context : b->n_ids;
-    }
-    if (ok && b->n_tokens < sequences * tokens) {
-        ok = grow(&b->tokens, sequences * tokens, sizeof(*b->tokens)) &&
-             grow(&b->ns, sequences * tokens, sizeof(*b->ns));
-        b->n_tokens = ok ? sequences * tokens : b->n_tokens;
-    }
-    if (ok && b->n_kv_len < sequences * layers) {
-        ok = grow(&b->kv_len, sequences * layers, sizeof(*b->kv_len));
-        b->n_kv_len = ok ? sequences * layers : b->n_kv_len;
-    }
-    if (ok && b->n_lengths < sequences) {
-        ok = grow(&b->lengths, sequences, sizeof(*b->lengths)) &&
-             grow(&b->queue, sequences, sizeof(*b->queue)) &&
-             grow(&b->running, sequences, sizeof(*b->running)) &&
-             grow(&b->answered, sequences, sizeof(*b->answered));
-        b->n_lengths = ok ? sequences : b->n_lengths;
-    }
-    return ok ? PL_OK
-              : pl_fail(err, PL_ENOMEM, "no memory for the tokens of %zu sequences", sequences);
-}
-
-/* Sessions like the model's own, until there are `slots` of them in all. */
-static enum pl_status sessions(struct llm_model *m, size_t slots, struct pl_err *err)
-{
-    const struct pl_arch *a = &pl_model_info(m->model)->arch;
-    struct llm_batch *b = &m->batch;
-    size_t capacity = pl_session_capacity(m->session), more = slots - 1;
-    struct pl_session_opts o = {.max_tokens = capacity,
-                                .max_source = m->max_source,
-                                .max_verify = 1,
-                                .kv_dtype = pl_entry_kv(&m->entry, pl_model_info(m->model)->dtype)};
-
-    if (b->n >= more &&
-        (!more || (pl_session_capacity(b->more[0]) >= capacity && b->max_source >= m->max_source)))
-        return PL_OK;
-    free_more(b);
-    b->more = calloc(more, sizeof(struct pl_session *));
-    b->states = calloc(more, sizeof(float *));
-    b->max_source = m->max_source;
-    if (!b->more || !b->states)
-        return pl_fail(err, PL_ENOMEM, "no memory for %zu sequences", slots);
-    for (b->n = 0; b->n < more; b->n++) {
-        enum pl_status st = pl_session_create(m->model, &o, &b->more[b->n], err);
-        if (st)
-            return pl_err_prefix(err, st, "sequence %zu of %zu", b->n + 2, slots);
-        if (a->causal)
-            continue;
-        b->states[b->n] = malloc(capacity * (size_t)a->hidden * sizeof(float));
-        if (!b->states[b->n]) {
-            b->n++;
-            return pl_fail(err, PL_ENOMEM, "no memory for the states of %zu sequences", slots);
-        }
-    }
-    return PL_OK;
-}
-
-enum pl_status llm_batch_room(struct llm_state *s, struct llm_arm *arm, int64_t context,
-                              int64_t tokens, struct pl_err *err)
-{
-    struct llm_model *m = arm->model;
-    const struct llm_sequences *q = &arm->sequences;
-    const struct pl_arch *a = &pl_model_info(m->model)->arch;
-    enum pl_status st =
-        arm->pruned.prune ? llm_prune_room(&arm->pruned, m, s->seed, q->slots, context, tokens, err)
-                          : llm_session(m, context, tokens, err);
-
-    if (!st && !arm->pruned.prune)
-        st = sessions(m, q->slots, err);
-    if (!st)
-        st = buffers(&s->buffers, q->all, (size_t)context, (size_t)tokens, (size_t)a->layers, err);
-    if (!st && m->batch.n_logits < q->slots) {
-        if (!grow(&m->batch.logits, (size_t)q->slots * (size_t)a->vocab, sizeof(float)))
-            return pl_fail(err, PL_ENOMEM, "no memory for the logits of %u sequences", q->slots);
-        m->batch.n_logits = q->slots;
-    }
-    return st;
-}
-
-/* ---- a trial ---- */
 
 struct run {
     struct llm_state *s;
@@ -254,20 +123,44 @@ static bool ends(const struct run *r, uint32_t sequence, int32_t id)
            (r->s->stop_at_eos && llm_is_eos(r->m, id));
 }
 
+/* The next token of a slot's sequence, known at r->last. True: it was its last. */
+static bool note(struct run *r, size_t slot, int32_t id)
+{
+    struct llm_buffers *b = &r->s->buffers;
+    const uint32_t q = r->of[slot];
+    const size_t at = (size_t)q * r->tokens + b->lengths[q]++;
+    size_t kept = 0;
+
+    b->tokens[at] = id;
+    b->ns[at] = r->last - r->start;
+    if (!ends(r, q, id))
+        return false;
+    b->answered[q] = r->last - r->start;
+    for (size_t i = 0; i < r->n_live; i++)
+        if (r->live[i] != slot)
+            r->live[kept++] = r->live[i];
+    r->n_live = kept;
+    if (r->q.clients)
+        pl_loop_answer(&r->loop, q);
+    return true;
+}
+
+static enum pl_status broken(struct run *r, uint32_t q)
+{
+    return pl_err_prefix(&r->f->err, llm_numeric(r->f, r->s->buffers.lengths[q]), "sequence %u", q);
+}
+
 /* The token that a slot's logits say, and when it was known. */
 static enum pl_status take(struct run *r, size_t slot, float *logits)
 {
     struct llm_buffers *b = &r->s->buffers;
     uint32_t q = r->of[slot];
     int32_t id = pl_pick(logits, (size_t)r->a->vocab, r->m->eos, r->masked);
-    size_t at = (size_t)q * r->tokens + b->lengths[q];
 
     if (id < 0)
-        return pl_err_prefix(&r->f->err, llm_numeric(r->f, b->lengths[q]), "sequence %u", q);
+        return broken(r, q);
     r->last = pl_now_ns();
-    b->tokens[at] = id;
-    b->ns[at] = r->last - r->start;
-    if (b->lengths[q]++ == 0) {
+    if (b->lengths[q] == 0) {
         if (q == 0)
             memcpy(r->m->first, logits, (size_t)r->a->vocab * sizeof(*logits));
         for (int32_t l = 0; l < r->a->layers; l++)
@@ -276,16 +169,7 @@ static enum pl_status take(struct run *r, size_t slot, float *logits)
                                      : (uint32_t)pl_session_kv_len(r->slots[slot], l);
         r->live[r->n_live++] = slot;
     }
-    if (!ends(r, q, id))
-        return PL_OK;
-    b->answered[q] = r->last - r->start;
-    size_t kept = 0;
-    for (size_t i = 0; i < r->n_live; i++)
-        if (r->live[i] != slot)
-            r->live[kept++] = r->live[i];
-    r->n_live = kept;
-    if (r->q.clients)
-        pl_loop_answer(&r->loop, q);
+    note(r, slot, id);
     return PL_OK;
 }
 
@@ -296,14 +180,21 @@ struct step {
     bool silent, prompt; /* the last part's prompt goes on; some part is a prompt's */
 };
 
+/* The last token of a slot's sequence. */
+static const int32_t *last_of(const struct run *r, size_t slot)
+{
+    const struct llm_buffers *b = &r->s->buffers;
+    const uint32_t q = r->of[slot];
+
+    return b->tokens + (size_t)q * r->tokens + b->lengths[q] - 1;
+}
+
 static void add_tokens(struct run *r, struct step *p)
 {
     for (size_t i = 0; i < r->n_live; i++) {
         size_t slot = r->live[i];
-        uint32_t q = r->of[slot];
-        const int32_t *id =
-            r->s->buffers.tokens + (size_t)q * r->tokens + r->s->buffers.lengths[q] - 1;
-        p->parts[p->n] = (struct pl_part){.session = r->slots[slot], .ids = id, .n = 1};
+        p->parts[p->n] =
+            (struct pl_part){.session = r->slots[slot], .ids = last_of(r, slot), .n = 1};
         p->slot[p->n++] = slot;
         p->rows++;
     }
@@ -338,6 +229,56 @@ static enum pl_status run_step(struct run *r, const struct step *p)
     if (!st)
         book(r, p->prompt ? &r->prefill : &r->decode, p->n > p->silent ? r->last : pl_now_ns());
     return st;
+}
+
+/* Steps of all running sequences that a device makes by itself, at most `most`: until the first of
+ * them has all its tokens. Where one may end before, what was made behind its end is in no figure,
+ * but for the time that its row took of the others' steps. */
+static enum pl_status run_alone(struct run *r, size_t most)
+{
+    const struct llm_buffers *b = &r->s->buffers;
+    struct pl_session *sessions[LLM_MAX_SLOTS];
+    size_t slot[LLM_MAX_SLOTS], used[LLM_MAX_SLOTS] = {0}, n = r->n_live, live = n;
+    int32_t ids[LLM_MAX_SLOTS];
+    struct pl_generation g = {
+        .ids = ids, .n_ids = n, .n = most, .ends = r->m->eos, .n_ends = r->masked};
+    enum pl_status st;
+
+    g.n = g.n < LLM_MADE / n ? g.n : LLM_MADE / n;
+    for (size_t i = 0; i < n; i++) {
+        slot[i] = r->live[i];
+        sessions[i] = r->slots[slot[i]];
+        ids[i] = *last_of(r, slot[i]);
+        const size_t left = r->tokens - b->lengths[r->of[slot[i]]];
+        g.n = left < g.n ? left : g.n;
+    }
+    st = pl_sessions_generate(sessions, n, &g, b->made, &r->f->err);
+    if (st)
+        return failed(r, st);
+    pl_generated_times(b->made, n, g.n, pl_now_ns(), r->last, b->made_ns);
+    for (size_t t = 0; t < g.n; t++) {
+        const struct pl_generated *made = b->made + t * n;
+        if (live)
+            r->last = b->made_ns[t];
+        else
+            r->counted.bytes += made->shared_bytes;
+        for (size_t i = 0; i < n; i++) {
+            if (used[i]) {
+                r->counted.flops += made[i].work.flops;
+                r->counted.bytes += made[i].work.bytes;
+                continue;
+            }
+            if (made[i].token.id < 0)
+                return broken(r, r->of[slot[i]]);
+            used[i] = note(r, slot[i], made[i].token.id) ? t + 1 : 0;
+            live -= used[i] > 0;
+        }
+    }
+    for (size_t i = 0; i < n && !st; i++)
+        if (used[i] && used[i] < g.n)
+            st = pl_session_rollback(sessions[i], g.n - used[i], &r->f->err);
+    book(r, &r->decode, r->last);
+    return st ? failed(r, st) : PL_OK;
 }
 
 /* The whole prompt of a slot, which is then what the pruner left of it. */
@@ -379,10 +320,13 @@ static enum pl_status run_batch(struct run *r)
         }
         st = run_step(r, &p);
     }
+    const bool alone = llm_bursts(r->s, r->m);
     while (!st && r->n_live) {
         struct step p = {.n = 0};
-        add_tokens(r, &p);
-        st = run_step(r, &p);
+        if (!alone)
+            add_tokens(r, &p);
+        st = alone ? run_alone(r, r->s->stop_at_eos ? PL_GENERATE_AHEAD : SIZE_MAX)
+                   : run_step(r, &p);
     }
     return st;
 }
@@ -404,6 +348,7 @@ static enum pl_status admit(struct run *r, size_t *slot)
 
 static enum pl_status run_loop(struct run *r)
 {
+    const bool alone = llm_bursts(r->s, r->m);
     size_t admitted = SIZE_MAX;
     enum pl_status st = PL_OK;
 
@@ -417,6 +362,11 @@ static enum pl_status run_loop(struct run *r)
             st = run_pruned_prompt(r, admitted);
             admitted = SIZE_MAX;
             ran = true;
+        }
+        /* nobody waits: until the next answer, which may be behind any token */
+        if (!st && alone && !ran && admitted == SIZE_MAX && r->n_live) {
+            st = run_alone(r, r->s->stop_at_eos ? 1 : SIZE_MAX);
+            continue;
         }
         add_tokens(r, &p);
         if (!st && admitted != SIZE_MAX) {

@@ -35,7 +35,8 @@ enum pl_status llm_burst(struct llm_state *s, struct llm_model *m,
                          struct llm_burst_out *out, struct pl_fault *f)
 {
     const size_t n = (size_t)tokens - 1;
-    const struct pl_generation g = {.first = s->out_tokens[0],
+    const struct pl_generation g = {.ids = s->out_tokens,
+                                    .n_ids = 1,
                                     .n = n,
                                     .temperature = s->temperature,
                                     .draws = s->burst.draws,
@@ -51,7 +52,7 @@ enum pl_status llm_burst(struct llm_state *s, struct llm_model *m,
                                    s->burst.made, &all, &used, &f->err);
     if (st)
         return pl_fault_set(f, st, PL_FAULT_RUNNER);
-    pl_generated_times(made, all, pl_now_ns() - start, s->out_ns[0], s->burst.ns);
+    pl_generated_times(made, 1, all, pl_now_ns() - start, s->out_ns[0], s->burst.ns);
     m->step_there = false;
     *out = (struct llm_burst_out){.generated = (int64_t)used + 1, .said = tokens};
     for (size_t i = 0; i < used; i++) {
@@ -65,7 +66,9 @@ enum pl_status llm_burst(struct llm_state *s, struct llm_model *m,
     }
     out->last = start + s->burst.ns[used - 1];
     out->behind_ns = s->burst.ns[all - 1] - s->burst.ns[used - 1];
-    out->behind = (struct pl_device_work){made[all - 1].work.flops - made[used - 1].work.flops,
-                                          made[all - 1].work.bytes - made[used - 1].work.bytes};
+    for (size_t i = used; i < all; i++) {
+        out->behind.flops += made[i].work.flops;
+        out->behind.bytes += made[i].work.bytes + made[i].shared_bytes;
+    }
     return PL_OK;
 }
