@@ -193,12 +193,14 @@ enum pl_status pl_figures_make(const struct pl_dataset *d, const struct pl_speed
                                    "Mean time of a verification, over all arms that draft for a "
                                    "baseline, in decode steps of that baseline. Dotted: ideal, a "
                                    "verification for the price of one step; and no gain, as many "
-                                   "steps as tokens."},
-        [PL_FIGURE_ACCEPT_TO_SPEEDUP] = {"accept_to_speedup", "What acceptance would buy",
-                                         "Points: measured. Lines: the model of the table, with "
-                                         "the measured price of a verification; dashed: with a "
-                                         "verification for the price of one step. Drafting is "
-                                         "free in the model."},
+                                   "steps as tokens. Whiskers: 95 % intervals of the mean; hollow: "
+                                   "fewer than 5 rounds."},
+        [PL_FIGURE_ACCEPT_TO_SPEEDUP] =
+            {"accept_to_speedup", "What acceptance would buy",
+             "Points: measured, with 95 % intervals. Lines: the model of the table, with "
+             "the measured price of a verification; dashed: with a "
+             "verification for the price of one step. Drafting is "
+             "free in the model."},
         [PL_FIGURE_TIMELINE] = {"timeline", "What both lanes did when",
                                 "The first samples of each drafting arm, from the lanes' own "
                                 "clocks: what the drafter makes while the verifier is in its "
@@ -222,7 +224,7 @@ enum pl_status pl_figures_make(const struct pl_dataset *d, const struct pl_speed
     pl_figure_acceptance(d, &figures[PL_FIGURE_ACCEPTANCE]);
     pl_figure_position(d, &figures[PL_FIGURE_POSITION]);
     pl_figure_verify_cost(d, &figures[PL_FIGURE_VERIFY_COST]);
-    pl_figure_accept_to_speedup(d, &figures[PL_FIGURE_ACCEPT_TO_SPEEDUP]);
+    pl_figure_accept_to_speedup(d, s, &figures[PL_FIGURE_ACCEPT_TO_SPEEDUP]);
     pl_figure_timeline(d, &figures[PL_FIGURE_TIMELINE]);
     for (int i = 0; i < PL_FIGURE_COUNT; i++) {
         const enum pl_status st = pl_out_status(&figures[i].body, err);

@@ -73,7 +73,8 @@ void pl_figure_lanes(const struct pl_dataset *d, struct pl_figure *f);
 void pl_figure_acceptance(const struct pl_dataset *d, struct pl_figure *f);
 void pl_figure_position(const struct pl_dataset *d, struct pl_figure *f);
 void pl_figure_verify_cost(const struct pl_dataset *d, struct pl_figure *f);
-void pl_figure_accept_to_speedup(const struct pl_dataset *d, struct pl_figure *f);
+void pl_figure_accept_to_speedup(const struct pl_dataset *d, const struct pl_speedups *s,
+                                 struct pl_figure *f);
 void pl_figure_timeline(const struct pl_dataset *d, struct pl_figure *f);
 
 /* Shared by them. Colour i of the palette; gnuplot's point type, another one each time the colours

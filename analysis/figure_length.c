@@ -9,7 +9,7 @@
 
 #define PANEL_PX 420
 #define PLOT_PX 330
-#define LEFT_PX 66
+#define LEFT_PX 76
 #define BETWEEN_PX 62
 #define RIGHT_PX 26
 #define BOTTOM_PX 58
@@ -154,7 +154,7 @@ void pl_figure_length(const struct pl_dataset *d, const struct pl_speedups *s, s
              "set multiplot\nset border 3 lc rgb '#555555'\nset tics nomirror textcolor rgb "
              "'black'\nunset key\nset format y '%%g'\nset grid lc rgb '#C8C8C8' lw 0.6 lt 1\n"
              "set tmargin at screen %.6f\nset bmargin at screen %.6f\n"
-             "set ylabel 'speedup (× baseline)' offset 1,0\n",
+             "set ylabel 'speedup (× baseline)' offset 0.2,0\n",
              1 - (double)top / f->height, (double)BOTTOM_PX / f->height);
     length_axis(d, &f->body);
     pl_figure_title(d,

@@ -29,7 +29,11 @@ struct curves {
     bool guides;  /* dotted: y = 1 and y = x */
     /* NULL, or: x is the acceptance rate, in 50 steps; a dotted curve, and one point, % and y */
     double (*ideal)(const struct pl_dataset *d, uint32_t arm, uint32_t context, unsigned x);
-    bool (*point)(const struct pl_dataset *d, uint32_t arm, uint32_t context, double *x, double *y);
+    bool (*point)(const struct curves *c, uint32_t arm, uint32_t context, double *x,
+                  struct pl_ratio *y);
+    /* NULL, or: half of the 95 % interval of get's y, NaN: not known (a hollow point) */
+    double (*spread)(const struct pl_dataset *d, uint32_t arm, uint32_t context, unsigned x);
+    const struct pl_speedups *s; /* of point */
     struct pl_legend legend[LEGEND_MAX];
     uint32_t arms[LEGEND_MAX];
     size_t n_arms;
@@ -61,13 +65,15 @@ static void find_arms(struct curves *c)
 static void draw_rates(const struct curves *c, uint32_t context, struct pl_out *o)
 {
     for (size_t i = 0; i < c->n_arms; i++) {
-        double x = NAN, y = NAN;
-        (void)c->point(c->d, c->arms[i], context, &x, &y);
+        double x = NAN;
+        struct pl_ratio y;
         pl_out_f(o, "$m%zu << EOD\n", i);
-        if (isnan(y))
-            pl_out_text(o, "NaN NaN\nEOD\n");
+        if (!c->point(c, c->arms[i], context, &x, &y))
+            pl_out_text(o, "NaN NaN NaN NaN\nEOD\n");
         else
-            pl_out_f(o, "%.9g %.9g\nEOD\n", x, y);
+            pl_out_f(o, "%.9g %.9g %.9g %.9g\nEOD\n", x, y.speedup,
+                     isnan(y.ci_low) ? y.speedup : y.ci_low,
+                     isnan(y.ci_high) ? y.speedup : y.ci_high);
         pl_out_f(o, "$a%zu << EOD\n", i);
         for (unsigned k = 0; k <= RATE_STEPS; k++) {
             const double v = c->get(c->d, c->arms[i], context, k);
@@ -83,12 +89,11 @@ static void draw_rates(const struct curves *c, uint32_t context, struct pl_out *
                    "'#555555' notitle");
     for (size_t i = 0; i < c->n_arms; i++) {
         const char *colour = c->legend[i].colour;
-        pl_out_f(
-            o,
-            ", \\\n  $a%zu using 1:2 with lines lw 1.6 lc rgb '%s' notitle, \\\n  $a%zu using "
-            "1:3 with lines lw 1.2 dt 2 lc rgb '%s' notitle, \\\n  $m%zu using 1:2 with points "
-            "pt %d ps 1.1 lc rgb '%s' notitle",
-            i, colour, i, colour, i, c->legend[i].point, colour);
+        pl_out_f(o,
+                 ", \\\n  $a%zu using 1:2 with lines lw 1.6 lc rgb '%s' notitle, \\\n  $a%zu using "
+                 "1:3 with lines lw 1.2 dt 2 lc rgb '%s' notitle, \\\n  $m%zu using 1:2:3:4 with "
+                 "yerrorbars pt %d ps 1.1 lw 1.2 lc rgb '%s' notitle",
+                 i, colour, i, colour, i, c->legend[i].point, colour);
     }
     pl_out_text(o, "\nunset label\n");
 }
@@ -105,12 +110,16 @@ static void draw_panel(const struct curves *c, uint32_t context, struct pl_out *
             const double y = c->get(c->d, c->arms[i], context, x);
             if (isnan(y))
                 continue;
-            pl_out_f(o, "%u %.9g\n", x, y);
-            most = fmax(most, y);
+            const double spread = c->spread ? c->spread(c->d, c->arms[i], context, x) : 0;
+            if (isnan(spread)) /* x, y, y of a filled point, half its interval, y of a hollow one */
+                pl_out_f(o, "%u %.9g NaN NaN %.9g\n", x, y, y);
+            else
+                pl_out_f(o, "%u %.9g %.9g %.9g NaN\n", x, y, y, spread);
+            most = fmax(most, isnan(spread) ? y : y + spread);
             last = x > last ? x : last;
             any = true;
         }
-        pl_out_text(o, any ? "EOD\n" : "NaN NaN\nEOD\n");
+        pl_out_text(o, any ? "EOD\n" : "NaN NaN NaN NaN NaN\nEOD\n");
     }
     pl_out_f(o, "set xrange [0.5:%u.5]\nset xtics %u\nset yrange [0:%.9g]\n", last,
              last > 40   ? 8
@@ -124,9 +133,20 @@ static void draw_panel(const struct curves *c, uint32_t context, struct pl_out *
     if (c->guides)
         pl_out_text(o, "1 with lines lw 1 dt 3 lc rgb '#555555' notitle, \\\n  x with lines lw 1 "
                        "dt 3 lc rgb '#555555' notitle, \\\n  ");
-    for (size_t i = 0; i < c->n_arms; i++)
-        pl_out_f(o, "%s$a%zu using 1:2 with linespoints pt %d ps 0.6 lw 1.5 lc rgb '%s' notitle",
-                 i ? ", \\\n  " : "", i, c->legend[i].point, c->legend[i].colour);
+    for (size_t i = 0; i < c->n_arms; i++) {
+        const char *colour = c->legend[i].colour;
+        const int point = c->legend[i].point;
+        if (c->spread) /* gnuplot's hollow points stand before the filled ones */
+            pl_out_f(o,
+                     "%s$a%zu using 1:2 with lines lw 1.5 lc rgb '%s' notitle, \\\n  $a%zu using "
+                     "1:3:4 with yerrorbars pt %d ps 0.6 lw 1 lc rgb '%s' notitle, \\\n  $a%zu "
+                     "using 1:5 with points pt %d ps 0.6 lc rgb '%s' notitle",
+                     i ? ", \\\n  " : "", i, colour, i, point, colour, i, point - 1, colour);
+        else
+            pl_out_f(o,
+                     "%s$a%zu using 1:2 with linespoints pt %d ps 0.6 lw 1.5 lc rgb '%s' notitle",
+                     i ? ", \\\n  " : "", i, point, colour);
+    }
     pl_out_text(o, "\nunset label\n");
 }
 
@@ -192,10 +212,24 @@ static double verify_at(const struct pl_dataset *d, uint32_t arm, uint32_t conte
     return pl_drafts_verify_all(d, arm, context, x).mean / pl_drafts_step(d, arm, context).step;
 }
 
+/* Of fewer rounds an interval would say more of them than of the cost. */
+#define VERIFY_ROUNDS_MIN 5
+
+static double verify_spread(const struct pl_dataset *d, uint32_t arm, uint32_t context, unsigned x)
+{
+    const struct pl_verify_cost v = pl_drafts_verify_all(d, arm, context, x);
+    if (v.n < VERIFY_ROUNDS_MIN)
+        return NAN;
+    if (isnan(v.sd)) /* a decode step */
+        return 0;
+    return pl_t975(v.n - 1) * v.sd / sqrt((double)v.n) / pl_drafts_step(d, arm, context).step;
+}
+
 void pl_figure_verify_cost(const struct pl_dataset *d, struct pl_figure *f)
 {
     struct curves c = {.d = d,
                        .get = verify_at,
+                       .spread = verify_spread,
                        .title = "A verification, in decode steps of the baseline",
                        .xlabel = "tokens verified at once (1: a decode step)",
                        .ylabel = "decode steps",
@@ -230,21 +264,23 @@ static double ideal_verify(const struct pl_dataset *d, uint32_t arm, uint32_t co
     return model_at(d, arm, context, k, true);
 }
 
-static bool measured(const struct pl_dataset *d, uint32_t arm, uint32_t context, double *x,
-                     double *y)
+static bool measured(const struct curves *c, uint32_t arm, uint32_t context, double *x,
+                     struct pl_ratio *y)
 {
-    const struct pl_draft_cell *c = pl_drafts_cell(d, arm, context);
-    if (!c || !c->drafted)
+    const struct pl_draft_cell *cell = pl_drafts_cell(c->d, arm, context);
+    const struct pl_speedup *s = pl_speedups_find(c->s, arm, context, PL_METRIC_E2E);
+    if (!cell || !cell->drafted || !s || isnan(s->ratio.speedup))
         return false;
-    *x = 100 * (double)c->accepted / (double)c->drafted;
-    *y = pl_drafts_base(d, arm, context).e2e /
-         pl_cell_mean(d, pl_dataset_cell(d, arm, context), PL_METRIC_E2E);
+    *x = 100 * (double)cell->accepted / (double)cell->drafted;
+    *y = s->ratio;
     return true;
 }
 
-void pl_figure_accept_to_speedup(const struct pl_dataset *d, struct pl_figure *f)
+void pl_figure_accept_to_speedup(const struct pl_dataset *d, const struct pl_speedups *s,
+                                 struct pl_figure *f)
 {
     struct curves c = {.d = d,
+                       .s = s,
                        .get = measured_verify,
                        .title = "What acceptance would buy",
                        .xlabel = "% of drafted tokens accepted",

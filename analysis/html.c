@@ -33,7 +33,7 @@ static const char style[] =
     ".pill{display:inline-block;padding:.1rem .65rem;border-radius:1rem;font-size:.84rem;"
     "font-weight:600;background:var(--warnbg);color:var(--warnfg);margin:.5rem .4rem 0 0}"
     ".pill.ok{background:var(--goodbg);color:var(--good)}"
-    "nav{margin:1rem 0 0;font-size:.92rem}nav a{margin-right:1rem;white-space:nowrap}"
+    "nav{margin:1rem 0 0;font-size:.92rem;display:flex;flex-wrap:wrap;gap:.2rem 1rem}"
     ".scroll{overflow-x:auto;background:var(--card);border:1px solid var(--line);"
     "border-radius:8px}"
     "table{border-collapse:collapse;width:100%;font-size:.86rem;font-variant-numeric:tabular-nums}"
@@ -41,7 +41,7 @@ static const char style[] =
     "th,td{padding:.3rem .6rem;border-top:1px solid var(--line);text-align:left;"
     "vertical-align:top;white-space:nowrap}"
     "thead th{color:var(--soft);font-weight:600;border-top:0;vertical-align:bottom}"
-    ".num{text-align:right}.long{white-space:normal;overflow-wrap:anywhere}"
+    ".num{text-align:right}.long{white-space:normal;overflow-wrap:anywhere;min-width:15rem}"
     ".missing{color:var(--soft)}"
     "tbody tr:hover{background:var(--mutebg)}"
     ".verdict{font-weight:600;font-size:.8rem;padding:.05rem .5rem;border-radius:.8rem;"
@@ -52,7 +52,7 @@ static const char style[] =
     ".head td{padding:.6rem;vertical-align:middle}.head .big{font-size:1.3rem;font-weight:650}"
     ".head .ci{color:var(--soft);font-size:.82rem;margin-left:.4rem}"
     ".head th[scope=row]{font-weight:600;white-space:normal;overflow-wrap:anywhere;"
-    "vertical-align:middle}"
+    "vertical-align:middle;min-width:5.5rem}"
     "figure{margin:1rem 0;padding:.8rem;background:var(--card);border:1px solid var(--line);"
     "border-radius:8px;overflow-x:auto}"
     "figure svg{display:block;margin:0 auto;max-width:100%;height:auto;color:var(--fg)}"
@@ -160,6 +160,25 @@ static void outside(struct pl_out *o, const char *s)
     free(copy);
 }
 
+/* The machine of rank 0; every device is in the tables of workers and speedups. */
+static void hardware(const struct pl_dataset *d, struct pl_out *o)
+{
+    const json_t *p = pl_reader_provenance(d->reader);
+    const char *cpu = pl_json_get_str(p, "cpu", "");
+    const int64_t cpus = pl_json_get_i64(p, "cpus", 0), ranks = pl_json_get_i64(p, "ranks", 0);
+    if (!*cpu)
+        return;
+    pl_out_text(o, "<p class=\"sub\">begun on ");
+    outside(o, pl_json_get_str(p, "host", "?"));
+    pl_out_text(o, ": ");
+    outside(o, cpu);
+    if (cpus > 0)
+        pl_out_f(o, ", %" PRId64 " processor%s", cpus, cpus == 1 ? "" : "s");
+    if (ranks > 0)
+        pl_out_f(o, " · %" PRId64 " rank%s", ranks, ranks == 1 ? "" : "s");
+    pl_out_text(o, "</p>\n");
+}
+
 static void top(const struct pl_dataset *d, struct pl_out *o)
 {
     char text[200];
@@ -181,6 +200,7 @@ static void top(const struct pl_dataset *d, struct pl_out *o)
     }
     pl_out_f(o, " · %s · sweep <code>%.12s</code></p>\n",
              d->prefill_mode ? "prefill only" : "end to end", pl_reader_sha256(d->reader));
+    hardware(d, o);
     const uint64_t there = d->done + d->failed;
     snprintf(text, sizeof text, "%s: %" PRIu64 " of %" PRIu64 " trials",
              there < d->rows ? "incomplete" : "complete", there, d->rows);

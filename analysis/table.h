@@ -84,10 +84,11 @@ enum pl_format { PL_FORMAT_MD, PL_FORMAT_CSV, PL_FORMAT_JSON, PL_FORMAT_TEX, PL_
 const char *pl_format_ext(enum pl_format f); /* "md" … */
 void pl_table_write(const struct pl_table *t, enum pl_format f, struct pl_out *o);
 /* Aligned columns for a terminal, PL_COL_WIDE left out; at most max_rows rows (0: all) of those
- * that `keep` takes (NULL: all). */
+ * that `keep` takes (NULL: all). screen: where the table is wider than so many columns (0: any
+ * width), columns that say the same in all rows stand in one line below it. */
 void pl_table_write_text(const struct pl_table *t, size_t max_rows,
                          bool (*keep)(const struct pl_table *t, size_t row), bool colour,
-                         struct pl_out *o);
+                         size_t screen, struct pl_out *o);
 /* A <table>, PL_COL_WIDE left out; notes under it where asked. */
 void pl_table_write_html(const struct pl_table *t, bool notes, struct pl_out *o);
 

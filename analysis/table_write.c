@@ -283,43 +283,89 @@ static size_t choose(const struct pl_table *t, size_t max_rows,
     return n;
 }
 
-void pl_table_write_text(const struct pl_table *t, size_t max_rows,
-                         bool (*keep)(const struct pl_table *t, size_t row), bool colour,
-                         struct pl_out *o)
+/* The widths of the columns; 0: not shown. */
+static size_t measure(const struct pl_table *t, const size_t *rows, size_t n, size_t *width)
 {
     char text[CELL_TEXT];
-    size_t *width = calloc(t->n_cols, sizeof *width), last = 0, more;
-    size_t *rows = calloc(t->n_rows + 1, sizeof *rows);
-
-    if ((!width || !rows || t->failed) && o->st == PL_OK)
-        o->st = pl_fail(&o->err, PL_ENOMEM, "the table %s", t->name);
-    if (o->st != PL_OK)
-        goto out;
-    const size_t n = choose(t, max_rows, keep, rows, &more);
+    size_t all = 0;
     for (size_t c = 0; c < t->n_cols; c++) {
         if (t->cols[c].flags & PL_COL_WIDE)
             continue;
-        last = c;
         width[c] = pl_text_width(head(&t->cols[c]));
         for (size_t i = 0; i < n; i++) {
             const size_t w =
                 pl_text_width(pl_cell_text(&t->cols[c], cell(t, rows[i], c), text, sizeof text));
             width[c] = w > width[c] ? w : width[c];
         }
+        all += width[c] + 2;
     }
+    return all ? all - 2 : 0;
+}
+
+/* Every shown row says the same here. */
+static bool constant(const struct pl_table *t, const size_t *rows, size_t n, size_t c)
+{
+    char first[CELL_TEXT], text[CELL_TEXT];
+    const char *want = pl_cell_text(&t->cols[c], cell(t, rows[0], c), first, sizeof first);
+    for (size_t i = 1; i < n; i++)
+        if (strcmp(pl_cell_text(&t->cols[c], cell(t, rows[i], c), text, sizeof text), want) != 0)
+            return false;
+    return *want != '\0';
+}
+
+/* A table that is too wide for the screen says what is the same in all rows once, below it. */
+static void fold(const struct pl_table *t, const size_t *rows, size_t n, size_t all, size_t screen,
+                 size_t *width, struct pl_out *below)
+{
+    char text[CELL_TEXT];
+    for (size_t c = t->n_cols; n > 1 && all > screen && c-- > 1;) {
+        if (!width[c] || t->cols[c].flags & (PL_COL_VERDICT | PL_COL_LONG) ||
+            !constant(t, rows, n, c))
+            continue;
+        all -= width[c] + 2;
+        width[c] = 0;
+        pl_out_f(below, "%s%s ", below->buf.len ? ", " : "in all rows: ", head(&t->cols[c]));
+        pl_out_esc(below, PL_ESC_LINE,
+                   pl_cell_text(&t->cols[c], cell(t, rows[0], c), text, sizeof text));
+    }
+}
+
+void pl_table_write_text(const struct pl_table *t, size_t max_rows,
+                         bool (*keep)(const struct pl_table *t, size_t row), bool colour,
+                         size_t screen, struct pl_out *o)
+{
+    char text[CELL_TEXT];
+    size_t *width = calloc(t->n_cols, sizeof *width), last = 0, more;
+    size_t *rows = calloc(t->n_rows + 1, sizeof *rows);
+    struct pl_out below;
+
+    pl_out_init(&below, 1u << 20);
+    if ((!width || !rows || t->failed) && o->st == PL_OK)
+        o->st = pl_fail(&o->err, PL_ENOMEM, "the table %s", t->name);
+    if (o->st != PL_OK)
+        goto out;
+    const size_t n = choose(t, max_rows, keep, rows, &more);
+    const size_t all = measure(t, rows, n, width);
+    if (screen)
+        fold(t, rows, n, all, screen, width, &below);
     for (size_t c = 0; c < t->n_cols; c++)
-        if (!(t->cols[c].flags & PL_COL_WIDE))
+        last = width[c] ? c : last;
+    for (size_t c = 0; c < t->n_cols; c++)
+        if (width[c])
             text_cell(t, c, head(&t->cols[c]), width[c], c == last, colour ? "\033[1m" : "", o);
     for (size_t i = 0; i < n; i++)
         for (size_t c = 0; c < t->n_cols; c++) {
-            if (t->cols[c].flags & PL_COL_WIDE)
+            if (!width[c])
                 continue;
             const char *s = pl_cell_text(&t->cols[c], cell(t, rows[i], c), text, sizeof text);
             text_cell(t, c, s, width[c], c == last, colour ? colour_of(&t->cols[c], s) : "", o);
         }
     if (more)
         pl_out_f(o, "… %zu more rows\n", more);
+    if (below.buf.len)
+        pl_out_f(o, "%s\n", below.buf.data);
 out:
+    pl_out_release(&below);
     free(rows);
     free(width);
 }

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define SHOWN_ROWS 60 /* of a table on the terminal; the files have all */
@@ -16,6 +17,13 @@ static bool wants_colour(void)
 {
     const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
     return isatty(STDOUT_FILENO) && !(no && *no) && !(term && strcmp(term, "dumb") == 0);
+}
+
+/* Columns of the terminal that stdout is; 0: a file or a pipe, which takes tables of any width. */
+static size_t screen_columns(void)
+{
+    struct winsize w;
+    return isatty(STDOUT_FILENO) && ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 ? w.ws_col : 0;
 }
 
 /* "speedup,latency" → wanted. False after a message. */
@@ -99,7 +107,7 @@ static enum pl_status print(const struct pl_report *r, const bool *wanted, struc
                             shown[i] == PL_TABLE_LATENCY   ? is_whole
                             : shown[i] == PL_TABLE_SPEEDUP ? is_main
                                                            : NULL,
-                            colour, &o);
+                            colour, screen_columns(), &o);
         between = "\n";
     }
     if (r->data->drafts && (!wanted || wanted[PL_TABLE_SPEEDUP_ANALYSIS])) {

@@ -120,17 +120,43 @@ static void test_html_and_text(void **state)
     pl_out_release(&o);
 
     pl_out_init(&o, 1 << 20);
-    pl_table_write_text(&t, 0, NULL, false, &o);
+    pl_table_write_text(&t, 0, NULL, false, 0, &o);
     assert_null(strchr(o.buf.data, '\x1b'));
     assert_null(strstr(o.buf.data, "0.3333"));
     pl_buf_clear(&o.buf);
-    pl_table_write_text(&t, 1, NULL, true, &o);
+    pl_table_write_text(&t, 1, NULL, true, 0, &o);
     assert_non_null(strstr(o.buf.data, "\x1b[32mFASTER (small)\x1b[0m"));
     assert_non_null(strstr(o.buf.data, "… 1 more rows"));
     pl_buf_clear(&o.buf);
-    pl_table_write_text(&t, 0, second, false, &o);
+    pl_table_write_text(&t, 0, second, false, 0, &o);
     assert_null(strstr(o.buf.data, "FASTER"));
     assert_non_null(strstr(o.buf.data, "n/a (needs 662)"));
+    pl_out_release(&o);
+    pl_table_release(&t);
+}
+
+/* Wider than the screen: what all rows say alike stands once below, from the last column on. */
+static void test_narrow(void **state)
+{
+    static const struct pl_col cols[] = {{"arm", PL_COL_TEXT, NULL, 0},
+                                         {"metric", PL_COL_TEXT, NULL, 0},
+                                         {"pairs", PL_COL_INT, NULL, 0}};
+    struct pl_table t;
+    struct pl_out o;
+    (void)state;
+    pl_table_init(&t, "narrow", "Narrow", cols, 3);
+    for (int i = 0; i < 2; i++) {
+        pl_table_row(&t);
+        pl_table_text(&t, i ? "b" : "a");
+        pl_table_text(&t, "e2e");
+        pl_table_int(&t, 12);
+    }
+    pl_out_init(&o, 1 << 20);
+    pl_table_write_text(&t, 0, NULL, false, 18, &o);
+    assert_string_equal(o.buf.data, "arm  metric  pairs\na    e2e        12\nb    e2e        12\n");
+    pl_buf_clear(&o.buf);
+    pl_table_write_text(&t, 0, NULL, false, 17, &o);
+    assert_string_equal(o.buf.data, "arm  metric\na    e2e\nb    e2e\nin all rows: pairs 12\n");
     pl_out_release(&o);
     pl_table_release(&t);
 }
@@ -218,7 +244,8 @@ int main(void)
         cmocka_unit_test(test_json),    cmocka_unit_test(test_csv),
         cmocka_unit_test(test_md),      cmocka_unit_test(test_tex),
         cmocka_unit_test(test_numbers), cmocka_unit_test(test_html_and_text),
-        cmocka_unit_test(test_clean),   cmocka_unit_test(test_failure),
+        cmocka_unit_test(test_narrow),  cmocka_unit_test(test_clean),
+        cmocka_unit_test(test_failure),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
