@@ -354,7 +354,7 @@ extern "C" void pl_k_gemv_mma_gated(const struct pl_cuda_matrix *gate,
 
 extern "C" bool pl_k_gemv_mma_qkv_does(const struct pl_cuda_heads *h)
 {
-    return h->dim % 32 == 0 && !h->q_norm && !h->k_norm;
+    return h->dim % 32 == 0 && h->heads * (h->dim / 32) < 1 << 13 && !h->q_norm && !h->k_norm;
 }
 
 extern "C" void pl_k_gemv_mma_qkv(const struct pl_cuda_product *p, const float *x,

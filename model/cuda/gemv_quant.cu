@@ -4,9 +4,9 @@
  * Weights are packed as packed.cuh says, and read once for all rows.
  *
  * A unit's integers, at most 32 · 127 · 255 in all, are summed exactly, on top of 1.5 · 2^23 as an
- * integer, which makes the sum a float's low bits: no conversion. A block's warps share the groups
- * and are added up in their order, so that an output's bits depend neither on the number of rows
- * nor on what else is in the launch.
+ * integer, which makes the sum a float's low bits: no conversion. A block's
+ * warps share the groups and are added up in their order, so that an output's bits depend neither
+ * on the number of rows nor on what else is in the launch.
  *
  * One row is normed and quantised by each block for itself, while its first weights are on their
  * way; there are as many blocks as the GPU runs at once, each with several panels, so that this is
@@ -22,8 +22,8 @@
 #define ONE_SHARED (32 << 10) /* most bytes of one row in 8 bits that a block keeps */
 
 struct blocks : parts {
-    int groups, panels; /* of a panel; blocks' work in all: panels, or pairs of them */
-    const uint8_t *q;   /* see quantise_rows */
+    int groups;       /* of a panel */
+    const uint8_t *q; /* see quantise_rows */
     const float4
         *scale;     /* [units][eights][t]: of rows 2t, 2t + 1; the same times Σ of the row's q */
     const float *x; /* one row, not quantised yet: normed by gain and eps, or as it is */
@@ -265,18 +265,22 @@ __device__ __forceinline__ void times(float (*c)[4], const struct group<DT> &v, 
                                       const struct columns<MOST, ONE> &x, int eights)
 {
     typedef packing<DT> P;
-    const int halves = P::by_16 ? 2 : 1;
-    uint32_t a[4];
-    float s[halves][2], m[2];
+    const bool mins = P::mins && !P::scaled;
+    const int halves = P::by_16 && !P::scaled ? 2 : 1;
+    uint32_t a[4], least[4];
+    float s[2][2], m[2];
 
     PL_UNROLL
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 4; i++) {
         a[i] = word<DT>(v, u, i);
-    PL_UNROLL
-    for (int h = 0; h < halves; h++) {
-        scale_of<DT>(v, u, h, 0, &s[h][0], &m[0]);
-        scale_of<DT>(v, u, h, 1, &s[h][1], &m[1]);
+        least[i] = P::scaled ? min_word<DT>(v, u, i) : 0;
     }
+    PL_UNROLL
+    for (int i = 0; i < 2 * halves; i++)
+        scale_of<DT>(v, u, i / 2, i % 2, &s[i / 2][i % 2], &m[i % 2]);
+    PL_UNROLL
+    for (int r = 0; r < 2 && P::scaled; r++) /* a second sum, of the mins */
+        s[1][r] = -half_of<DT>(v, u, r, true);
     PL_UNROLL
     for (int e = 0; e < MOST; e++) {
         if (e > 0 && e >= eights)
@@ -287,11 +291,16 @@ __device__ __forceinline__ void times(float (*c)[4], const struct group<DT> &v, 
         PL_UNROLL
         for (int h = 0; h < halves; h++) {
             int d[4];
-            if (P::by_16)
+            if (halves == 2)
                 dot_16(d, a + 2 * h, b[h]);
             else
                 dot_32<P::mins>(d, a, b);
-            add_up<P::mins, ONE>(c[e], d, s[h], m, scales);
+            add_up<mins, ONE>(c[e], d, s[h], m, scales);
+        }
+        if (P::scaled) {
+            int d[4];
+            dot_32<true>(d, least, b);
+            add_up<false, ONE>(c[e], d, s[1], m, scales);
         }
     }
 }
@@ -309,116 +318,84 @@ __device__ __forceinline__ void load_all(struct group<DT> *v, const uint8_t *w, 
             load<DT>(v[j], w + (int64_t)(at + j * QUANT_WARPS) * P::bytes, lane);
 }
 
-/* What becomes of sums: which panels a piece of work has, of which product, and where rows `row` of
- * outputs go. Products as they are: */
-struct to_rows {
-    static const int tiles = 1;
-    __device__ __forceinline__ int part(const struct blocks &g, int at, int) const
-    {
-        return part_of(g, at);
-    }
-    __device__ __forceinline__ int panel(const struct blocks &g, int at, int) const
-    {
-        return at - g.part[part_of(g, at)].first;
-    }
-    __device__ __forceinline__ void store(const struct blocks &g, int at, int row, int i,
-                                          const float *v) const
-    {
-        const int s = part_of(g, at);
-        const int64_t o = (int64_t)panel(g, at, 0) * PANEL + i, out = g.part[s].out;
-
-        if (o >= out)
-            return;
-        float *y = g.part[s].y + row * out + o;
-        const float to = v[0] + (g.part[s].bias ? g.part[s].bias[o] : 0);
-        *y = g.part[s].add ? *y + to : to;
-    }
-};
-
-/* The same outputs of gate and up: */
-struct to_gated {
-    static const int tiles = 2;
-    int act;
-    enum pl_dtype to;
+/* What becomes of sums. A piece of work is one panel, or two: the same outputs of gate and up, or
+ * sixteen elements of a head and those half a head behind them. */
+enum goal { TO_ROWS, TO_GATED, TO_HEADS };
+struct output {
+    enum goal goal;
+    int panels, pieces; /* of a piece; of all */
+    int act;            /* of gate */
+    enum pl_dtype type;
     void *y;
-    __device__ __forceinline__ int part(const struct blocks &, int, int tile) const
-    {
-        return tile;
-    }
-    __device__ __forceinline__ int panel(const struct blocks &, int at, int) const
-    {
-        return at;
-    }
-    __device__ __forceinline__ void store(const struct blocks &g, int at, int row, int i,
-                                          const float *v) const
-    {
-        const int64_t o = (int64_t)at * PANEL + i;
-
-        if (o >= g.part[0].out)
-            return;
-        const float gate = v[0] + (g.part[0].bias ? g.part[0].bias[o] : 0);
-        const float up = v[1] + (g.part[1].bias ? g.part[1].bias[o] : 0);
-        put(to, y, row * g.part[0].out + o, act_one(act, gate) * up);
-    }
-};
-
-/* Sixteen elements of a head and those half a head behind them: */
-struct to_heads {
-    static const int tiles = 2;
     struct pl_cuda_step st;
     struct pl_cuda_heads h;
-    __device__ __forceinline__ int part(const struct blocks &g, int at, int) const
-    {
-        return part_of(g, at);
-    }
-    __device__ __forceinline__ int panel(const struct blocks &g, int at, int tile) const
-    {
-        const int group = at - g.part[part_of(g, at)].first, each = h.dim / (2 * PANEL);
-
-        return group / each * 2 * each + group % each + tile * each;
-    }
-    __device__ __forceinline__ void store(const struct blocks &g, int at, int row, int i,
-                                          const float *v) const
-    {
-        const int s = part_of(g, at), group = at - g.part[s].first, each = h.dim / (2 * PANEL);
-
-        put_heads(g, st, h, s, row, group / each, group % each * PANEL + i, v[0], v[1]);
-    }
+    unsigned each, by; /* pieces of a head; what divides by it: see head_of */
 };
 
-/* The next tile's sums to the front, so that the loop over tiles need not be written out. */
-template <int TILES, int MOST> __device__ __forceinline__ void swap_tiles(float (*c)[MOST][4])
+/* Which head a piece of a product is of: below 2^16 / 8 pieces, as pl_k_gemv_mma_qkv_does asks,
+ * `by` = 2^16 / each, rounded up, gives the quotient. */
+__device__ __forceinline__ int head_of(const struct output &out, int piece)
 {
-    if constexpr (TILES > 1) {
-        PL_UNROLL
-        for (int i = 0; i < MOST * 4; i++) {
-            const float first = c[0][i / 4][i % 4];
-            c[0][i / 4][i % 4] = c[1][i / 4][i % 4];
-            c[1][i / 4][i % 4] = first;
-        }
+    return (int)((unsigned)piece * out.by >> 16);
+}
+
+/* The panel-th panel of a piece. */
+__device__ __forceinline__ const uint8_t *weights(const struct blocks &g, const struct output &out,
+                                                  int piece, int panel, int64_t bytes)
+{
+    const int s = out.goal == TO_GATED ? panel : part_of(g, piece);
+    int at = out.goal == TO_GATED ? piece : piece - g.part[s].first;
+
+    if (out.goal == TO_HEADS)
+        at += (head_of(out, at) + panel) * (int)out.each;
+    return (const uint8_t *)g.part[s].w + at * bytes;
+}
+
+/* Output i of a piece's panels, of a row of x. */
+__device__ __forceinline__ void store(const struct blocks &g, const struct output &out, int piece,
+                                      int row, int i, float first, float second)
+{
+    const int s = out.goal == TO_GATED ? 0 : part_of(g, piece), at = piece - g.part[s].first;
+    const int64_t o = (int64_t)at * PANEL + i, outs = g.part[s].out;
+
+    if (out.goal == TO_HEADS) {
+        const int head = head_of(out, at);
+        put_heads(g, out.st, out.h, s, row, head, (at - head * (int)out.each) * PANEL + i, first,
+                  second);
+        return;
     }
+    if (o >= outs)
+        return;
+    first += g.part[s].bias ? g.part[s].bias[o] : 0;
+    if (out.goal == TO_GATED) {
+        second += g.part[1].bias ? g.part[1].bias[o] : 0;
+        put(out.type, out.y, row * outs + o, act_one(out.act, first) * second);
+        return;
+    }
+    float *y = g.part[s].y + row * outs + o;
+    *y = g.part[s].add ? *y + first : first;
 }
 
 /* MOST: eights of rows at most. */
-template <int DT, int MOST, bool ONE, typename OUT>
+template <int DT, int MOST, bool ONE>
 __global__ void __launch_bounds__(QUANT_THREADS, BLOCKS_AT_ONCE)
-    gemv_packed(const struct blocks g, const OUT out)
+    gemv_packed(const struct blocks g, const struct output out)
 {
     PL_DYNAMIC_SHARED(uint32_t, room);
+    __shared__ float sums[2][MOST * 4][WARP]; /* of a piece's panels; the first warp's */
     typedef packing<DT> P;
-    const int TILES = OUT::tiles, AHEAD = QUANT_WARPS * P::at_once;
+    const int AHEAD = QUANT_WARPS * P::at_once;
     const int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
     const int units = g.groups * P::units, eights = (g.rows + ROWS - 1) / ROWS;
-    const int64_t panel = (int64_t)g.groups * P::bytes;
+    const int64_t bytes = (int64_t)g.groups * P::bytes;
     struct columns<MOST, ONE> x;
     struct group<DT> now[P::at_once], next[P::at_once] = {
     };
-    auto weights = [&](int at, int tile) {
-        return (const uint8_t *)g.part[out.part(g, at, tile)].w + out.panel(g, at, tile) * panel;
-    };
+    int piece = (int)blockIdx.x, panel = 0;
+    const uint8_t *w = weights(g, out, piece, panel, bytes);
 
     next_may_begin();
-    load_all<DT>(next, weights((int)blockIdx.x, 0), warp, g.groups, lane);
+    load_all<DT>(next, w, warp, g.groups, lane);
     previous_is_over(); /* weights are nobody's to write, x is */
     if constexpr (ONE) {
         float2 *scale = (float2 *)(void *)(room + units * (UNIT / 4));
@@ -427,48 +404,41 @@ __global__ void __launch_bounds__(QUANT_THREADS, BLOCKS_AT_ONCE)
     } else {
         x = {(const uint2 *)(const void *)g.q + lane, g.scale + lane % 4};
     }
-    for (int at = (int)blockIdx.x, turn = 0; at < g.panels; at += (int)gridDim.x, turn ^= 1) {
-        const int then = at + (int)gridDim.x;
-        float c[TILES][MOST][4] = {};
+    for (int turn = 0; piece < out.pieces; turn ^= 1) {
+        const bool last = panel + 1 == out.panels;
+        const int then = last ? piece + (int)gridDim.x : piece, its = last ? 0 : panel + 1;
+        const uint8_t *after = then < out.pieces ? weights(g, out, then, its, bytes) : NULL;
+        float c[MOST][4] = {};
         for (int k = warp; k < g.groups; k += AHEAD) {
-#pragma unroll 1
-            for (int tile = 0; tile < TILES; tile++) {
-                memcpy(now, next, sizeof(now));
-                if (tile + 1 < TILES)
-                    load_all<DT>(next, weights(at, tile + 1), k, g.groups, lane);
-                else if (k + AHEAD < g.groups)
-                    load_all<DT>(next, weights(at, 0), k + AHEAD, g.groups, lane);
-                else if (then < g.panels)
-                    load_all<DT>(next, weights(then, 0), warp, g.groups, lane);
-                PL_UNROLL
-                for (int j = 0; j < P::at_once; j++) {
-                    if (k + j * QUANT_WARPS >= g.groups)
-                        break;
-                    PL_UNROLL
-                    for (int u = 0; u < P::units; u++)
-                        times<DT, MOST, ONE>(c[0], now[j], u, (k + j * QUANT_WARPS) * P::units + u,
-                                             x, eights);
-                }
-                swap_tiles<TILES, MOST>(c);
-            }
-        }
-        if (!together<QUANT_WARPS, TILES * MOST * 4, 2>(&c[0][0][0], turn))
-            continue;
-#pragma unroll 1 /* one copy of what stores: each sum in turn comes to the front */
-        for (int i = 0; i < MOST * 4; i++) {
-            const int row = i / 4 * ROWS + lane % 4 * 2 + i % 2;
-            float v[TILES];
+            const bool more = k + AHEAD < g.groups;
+            memcpy(now, next, sizeof(now));
+            if (more || after)
+                load_all<DT>(next, more ? w : after, more ? k + AHEAD : warp, g.groups, lane);
             PL_UNROLL
-            for (int tile = 0; tile < TILES; tile++) {
-                float *sums = &c[tile][0][0];
-                v[tile] = sums[0];
+            for (int j = 0; j < P::at_once; j++) {
+                if (k + j * QUANT_WARPS >= g.groups)
+                    break;
                 PL_UNROLL
-                for (int k = 0; k + 1 < MOST * 4; k++)
-                    sums[k] = sums[k + 1];
+                for (int u = 0; u < P::units; u++)
+                    times<DT, MOST, ONE>(c, now[j], u, (k + j * QUANT_WARPS) * P::units + u, x,
+                                         eights);
             }
-            if (row < g.rows)
-                out.store(g, at, row, lane / 4 + i % 4 / 2 * 8, v);
         }
+        if (together<QUANT_WARPS, MOST * 4, 2>(&c[0][0], turn)) {
+            PL_UNROLL
+            for (int i = 0; i < MOST * 4; i++)
+                sums[panel][i][lane] = c[i / 4][i % 4];
+#pragma unroll 1
+            for (int i = 0; i < MOST * 4 && last; i++) {
+                const int row = i / 4 * ROWS + lane % 4 * 2 + i % 2;
+                if (row < g.rows)
+                    store(g, out, piece, row, lane / 4 + i % 4 / 2 * 8, sums[0][i][lane],
+                          sums[1][i][lane]);
+            }
+        }
+        w = after;
+        piece = then;
+        panel = its;
     }
 }
 
@@ -505,25 +475,22 @@ static size_t quantise(const struct pl_cuda_packed_rows *x, int64_t in, struct b
     return 0;
 }
 
-/* The products that fill_parts found, `panels` panels or pairs of them; one: bytes of one row. */
-template <typename OUT>
-static void launch(struct blocks *g, enum pl_dtype dt, int panels, size_t one,
-                   const struct pl_cuda_packed_rows *x, const OUT &out, cudaStream_t s)
+/* The products that fill_parts found; one: bytes of one row. */
+static void launch(struct blocks *g, enum pl_dtype dt, size_t one,
+                   const struct pl_cuda_packed_rows *x, const struct output &out, cudaStream_t s)
 {
-    const unsigned rounds = ceil_div(panels, BLOCKS_AT_ONCE * (int64_t)(x->sms ? x->sms : 1));
-    const unsigned grid = ceil_div(panels, rounds);
+    const unsigned rounds = ceil_div(out.pieces, BLOCKS_AT_ONCE * (int64_t)(x->sms ? x->sms : 1));
+    const unsigned grid = ceil_div(out.pieces, rounds);
 
-    g->panels = panels;
     by_packing(dt, [&](auto t) {
         const int DT = decltype(t)::value;
         g->groups = (int)(padded(g->in) / UNIT / packing<DT>::units);
         if (one)
-            PL_LAUNCH_EARLY((gemv_packed<DT, 1, true, OUT>), grid, QUANT_THREADS, one, s, *g, out);
+            PL_LAUNCH_EARLY((gemv_packed<DT, 1, true>), grid, QUANT_THREADS, one, s, *g, out);
         else if (x->rows <= ROWS)
-            PL_LAUNCH_EARLY((gemv_packed<DT, 1, false, OUT>), grid, QUANT_THREADS, 0, s, *g, out);
-        else if constexpr (OUT::tiles == 1)
-            PL_LAUNCH_EARLY((gemv_packed<DT, EIGHTS, false, OUT>), grid, QUANT_THREADS, 0, s, *g,
-                            out);
+            PL_LAUNCH_EARLY((gemv_packed<DT, 1, false>), grid, QUANT_THREADS, 0, s, *g, out);
+        else
+            PL_LAUNCH_EARLY((gemv_packed<DT, EIGHTS, false>), grid, QUANT_THREADS, 0, s, *g, out);
     });
 }
 
@@ -536,17 +503,31 @@ static bool first_of_type(const struct pl_cuda_product *p, int i)
     return true;
 }
 
-extern "C" void pl_k_gemv_packed(const struct pl_cuda_product *p, int n,
-                                 const struct pl_cuda_packed_rows *x, cudaStream_t s)
+/* A launch for each type. */
+static void launch_all(const struct pl_cuda_product *p, int n, const struct pl_cuda_packed_rows *x,
+                       struct output *out, cudaStream_t s)
 {
     struct blocks g = {};
     const size_t one = quantise(x, p[0].w->in, &g, s);
 
     for (int i = 0; i < n; i++) {
         const enum pl_dtype dt = p[i].w->dtype;
-        if (first_of_type(p, i))
-            launch(&g, dt, fill_parts(&g, p, n, dt, x->rows, PANEL), one, x, to_rows(), s);
+        if (!first_of_type(p, i))
+            continue;
+        out->pieces = fill_parts(&g, p, n, dt, x->rows, out->goal == TO_HEADS ? 2 * PANEL : PANEL);
+        if (out->goal == TO_GATED)
+            out->pieces /= 2;
+        launch(&g, dt, one, x, *out, s);
     }
+}
+
+extern "C" void pl_k_gemv_packed(const struct pl_cuda_product *p, int n,
+                                 const struct pl_cuda_packed_rows *x, cudaStream_t s)
+{
+    struct output out = {};
+
+    out.panels = 1;
+    launch_all(p, n, x, &out, s);
 }
 
 extern "C" void pl_k_gemv_packed_gated(const struct pl_cuda_matrix *gate,
@@ -555,11 +536,14 @@ extern "C" void pl_k_gemv_packed_gated(const struct pl_cuda_matrix *gate,
                                        enum pl_dtype to, cudaStream_t s)
 {
     const struct pl_cuda_product p[2] = {{gate, NULL, false}, {up, NULL, false}};
-    struct to_gated out = {(int)act, to, y};
-    struct blocks g = {};
-    const size_t one = quantise(x, gate->in, &g, s);
+    struct output out = {};
 
-    launch(&g, gate->dtype, fill_parts(&g, p, 2, gate->dtype, x->rows, PANEL) / 2, one, x, out, s);
+    out.goal = TO_GATED;
+    out.panels = 2;
+    out.act = (int)act;
+    out.type = to;
+    out.y = y;
+    launch_all(p, 2, x, &out, s);
 }
 
 extern "C" void pl_k_gemv_packed_qkv(const struct pl_cuda_product *p,
@@ -567,13 +551,13 @@ extern "C" void pl_k_gemv_packed_qkv(const struct pl_cuda_product *p,
                                      const struct pl_cuda_step *step, const struct pl_cuda_heads *h,
                                      cudaStream_t s)
 {
-    struct to_heads out = {*step, *h};
-    struct blocks g = {};
-    const size_t one = quantise(x, p[0].w->in, &g, s);
+    struct output out = {};
 
-    for (int i = 0; i < 3; i++) {
-        const enum pl_dtype dt = p[i].w->dtype;
-        if (first_of_type(p, i))
-            launch(&g, dt, fill_parts(&g, p, 3, dt, x->rows, 2 * PANEL), one, x, out, s);
-    }
+    out.goal = TO_HEADS;
+    out.panels = 2;
+    out.st = *step;
+    out.h = *h;
+    out.each = (unsigned)h->dim / (2 * PANEL);
+    out.by = 65535 / out.each + 1;
+    launch_all(p, 3, x, &out, s);
 }

@@ -65,14 +65,14 @@ struct pl_cuda_step {
 void pl_k_overlap(int ordinal, bool on);
 bool pl_k_overlaps(void);
 
-/* A weight [out, in], row by row: dense, or in the blocks of a GGUF format. */
+/* A weight [out, in]: dense, row by row, or in the blocks of a GGUF format. */
 struct pl_cuda_matrix {
     void *data;
     int64_t out, in;
     enum pl_dtype dtype;
     size_t row_bytes;
     float *bias; /* [out] or NULL */
-    bool packed; /* blocks in panels of PL_CUDA_PANEL rows, for pl_k_gemv_packed */
+    bool packed; /* such blocks, in panels of PL_CUDA_PANEL rows */
 };
 
 /* y[r][o] = Σ x[r][k] · w[o][k] + bias[o], added to what y holds where `add` says so. */
@@ -82,8 +82,8 @@ struct pl_cuda_product {
     bool add;
 };
 
-/* Up to four products of one input [rows, in] in one launch; rows ≤ PL_CUDA_GEMV_ROWS. Weights of
- * one dtype and one `in`. */
+/* Up to four products of one input [rows, in] in one launch; rows ≤ PL_CUDA_GEMV_ROWS. Dense weights
+ * of one dtype and one `in`. */
 void pl_k_gemv(const struct pl_cuda_product *p, int n, const float *x, int rows, cudaStream_t s);
 /* y[r][o] = act(gate · x[r]) · (up · x[r]) of two dense weights of one type and shape; rows as
  * above. */
@@ -126,7 +126,7 @@ void pl_k_gemv_packed(const struct pl_cuda_product *p, int n, const struct pl_cu
                       cudaStream_t s);
 size_t pl_k_packed_room(int64_t in);
 /* The same as pl_k_gemv_mma_gated, of one type of weights, to: y's, and as pl_k_gemv_mma_qkv, a
- * launch for each type; rows ≤ PL_CUDA_GEMV_ROWS. */
+ * launch for each type. */
 void pl_k_gemv_packed_gated(const struct pl_cuda_matrix *gate, const struct pl_cuda_matrix *up,
                             enum pl_act_kind act, const struct pl_cuda_packed_rows *x, void *y,
                             enum pl_dtype to, cudaStream_t s);
@@ -192,7 +192,7 @@ void pl_k_rope_store(const struct pl_cuda_step *step, const struct pl_cuda_heads
                      float *k, const float *v, cudaStream_t s);
 /* pl_k_gemv_mma of Q, K and V with pl_k_rope_store behind it in one launch, for at most
  * PL_CUDA_GEMV_ROWS rows: q in f32 into p[0].y, K and V into the cache alone. Heads of a multiple
- * of 32, not normed themselves. */
+ * of 32, below 2^18 elements of them, not normed themselves. */
 bool pl_k_gemv_mma_qkv_does(const struct pl_cuda_heads *h);
 void pl_k_gemv_mma_qkv(const struct pl_cuda_product *p, const float *x,
                        const struct pl_cuda_rms *norm, const struct pl_cuda_step *step,

@@ -311,7 +311,9 @@ static bool qkv_at_once(struct pl_cuda_run *r, int32_t l, const struct pl_cuda_p
     struct pl_device *d = r->n->device;
     struct pl_cuda_rms norm;
 
-    if (r->st || !rides(r, w->v[PL_V_ATTN], w->v[PL_V_ATTN_BIAS], PL_CUDA_GEMV_ROWS, &norm) ||
+    if (r->st ||
+        !rides(r, w->v[PL_V_ATTN], w->v[PL_V_ATTN_BIAS],
+               packed ? PL_CUDA_STREAM_ROWS : PL_CUDA_GEMV_ROWS, &norm) ||
         !pl_k_gemv_mma_qkv_does(h))
         return false;
     for (int i = 0; i < 3 && !packed; i++)
@@ -390,7 +392,7 @@ static enum gating gating_of(const struct pl_cuda_run *r, const struct pl_cuda_m
 
     if (!r->n->arch.gated || r->st || d->exact || gate->dtype != up->dtype)
         return PL_APART;
-    if (gate->packed && up->packed && r->rows <= PL_CUDA_GEMV_ROWS)
+    if (gate->packed && up->packed && r->rows <= PL_CUDA_STREAM_ROWS)
         return PL_PACKED;
     if (!pl_dtype_traits(gate->dtype)->computes)
         return PL_APART;

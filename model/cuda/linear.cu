@@ -1,4 +1,4 @@
-#include "model/cuda/quant.cuh"
+#include "model/cuda/common.cuh"
 
 #include <type_traits>
 
@@ -116,34 +116,6 @@ __global__ void __launch_bounds__(GEMV_WARPS *WARP)
     }
 }
 
-template <int DT, int R>
-__global__ void __launch_bounds__(GEMV_WARPS *WARP) gemv_quant(const struct gemv g)
-{
-    const int at = (int)(blockIdx.x * GEMV_WARPS + threadIdx.x / WARP);
-    const int lane = (int)threadIdx.x % WARP;
-    float acc[R] = {}, w[16];
-
-    if (at >= g.groups)
-        return;
-    const int s = part_of(g, at);
-    const int64_t o = at - g.part[s].first;
-    const uint8_t *row = (const uint8_t *)g.part[s].w + o * (int64_t)g.part[s].row_bytes;
-    for (int64_t c = lane; c < g.in / 16; c += WARP) {
-        quant16<DT>(row, c, w);
-        for (int r = 0; r < R; r++) {
-            const float4 *x = (const float4 *)(const void *)(g.x + (r < g.rows ? r : 0) * g.in);
-            for (int i = 0; i < 4; i++) {
-                const float4 v = x[4 * c + i];
-                acc[r] = fmaf(w[4 * i], v.x, acc[r]);
-                acc[r] = fmaf(w[4 * i + 1], v.y, acc[r]);
-                acc[r] = fmaf(w[4 * i + 2], v.z, acc[r]);
-                acc[r] = fmaf(w[4 * i + 3], v.w, acc[r]);
-            }
-        }
-    }
-    finish<R>(g, s, o, acc, lane);
-}
-
 static bool aligned(const struct gemv &g, size_t each)
 {
     bool ok = g.in * (int64_t)each % 16 == 0 && g.in % 4 == 0;
@@ -160,16 +132,6 @@ static void launch_dense(const struct gemv &g, unsigned blocks, cudaStream_t s)
         PL_LAUNCH((gemv_dense<W, R, N, true>), blocks, GEMV_WARPS * WARP, 0, s, g);
     else
         PL_LAUNCH((gemv_dense<W, R, N, false>), blocks, GEMV_WARPS * WARP, 0, s, g);
-}
-
-template <int DT> static void launch_quant(const struct gemv &g, unsigned blocks, cudaStream_t s)
-{
-    if (g.rows == 1)
-        PL_LAUNCH((gemv_quant<DT, 1>), blocks, GEMV_WARPS * WARP, 0, s, g);
-    else if (g.rows <= 4)
-        PL_LAUNCH((gemv_quant<DT, 4>), blocks, GEMV_WARPS * WARP, 0, s, g);
-    else
-        PL_LAUNCH((gemv_quant<DT, 8>), blocks, GEMV_WARPS * WARP, 0, s, g);
 }
 
 template <typename W> static void dense(const struct gemv &g, unsigned blocks, cudaStream_t s)
@@ -220,22 +182,12 @@ extern "C" void pl_k_gemv(const struct pl_cuda_product *p, int n, const float *x
     const enum pl_dtype dt = p[0].w->dtype;
     struct gemv g = {};
 
-    g.groups = fill_parts(&g, p, n, dt, rows, rows > 1 && pl_dtype_traits(dt)->computes ? 2 : 1);
+    g.groups = fill_parts(&g, p, n, dt, rows, rows > 1 ? 2 : 1);
     g.x = x;
-    const unsigned blocks = ceil_div(g.groups, GEMV_WARPS);
-    switch (dt) {
-#define PL_X(dt)                                                                                   \
-    case dt:                                                                                       \
-        launch_quant<dt>(g, blocks, s);                                                            \
-        break;
-        PL_CUDA_QUANTS(PL_X)
-#undef PL_X
-    default:
-        by_dtype(dt, [&](auto *t) {
-            typedef typename std::remove_pointer<decltype(t)>::type W;
-            dense<W>(g, blocks, s);
-        });
-    }
+    by_dtype(dt, [&](auto *t) {
+        typedef typename std::remove_pointer<decltype(t)>::type W;
+        dense<W>(g, ceil_div(g.groups, GEMV_WARPS), s);
+    });
 }
 
 static bool overlaps[PL_CUDA_OVERLAPS];
@@ -251,20 +203,6 @@ extern "C" bool pl_k_overlaps(void)
     int ordinal;
 
     return !cudaGetDevice(&ordinal) && ordinal < PL_CUDA_OVERLAPS && overlaps[ordinal];
-}
-
-/* A thread takes sixteen weights. */
-template <int DT, typename T>
-__global__ void decode_quant(const uint8_t *w, size_t row_bytes, int64_t out, int64_t in, T *to)
-{
-    int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, per_row = in / 16;
-    float v[16];
-
-    if (c >= out * per_row)
-        return;
-    quant16<DT>(w + c / per_row * (int64_t)row_bytes, c % per_row, v);
-    for (int i = 0; i < 16; i++)
-        from_f32(v[i], to + c * 16 + i);
 }
 
 template <typename F, typename T> __global__ void cast(const F *x, int64_t n, T *y)
@@ -286,37 +224,16 @@ extern "C" void pl_k_cast(const float *x, int64_t n, enum pl_dtype to, void *y, 
 extern "C" void pl_k_decode(const struct pl_cuda_matrix *w, enum pl_dtype to, void *out,
                             cudaStream_t s)
 {
-    int64_t n = w->out * w->in;
-    unsigned blocks = ceil_div(n / 16, FLAT);
+    const int64_t n = w->out * w->in;
 
     if (w->packed)
         return pl_k_packed_decode(w, to, out, s);
     by_dtype(to, [&](auto *t) {
-        typedef decltype(t) T;
-        switch (w->dtype) {
-#define PL_X(dt)                                                                                   \
-    case dt:                                                                                       \
-        PL_LAUNCH(decode_quant<dt>, blocks, FLAT, 0, s, (const uint8_t *)w->data, w->row_bytes,    \
-                  w->out, w->in, (T)out);                                                          \
-        break;
-            PL_CUDA_QUANTS(PL_X)
-#undef PL_X
-        default:
-            by_dtype(w->dtype, [&](auto *f) {
-                PL_LAUNCH(cast, ceil_div(n, FLAT), FLAT, 0, s, (decltype(f))w->data, n, (T)out);
-            });
-        }
+        by_dtype(w->dtype, [&](auto *f) {
+            PL_LAUNCH(cast, ceil_div(n, FLAT), FLAT, 0, s, (decltype(f))w->data, n,
+                      (decltype(t))out);
+        });
     });
-}
-
-template <int DT>
-__global__ void embed_quant(const uint8_t *w, size_t row_bytes, const int32_t *ids, int64_t cols,
-                            float *x)
-{
-    const uint8_t *row = w + (int64_t)ids[blockIdx.x] * (int64_t)row_bytes;
-
-    for (int64_t c = threadIdx.x; c < cols / 16; c += blockDim.x)
-        quant16<DT>(row, c, x + blockIdx.x * cols + c * 16);
 }
 
 template <typename W>
@@ -333,19 +250,9 @@ extern "C" void pl_k_embed(const struct pl_cuda_matrix *t, const int32_t *ids, i
 {
     if (t->packed)
         return pl_k_packed_embed(t, ids, rows, x, s);
-    switch (t->dtype) {
-#define PL_X(dt)                                                                                   \
-    case dt:                                                                                       \
-        PL_LAUNCH(embed_quant<dt>, (unsigned)rows, FLAT, 0, s, (const uint8_t *)t->data,           \
-                  t->row_bytes, ids, t->in, x);                                                    \
-        break;
-        PL_CUDA_QUANTS(PL_X)
-#undef PL_X
-    default:
-        by_dtype(t->dtype, [&](auto *w) {
-            PL_LAUNCH(embed_dense, (unsigned)rows, FLAT, 0, s, (decltype(w))t->data, ids, t->in, x);
-        });
-    }
+    by_dtype(t->dtype, [&](auto *w) {
+        PL_LAUNCH(embed_dense, (unsigned)rows, FLAT, 0, s, (decltype(w))t->data, ids, t->in, x);
+    });
 }
 
 template <typename T> __global__ void random_fill(T *out, int64_t n, uint64_t key, double step)

@@ -1,80 +1,84 @@
 /* Blocks of a file to panels, and panels back to plain numbers. */
 #include "model/cuda/packed.cuh"
 
-/* Column c of a file's block: its low bits, and those above them. */
-template <int DT> __device__ __forceinline__ int low_bits(const uint8_t *p, int c)
-{
-    const int odd = c % 64 / 32;
-
-    switch (DT) {
-    case PL_DT_Q4_0:
-        return (p[2 + c % 16] >> c / 16 * 4 & 15) ^ 8;
-    case PL_DT_Q8_0:
-        return p[2 + c];
-    case PL_DT_Q6_K:
-        return p[c / 128 * 64 + odd * 32 + c % 32] >> c % 128 / 64 * 4 & 15;
-    default:
-        return p[(DT == PL_DT_Q5_K ? 48 : 16) + c / 64 * 32 + c % 32] >> odd * 4 & 15;
-    }
-}
-template <int DT> __device__ __forceinline__ int high_bits(const uint8_t *p, int c)
-{
-    return DT == PL_DT_Q5_K ? p[16 + c % 32] >> c / 32 & 1
-                            : (p[128 + c / 128 * 32 + c % 32] >> c % 128 / 32 * 2 & 3) ^ 2;
-}
-
 /* Rows g and g + 8 as the file has them (NULL: beyond the last). */
-template <int DT> struct file_rows {
-    static const int block = packing<DT>::k ? 256 : 32;
-    static const int bytes = DT == PL_DT_Q4_0   ? 18
-                             : DT == PL_DT_Q8_0 ? 34
-                             : DT == PL_DT_Q4_K ? 144
-                             : DT == PL_DT_Q5_K ? 176
-                                                : 210;
+struct file_rows {
     const uint8_t *row[2];
     int64_t at, in; /* first column of the group; columns */
 };
 
 /* Where the block of column c of a group stands; NULL: beyond the last. */
 template <int DT>
-__device__ __forceinline__ const uint8_t *block_at(const struct file_rows<DT> &f, int r, int c)
+__device__ __forceinline__ const uint8_t *block_at(const struct file_rows &f, int r, int c)
 {
-    typedef file_rows<DT> F;
+    const int block = form_of(DT).block, bytes = form_of(DT).bytes;
 
-    return f.row[r] && f.at + c < f.in ? f.row[r] + (f.at + c) / F::block * F::bytes : NULL;
+    return f.row[r] && f.at + c < f.in ? f.row[r] + (f.at + c) / block * bytes : NULL;
 }
 
-/* Byte b of word i of unit u: low bits (high false), or those above them. */
-template <int DT>
-__device__ __forceinline__ uint32_t bits_of(const struct file_rows<DT> &f, int u, int i, int t,
-                                            int b, bool high)
+/* Column c's bits of a file's block. */
+__device__ __forceinline__ uint32_t bits_of(const struct bits &b, const uint8_t *p, int c)
 {
-    const int c = u * UNIT + i / 2 * 16 + 4 * t + b;
-    const uint8_t *p = block_at<DT>(f, i % 2, c);
+    const int per = 8 / b.n, byte = b.at + c / (b.run * per) * b.run + c % b.run;
 
-    return !p     ? 0
-           : high ? (uint32_t)high_bits<DT>(p, c % file_rows<DT>::block)
-                  : (uint32_t)low_bits<DT>(p, c % file_rows<DT>::block);
+    return p[byte] >> c / b.run % per * b.n & ((1u << b.n) - 1);
+}
+
+/* The bits of a lane's words of unit u. */
+template <int DT>
+__device__ __forceinline__ void pack_unit(struct group<DT> &v, const struct file_rows &f, int u,
+                                          int t)
+{
+    const struct form form = form_of(DT);
+    const uint32_t top = form.mins || form.low.n == 8 ? 0 : 1; /* to be inverted */
+
+    for (int i = 0; i < 4; i++) {
+        const struct place low = low_place<DT>(u, i), high = high_place<DT>(u, i);
+        for (int b = 0; b < 4; b++) {
+            const int c = u * UNIT + i / 2 * 16 + 4 * t + b, at = c % form.block;
+            const uint8_t *p = block_at<DT>(f, i % 2, c);
+            if (!p)
+                continue;
+            uint32_t bits = bits_of(form.low, p, at);
+            if (packing<DT>::high)
+                v.high[high.word] |= (bits_of(form.high, p, at) ^ top << (form.high.n - 1))
+                                     << (8 * b + high.bit);
+            else
+                bits ^= top << (form.low.n - 1);
+            v.low[low.word] |= bits << (8 * b + low.bit);
+        }
+    }
 }
 
 template <int DT>
-__device__ __forceinline__ void pack_scales(const struct file_rows<DT> &f, uint8_t *to, int g)
+__device__ __forceinline__ void pack_scales(const struct file_rows &f, uint8_t *to, int g)
 {
     typedef packing<DT> P;
+    const struct form form = form_of(DT);
 
-    for (int r = 0; r < 2; r++)
-        for (int u = 0; u < (P::k ? 1 : P::units); u++) {
-            const uint8_t *p = block_at<DT>(f, r, u * UNIT);
-            uint8_t *halves = to + (P::by_16 ? 256 + 4 * g : (g * P::units + u) * 4) + 2 * r;
-            if (P::by_16 || !P::k)
-                for (int i = 0; i < 2; i++)
-                    halves[i] = p ? p[(P::by_16 ? 208 : 0) + i] : 0;
-            if (P::k)
-                for (int i = 0; i < 16; i++)
-                    to[(g + 8 * r) * 16 + i] = !p         ? 0
-                                               : P::by_16 ? (uint8_t)(p[192 + i] ^ 128)
-                                                          : p[i];
+    for (int r = 0; r < 2; r++) {
+        const uint8_t *p = block_at<DT>(f, r, 0);
+        for (int i = 0; i < (P::kept ? 16 : 0); i++)
+            to[(g + 8 * r) * 16 + i] =
+                !p || i >= form.kept
+                    ? 0
+                    : (uint8_t)(p[form.kept_at + i] ^ (DT == PL_DT_Q6_K ? 128 : 0));
+        for (int i = 0; i < 2 * P::half_words; i++) { /* of each word, a byte and the next */
+            const uint8_t *block = block_at<DT>(f, r, i / 2 % P::each_half * UNIT);
+            to[P::kept + (g * P::half_words + i / 2) * 4 + 2 * r + i % 2] =
+                block ? block[form.halves_at + i / 2 / P::each_half * 2 + i % 2] : 0;
         }
+    }
+}
+
+/* N words of a lane to where load_words finds them. */
+template <int N>
+__device__ __forceinline__ void store_words(uint8_t *p, const uint32_t *v, int lane)
+{
+    const int each = N == 0 ? 1 : N < 4 ? N : 4;
+
+    for (int i = 0; i < N; i++)
+        memcpy(p + 4 * (i / each * each * WARP + lane * each + i % each), &v[i], 4);
 }
 
 /* Rows [n, in] of the file's blocks → panels; a warp for each group. */
@@ -82,36 +86,26 @@ template <int DT>
 __global__ void pack_panels(const uint8_t *from, int64_t n, int64_t in, int groups, uint8_t *to)
 {
     typedef packing<DT> P;
-    typedef file_rows<DT> F;
     const int64_t id = (int64_t)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
-    const int lane = (int)threadIdx.x % WARP, t = lane % 4;
+    const int lane = (int)threadIdx.x % WARP;
     const int64_t panel = id / groups, first = panel * PANEL + lane / 4;
-    F f = {{NULL, NULL}, id % groups * P::units * UNIT, in};
+    struct file_rows f = {{NULL, NULL}, id % groups * P::units * UNIT, in};
+    struct group<DT> v = {
+    };
 
     if (panel * PANEL >= n)
         return;
     for (int r = 0; r < 2; r++)
         if (first + 8 * r < n)
-            f.row[r] = from + (first + 8 * r) * (in / F::block * F::bytes);
+            f.row[r] = from + (first + 8 * r) * (in / form_of(DT).block * form_of(DT).bytes);
     to += id * P::bytes;
-    if (t == 0)
+    if (lane % 4 == 0)
         pack_scales<DT>(f, to, lane / 4);
-    uint8_t *lane_to = to + P::scales + 16 * lane;
-    for (int i = 0; i < 16; i++) { /* byte i % 4 of word i / 4 */
-        for (int j = 0; j < P::low; j++)
-            lane_to[LOAD * j + i] =
-                (uint8_t)(DT == PL_DT_Q8_0
-                              ? bits_of<DT>(f, j, i / 4, t, i % 4, false)
-                              : bits_of<DT>(f, 2 * j, i / 4, t, i % 4, false) |
-                                    bits_of<DT>(f, 2 * j + 1, i / 4, t, i % 4, false) << 4);
-        for (int j = 0; j < P::high; j++) {
-            const int each = P::units / (P::high ? P::high : 1);
-            uint32_t v = 0;
-            for (int u = 0; u < each; u++)
-                v |= bits_of<DT>(f, j * each + u, i / 4, t, i % 4, true) << u * P::high;
-            lane_to[LOAD * (P::low + j) + i] = (uint8_t)v;
-        }
-    }
+    PL_UNROLL
+    for (int u = 0; u < P::units; u++)
+        pack_unit<DT>(v, f, u, lane % 4);
+    store_words<P::low_words>(to + P::bits_at, v.low, lane);
+    store_words<P::high_words>(to + (P::bits_at + 4 * WARP * P::low_words), v.high, lane);
 }
 
 /* Four weights: word i of unit u. The values are the file's, to the bit. */
@@ -186,7 +180,7 @@ extern "C" size_t pl_k_packed_row_bytes(enum pl_dtype dt, int64_t in)
 
     by_packing(dt, [&](auto t) {
         typedef packing<decltype(t)::value> P;
-        if (in % file_rows<decltype(t)::value>::block == 0)
+        if (in % form_of(decltype(t)::value).block == 0)
             bytes = (size_t)(padded(in) / (UNIT * P::units)) * (P::bytes / PANEL);
     });
     return bytes;

@@ -106,7 +106,9 @@ enum pl_status pl_cuda_matrix_load(struct pl_device *d, const struct pl_weight_s
     if (!blocks && !pl_dtype_traits(m.dtype)->computes)
         return pl_fail(err, PL_EUNSUPPORTED, "%s: weights of type %s cannot be run", src->name,
                        pl_dtype_traits(m.dtype)->name);
-    m.row_bytes = d->plain ? 0 : pl_k_packed_row_bytes(m.dtype, m.in);
+    if (blocks && d->plain)
+        m.dtype = PL_DT_F32;
+    m.row_bytes = pl_k_packed_row_bytes(m.dtype, m.in);
     m.packed = m.row_bytes > 0;
     if (!m.packed)
         m.row_bytes = pl_dtype_bytes(m.dtype, (size_t)m.in);

@@ -1,6 +1,6 @@
-/* Products of few rows with weights in GGUF blocks, as the file has them and packed, held against
- * sums in f64; that neither the number of rows nor what else is in a launch moves a bit of the
- * packed ones; and that packing loses nothing. */
+/* Products of few rows with weights in GGUF blocks, held against sums in f64; that neither the
+ * number of rows nor what else is in a launch moves a bit of them; and that packing loses nothing.
+ */
 #include "base/rng.h"
 #include "model/cuda/kernels.h"
 #include "model/dtype.h"
@@ -25,12 +25,10 @@
 static const struct format {
     enum pl_dtype dt;
     size_t halves[2]; /* bytes of a block where its scales are; the same twice: one */
-    bool packs;
-} formats[] = {{PL_DT_Q4_0, {0, 0}, true},      {PL_DT_Q4_1, {0, 2}, false},
-               {PL_DT_Q5_0, {0, 0}, false},     {PL_DT_Q5_1, {0, 2}, false},
-               {PL_DT_Q8_0, {0, 0}, true},      {PL_DT_Q2_K, {80, 82}, false},
-               {PL_DT_Q3_K, {108, 108}, false}, {PL_DT_Q4_K, {0, 2}, true},
-               {PL_DT_Q5_K, {0, 2}, true},      {PL_DT_Q6_K, {208, 208}, true}};
+} formats[] = {{PL_DT_Q4_0, {0, 0}},     {PL_DT_Q4_1, {0, 2}}, {PL_DT_Q5_0, {0, 0}},
+               {PL_DT_Q5_1, {0, 2}},     {PL_DT_Q8_0, {0, 0}}, {PL_DT_Q2_K, {80, 82}},
+               {PL_DT_Q3_K, {108, 108}}, {PL_DT_Q4_K, {0, 2}}, {PL_DT_Q5_K, {0, 2}},
+               {PL_DT_Q6_K, {208, 208}}};
 #define FORMATS (sizeof(formats) / sizeof(*formats))
 
 static struct pl_rng rng;
@@ -47,18 +45,19 @@ static double uniform(void)
     return pl_rng_double(&rng) * 2 - 1;
 }
 
-/* Random bits with ordinary scales; `packed` as they are loaded, else as the file has them. */
+/* Random bits with ordinary scales. */
 static struct pl_cuda_matrix matrix(int i, const struct format *f, int64_t out, int64_t in,
-                                    bool biased, bool packed)
+                                    bool biased)
 {
     const size_t n = (size_t)(out * in), bytes = pl_dtype_bytes(f->dt, n);
     const size_t block = pl_dtype_bytes(f->dt, pl_dtype_traits(f->dt)->block);
-    struct pl_cuda_matrix w = {.data = file[i],
-                               .out = out,
-                               .in = in,
-                               .dtype = f->dt,
-                               .row_bytes = bytes / (size_t)out,
-                               .bias = biased ? bias[i] : NULL};
+    const struct pl_cuda_matrix w = {.data = panels[i],
+                                     .out = out,
+                                     .in = in,
+                                     .dtype = f->dt,
+                                     .row_bytes = pl_k_packed_row_bytes(f->dt, in),
+                                     .packed = true,
+                                     .bias = biased ? bias[i] : NULL};
 
     assert_true(bytes <= sizeof(file[i]));
     for (size_t k = 0; k < bytes; k++)
@@ -69,14 +68,10 @@ static struct pl_cuda_matrix matrix(int i, const struct format *f, int64_t out, 
             memcpy(file[i] + at + f->halves[h], &d, 2);
         }
     pl_quant_to_f32(f->dt, file[i], plain[i], n);
-    if (!packed)
-        return w;
     memset(panels[i], 0xa5, sizeof(panels[i]));
-    w.data = panels[i];
-    w.row_bytes = pl_k_packed_row_bytes(f->dt, in);
-    w.packed = true;
     assert_true(w.row_bytes >= bytes / (size_t)out &&
-                w.row_bytes <= pl_dtype_bytes(f->dt, (size_t)in + 32));
+                w.row_bytes <= pl_dtype_bytes(f->dt, (size_t)in + 32) +
+                                   (f->dt == PL_DT_Q3_K ? (size_t)in / 128 : 0));
     /* as a file that comes in parts */
     const int64_t first = out > PL_CUDA_PANEL ? PL_CUDA_PANEL : out;
     pl_k_pack(&w, 0, first, file[i], NULL);
@@ -135,9 +130,9 @@ static void check(const struct pl_cuda_product *p, int i, int rows, const float 
                 sum += fabs(b);
             }
             if (!(fabs(got - want) <= 1e-6 * (size + 2 * most * sum + 1)))
-                fail_msg("%s%s, %d rows, [%lld, %lld]: row %d, output %lld is %.9g, expected %.9g",
-                         pl_dtype_traits(w->dtype)->name, w->packed ? ", packed" : "", rows,
-                         (long long)w->out, (long long)w->in, r, (long long)o, got, want);
+                fail_msg("%s, %d rows, [%lld, %lld]: row %d, output %lld is %.9g, expected %.9g",
+                         pl_dtype_traits(w->dtype)->name, rows, (long long)w->out, (long long)w->in,
+                         r, (long long)o, got, want);
         }
 }
 
@@ -146,28 +141,23 @@ static void products(const struct pl_cuda_product *p, int n, int rows)
     for (int i = 0; i < n; i++)
         for (int64_t k = 0; k < MOST_ROWS * p[i].w->out; k++)
             p[i].y[k] = 0.5F;
-    if (p[0].w->packed)
-        packed(p, n, x, rows, NULL);
-    else
-        pl_k_gemv(p, n, x, rows, NULL);
+    packed(p, n, x, rows, NULL);
     cudaDeviceSynchronize();
     for (int i = 0; i < n; i++)
-        check(&p[i], i, rows, p[0].w->packed ? x8 : x, p[i].add ? 0.5 : 0);
+        check(&p[i], i, rows, x8, p[i].add ? 0.5 : 0);
 }
 
 /* Two of one format, the first added, the second with a bias. */
-static void check_format(const struct format *f, bool packed)
+static void check_format(const struct format *f)
 {
     static const int64_t ins[] = {32, 64, 96, 288, 608}, wide_ins[] = {256, 768, MOST_IN, 512, 256};
     static const int64_t outs[] = {1, 3, 17, 16, 40};
     const bool k = pl_dtype_traits(f->dt)->block == 256;
 
-    for (int rows = 1; rows <= MOST_ROWS; rows += packed && rows >= PL_CUDA_GEMV_ROWS ? 7 : 1) {
-        if (!packed && rows > PL_CUDA_GEMV_ROWS)
-            break;
+    for (int rows = 1; rows <= MOST_ROWS; rows += rows >= PL_CUDA_GEMV_ROWS ? 7 : 1) {
         const int64_t in = (k ? wide_ins : ins)[rows % 5];
-        const struct pl_cuda_matrix w[2] = {matrix(0, f, outs[rows % 5], in, false, packed),
-                                            matrix(1, f, outs[(rows + 2) % 5], in, true, packed)};
+        const struct pl_cuda_matrix w[2] = {matrix(0, f, outs[rows % 5], in, false),
+                                            matrix(1, f, outs[(rows + 2) % 5], in, true)};
         const struct pl_cuda_product p[2] = {{.w = &w[0], .y = y[0], .add = true},
                                              {.w = &w[1], .y = y[1]}};
         draw_x(in);
@@ -178,20 +168,16 @@ static void check_format(const struct format *f, bool packed)
 static void test_values(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < FORMATS; i++) {
-        check_format(&formats[i], false);
-        if (formats[i].packs)
-            check_format(&formats[i], true);
-        else
-            assert_int_equal(pl_k_packed_row_bytes(formats[i].dt, 256), 0);
-    }
+    for (size_t i = 0; i < FORMATS; i++)
+        check_format(&formats[i]);
+    assert_int_equal(pl_k_packed_row_bytes(PL_DT_BF16, 256), 0);
     assert_int_equal(pl_k_packed_row_bytes(PL_DT_Q4_K, 128), 0);
 }
 
 /* Formats that packed products of one input may mix, alone and with fewer rows: the same bits. */
 static void test_bits(void **state)
 {
-    static const int together[][N] = {{7, 9, 7}, {4, 0, 4}, {8, 8, 9}};
+    static const int together[][N] = {{7, 9, 7}, {4, 0, 4}, {8, 8, 9}, {1, 2, 3}, {5, 6, 5}};
     const int64_t in = MOST_IN;
 
     (void)state;
@@ -199,7 +185,7 @@ static void test_bits(void **state)
         struct pl_cuda_matrix w[N];
         struct pl_cuda_product p[N];
         for (int i = 0; i < N; i++) {
-            w[i] = matrix(i, &formats[together[t][i]], 17 + 11 * i, in, i == 1, true);
+            w[i] = matrix(i, &formats[together[t][i]], 17 + 11 * i, in, i == 1);
             p[i] = (struct pl_cuda_product){.w = &w[i], .y = y[i]};
         }
         draw_x(in);
@@ -222,7 +208,7 @@ static void same(const float *got, const float *want, int64_t n)
         assert_true(got[i] == want[i]);
 }
 
-/* Decoded and looked up, weights are the file's, packed or not. */
+/* Decoded and looked up, weights are the file's. */
 static void test_decoded(void **state)
 {
     static float out[MOST_OUT * MOST_IN], rows[4 * MOST_IN];
@@ -231,17 +217,15 @@ static void test_decoded(void **state)
     (void)state;
     for (size_t i = 0; i < FORMATS; i++) {
         const int64_t in = pl_dtype_traits(formats[i].dt)->block == 256 ? 512 : 160;
-        for (int packed = 0; packed <= formats[i].packs; packed++) {
-            const struct pl_cuda_matrix w = matrix(0, &formats[i], 37, in, false, packed);
-            memset(out, 0xa5, sizeof(out));
-            pl_k_decode(&w, PL_DT_F32, out, NULL);
-            cudaDeviceSynchronize();
-            same(out, plain[0], 37 * in);
-            pl_k_embed(&w, ids, 4, rows, NULL);
-            cudaDeviceSynchronize();
-            for (int r = 0; r < 4; r++)
-                same(rows + r * in, plain[0] + ids[r] * in, in);
-        }
+        const struct pl_cuda_matrix w = matrix(0, &formats[i], 37, in, false);
+        memset(out, 0xa5, sizeof(out));
+        pl_k_decode(&w, PL_DT_F32, out, NULL);
+        cudaDeviceSynchronize();
+        same(out, plain[0], 37 * in);
+        pl_k_embed(&w, ids, 4, rows, NULL);
+        cudaDeviceSynchronize();
+        for (int r = 0; r < 4; r++)
+            same(rows + r * in, plain[0] + ids[r] * in, in);
     }
 }
 
@@ -252,7 +236,7 @@ static void test_nan(void **state)
 
     (void)state;
     for (size_t i = 0; i < 3; i++) {
-        const struct pl_cuda_matrix w = matrix(0, &formats[7], 20, 512, false, true);
+        const struct pl_cuda_matrix w = matrix(0, &formats[7], 20, 512, false);
         const struct pl_cuda_product p = {.w = &w, .y = y[0]};
         draw_x(512);
         x[512 + 300] = bad[i];
@@ -275,9 +259,7 @@ static void test_normed(void **state)
 
     (void)state;
     for (size_t f = 0; f < FORMATS; f++) {
-        if (!formats[f].packs)
-            continue;
-        const struct pl_cuda_matrix w = matrix(0, &formats[f], out, in, true, true);
+        const struct pl_cuda_matrix w = matrix(0, &formats[f], out, in, true);
         struct pl_cuda_product p = {.w = &w, .y = plain_y};
         draw_x(in);
         for (int rows = 1; rows <= MOST_ROWS; rows += 10) {
@@ -309,17 +291,15 @@ static void test_normed(void **state)
 static void test_gated(void **state)
 {
     const struct pl_cuda_rms norm = {.gain = gain, .eps = 1e-5F};
-    static float act[PL_CUDA_GEMV_ROWS * MOST_OUT];
+    static float act[MOST_ROWS * MOST_OUT];
     const int64_t in = 512, out = 39;
 
     (void)state;
     for (size_t f = 0; f < FORMATS; f++) {
-        if (!formats[f].packs)
-            continue;
-        const struct pl_cuda_matrix w[2] = {matrix(0, &formats[f], out, in, f % 2, true),
-                                            matrix(1, &formats[f], out, in, f % 2, true)};
+        const struct pl_cuda_matrix w[2] = {matrix(0, &formats[f], out, in, f % 2),
+                                            matrix(1, &formats[f], out, in, f % 2)};
         draw_x(in);
-        for (int rows = 1; rows <= PL_CUDA_GEMV_ROWS; rows += rows == 1 ? 1 : 3) {
+        for (int rows = 1; rows <= MOST_ROWS; rows += rows == 1 ? 5 : 16) {
             const struct pl_cuda_packed_rows input = {
                 .x = x, .type = PL_DT_F32, .rows = rows, .norm = &norm, .room = room, .sms = SMS};
             for (int i = 0; i < 2; i++)
@@ -338,11 +318,13 @@ static void test_gated(void **state)
 /* Q, K and V with RoPE into the cache, their types the same or not: what products and
  * pl_k_rope_store make, in a launch for each type. */
 #define DIM 32
-#define CAP 5
+#define CAP 26
+#define HEAD_ROWS 22
 static void check_heads(const int *types, int launches, int rows)
 {
     static float cache[2][2][2 * CAP * DIM], inv_freq[DIM / 2]; /* [way][K, V] */
-    static const int32_t span[] = {0, 0, 0}, in_span[] = {0, 1, 2};
+    static const int32_t span[HEAD_ROWS];
+    int32_t in_span[HEAD_ROWS];
     const int64_t in = 512, outs[N] = {4 * DIM, 2 * DIM, 2 * DIM};
     const struct pl_cuda_rms norm = {.gain = gain, .eps = 1e-5F};
     const struct pl_cuda_heads h = {.heads = 4,
@@ -354,15 +336,17 @@ static void check_heads(const int *types, int launches, int rows)
                                     .append = true};
     const struct pl_cuda_packed_rows input = {
         .x = x, .type = PL_DT_F32, .rows = rows, .norm = &norm, .room = room, .sms = SMS};
-    static float q[2][3 * 4 * DIM], k[3 * 2 * DIM], v[3 * 2 * DIM];
+    static float q[2][HEAD_ROWS * 4 * DIM], k[HEAD_ROWS * 2 * DIM], v[HEAD_ROWS * 2 * DIM];
     struct pl_cuda_matrix w[N];
     struct pl_cuda_product p[N];
 
     draw_x(in);
+    for (int i = 0; i < HEAD_ROWS; i++)
+        in_span[i] = i;
     for (int i = 0; i < DIM / 2; i++)
         inv_freq[i] = (float)pow(10000, -2.0 * i / DIM);
     for (int i = 0; i < N; i++) {
-        w[i] = matrix(i, &formats[types[i]], outs[i], in, i != 1, true);
+        w[i] = matrix(i, &formats[types[i]], outs[i], in, i != 1);
         p[i] = (struct pl_cuda_product){.w = &w[i], .y = i == 0 ? q[0] : i == 1 ? k : v};
     }
     for (int way = 0; way < 2; way++) {
@@ -396,7 +380,7 @@ static void test_heads(void **state)
 
     (void)state;
     for (int i = 0; i < 3; i++)
-        for (int rows = 1; rows <= 3; rows += 2)
+        for (int rows = 1; rows <= HEAD_ROWS; rows += 7)
             check_heads(types[i], i + 1, rows);
 }
 
@@ -410,9 +394,7 @@ static void test_narrow_rows(void **state)
 
     (void)state;
     for (size_t f = 0; f < 2 * FORMATS; f++) {
-        if (!formats[f / 2].packs)
-            continue;
-        const struct pl_cuda_matrix w = matrix(0, &formats[f / 2], out, in, true, true);
+        const struct pl_cuda_matrix w = matrix(0, &formats[f / 2], out, in, true);
         struct pl_cuda_product p = {.w = &w, .y = y[0]};
         draw_x(in);
         pl_dtype_from_f32(types[f % 2], x, narrow, (size_t)(rows * in));

@@ -7,11 +7,15 @@
 #include "spec_decode/accept.h"
 
 #include <cuda_runtime_api.h>
+#include <math.h>
 
 #define MODEL PL_SOURCE_DIR "/examples/models/small-llama"
+#define GGUF PL_SOURCE_DIR "/tests/model/gguf"
 #define PROMPT 12
 #define LONG 140 /* its keys are attended in parts */
 #define STEPS 10
+#define VERIFIED 22
+#define VERIFY_LAUNCHES 5 /* rows of the table; norm; cast; x in 8 bits, head */
 #define FEW_STEPS 3
 #define LAUNCHES_A_BLOCK 5 /* q, k and v; attention; output; gate and up; down */
 #define OTHER_LAUNCHES 4   /* rows of the table; norm, head, choice */
@@ -23,7 +27,7 @@ static struct pl_session *begin(const char *path, const char *device, enum pl_dt
 {
     const struct pl_model_opts o = {.device = device, .dtype = dtype};
     const struct pl_session_opts so = {
-        .max_tokens = prompt + STEPS, .max_verify = 8, .kv_dtype = kv};
+        .max_tokens = prompt + STEPS + VERIFIED, .max_verify = VERIFIED, .kv_dtype = kv};
     struct pl_session *s = NULL;
     int32_t ids[LONG];
 
@@ -40,11 +44,15 @@ static const struct asked {
     const char *path;
     enum pl_dtype dtype;
     size_t prompt;
-} asked[] = {{MODEL, PL_DT_BF16, PROMPT},
-             {MODEL, PL_DT_BF16, LONG},
-             {MODEL "-q4_0.gguf", PL_DT_AUTO, PROMPT},
-             {MODEL "-q4_k.gguf", PL_DT_AUTO, LONG},
-             {MODEL "-q8_0.gguf", PL_DT_AUTO, PROMPT}};
+    bool narrow; /* heads of 16, which are turned by themselves */
+} asked[] = {{MODEL, PL_DT_BF16, PROMPT, false},
+             {MODEL, PL_DT_BF16, LONG, false},
+             {MODEL "-q4_0.gguf", PL_DT_AUTO, PROMPT, false},
+             {MODEL "-q4_k.gguf", PL_DT_AUTO, LONG, false},
+             {MODEL "-q8_0.gguf", PL_DT_AUTO, PROMPT, false},
+             {GGUF "/q4_1.gguf", PL_DT_AUTO, PROMPT, true},
+             {GGUF "/q5_0.gguf", PL_DT_AUTO, PROMPT, true},
+             {GGUF "/q5_1.gguf", PL_DT_AUTO, PROMPT, true}};
 
 static void check_asked(const struct asked *of)
 {
@@ -69,7 +77,8 @@ static void check_asked(const struct asked *of)
         assert_int_equal(pl_emu_asked.replays - before.replays, 1);
         assert_int_equal(pl_emu_asked.graphs - before.graphs, step < 2); /* greedy, drawn */
         assert_int_equal(pl_emu_asked.launches - before.launches,
-                         LAUNCHES_A_BLOCK * pl_model_info(m)->arch.layers + OTHER_LAUNCHES);
+                         (LAUNCHES_A_BLOCK + of->narrow) * pl_model_info(m)->arch.layers +
+                             OTHER_LAUNCHES);
     }
     pl_session_free(s);
     pl_model_free(m);
@@ -111,6 +120,44 @@ static void test_captured(void **state)
         pl_model_free(m[i]);
         free(logits[i]);
     }
+}
+
+/* Up to 32 rows take the weights once, four launches a block more than one row: what is in 8 bits
+ * for each product; and they are what decodes make, but for x in 16 bits. */
+static void test_verified(void **state)
+{
+    static const char *const paths[] = {MODEL "-q4_k.gguf", MODEL "-q8_0.gguf"};
+    float *all = calloc(VERIFIED << 10, sizeof(*all)), *one = calloc(1 << 10, sizeof(*one));
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        int32_t ids[VERIFIED];
+        struct pl_model *m = NULL;
+        struct pl_session *s = begin(paths[i], "cuda", PL_DT_AUTO, PL_DT_BF16, PROMPT, &m, all);
+        const struct pl_arch *a = &pl_model_info(m)->arch;
+        const size_t vocab = (size_t)a->vocab;
+        for (int k = 0; k < VERIFIED; k++)
+            ids[k] = 11 * k + 5;
+        assert_true(vocab <= 1 << 10);
+        const long before = pl_emu_asked.launches;
+        ok(pl_session_verify(s, ids, VERIFIED, all, &err));
+        assert_int_equal(pl_emu_asked.launches - before,
+                         (LAUNCHES_A_BLOCK + 4) * a->layers + VERIFY_LAUNCHES);
+        ok(pl_session_rollback(s, VERIFIED, &err));
+        for (size_t k = 0; k < VERIFIED; k++) {
+            double most = 0, off = 0;
+            ok(pl_session_decode(s, ids[k], one, &err));
+            for (size_t v = 0; v < vocab; v++) {
+                most = fmax(most, fabs((double)one[v]));
+                off = fmax(off, fabs((double)one[v] - (double)all[k * vocab + v]));
+            }
+            assert_true(off <= 2e-2 * most);
+        }
+        pl_session_free(s);
+        pl_model_free(m);
+    }
+    free(all);
+    free(one);
 }
 
 /* Parts are merged in their order, whichever block ends last; and a launch that ended midway, each
@@ -219,9 +266,9 @@ static void test_drawn(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_asked), cmocka_unit_test(test_captured),
-        cmocka_unit_test(test_stopped), cmocka_unit_test(test_overlapped),
-        cmocka_unit_test(test_drawn)};
+        cmocka_unit_test(test_asked),      cmocka_unit_test(test_captured),
+        cmocka_unit_test(test_verified),   cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_overlapped), cmocka_unit_test(test_drawn)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
