@@ -228,7 +228,7 @@ static void launch(const struct pl_cuda_step *st, const struct pl_cuda_attend *a
     dim3 grid((unsigned)(blocks * st->n_spans), (unsigned)a->kv_heads, (unsigned)a->splits);
     size_t shared = (size_t)4 * MMA_KEYS * (DIM + 8) * sizeof(uint16_t);
 
-    if (shared > 48 * 1024)
+    if (shared > PL_PLAIN_SHARED)
         PL_BIG_SHARED((attend_mma<T, DIM>), shared);
     PL_LAUNCH((attend_mma<T, DIM>), grid, MMA_WARPS * WARP, shared, s, *st, *a, blocks);
 }

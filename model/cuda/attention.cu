@@ -159,7 +159,7 @@ extern "C" void pl_k_attend(const struct pl_cuda_step *st, const struct pl_cuda_
     else
         by_dtype(a->kv_dtype, [&](auto *t) {
             typedef typename std::remove_pointer<decltype(t)>::type T;
-            if (shared > 48 * 1024)
+            if (shared > PL_PLAIN_SHARED)
                 PL_BIG_SHARED(attend<T>, shared);
             PL_LAUNCH(attend<T>, grid, WARPS * WARP, shared, s, *st, *a, blocks);
         });

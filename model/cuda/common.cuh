@@ -70,6 +70,10 @@ __device__ __forceinline__ void previous_is_over()
 #endif
 }
 
+/* Bytes of dynamic shared memory that no kernel need ask for: with its static ones they stay below
+ * the 48 KiB that every launch may have. */
+#define PL_PLAIN_SHARED ((size_t)40 << 10)
+
 #define WARP 32
 #define FULL 0xffffffffu
 

@@ -8,6 +8,7 @@
 
 #define WORKSPACE (32u << 20)
 #define PLANS 64
+#define ALIGNED 256u /* what the library takes for granted unless it is told otherwise */
 
 /* The library is opened when a GPU is: it takes half a second to map, and a program that was built
  * with CUDA starts where there is none. X(name without its prefix) */
@@ -59,6 +60,7 @@ static void open_library(void)
 struct plan {
     enum pl_dtype dtype, to;
     int64_t out, in, rows, ldy;
+    uint32_t aligned; /* bytes that all three matrices are aligned to, at most ALIGNED */
     cublasLtMatmulDesc_t op;
     cublasLtMatrixLayout_t w, x, y;
     cublasLtMatmulAlgo_t algo;
@@ -128,6 +130,27 @@ static cudaDataType_t type_of(enum pl_dtype dt)
     return dt == PL_DT_BF16 ? CUDA_R_16BF : dt == PL_DT_F16 ? CUDA_R_16F : CUDA_R_32F;
 }
 
+static uint32_t aligned_to(const struct pl_cuda_gemm_call *c)
+{
+    const uintptr_t all = (uintptr_t)c->w | (uintptr_t)c->x | (uintptr_t)c->y | ALIGNED;
+
+    return (uint32_t)(all & (~all + 1));
+}
+
+static cublasStatus_t prefer(cublasLtMatmulPreference_t want, uint32_t aligned)
+{
+    const cublasLtMatmulPreferenceAttributes_t each[] = {
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    const size_t room = WORKSPACE;
+    cublasStatus_t st = lib.MatmulPreferenceSetAttribute(
+        want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room, sizeof(room));
+
+    for (size_t i = 0; i < sizeof(each) / sizeof(each[0]) && !st; i++)
+        st = lib.MatmulPreferenceSetAttribute(want, each[i], &aligned, sizeof(aligned));
+    return st;
+}
+
 /* The library counts columns first: yᵀ[out, rows] = (w, [in, out] to it, transposed) · xᵀ. */
 static enum pl_status plan_make(struct pl_cuda_gemm *g, const struct pl_cuda_gemm_call *c,
                                 struct plan *p, struct pl_err *err)
@@ -135,12 +158,16 @@ static enum pl_status plan_make(struct pl_cuda_gemm *g, const struct pl_cuda_gem
     const cublasOperation_t transpose = CUBLAS_OP_T;
     cublasLtMatmulPreference_t want = NULL;
     cublasLtMatmulHeuristicResult_t found;
-    size_t room = WORKSPACE;
     cublasStatus_t st;
     int n = 0;
 
-    *p = (struct plan){
-        .dtype = c->dtype, .to = c->to, .out = c->out, .in = c->in, .rows = c->rows, .ldy = c->ldy};
+    *p = (struct plan){.dtype = c->dtype,
+                       .to = c->to,
+                       .out = c->out,
+                       .in = c->in,
+                       .rows = c->rows,
+                       .ldy = c->ldy,
+                       .aligned = aligned_to(c)};
     st = lib.MatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (!st)
         st = lib.MatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
@@ -157,8 +184,7 @@ static enum pl_status plan_make(struct pl_cuda_gemm *g, const struct pl_cuda_gem
     if (!st)
         st = lib.MatmulPreferenceCreate(&want);
     if (!st)
-        st = lib.MatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room,
-                                              sizeof(room));
+        st = prefer(want, p->aligned);
     if (!st)
         st = lib.MatmulAlgoGetHeuristic(g->lt, p->op, p->w, p->x, p->y, p->y, want, 1, &found, &n);
     if (want)
@@ -182,7 +208,7 @@ static enum pl_status plan_find(struct pl_cuda_gemm *g, const struct pl_cuda_gem
     for (size_t i = 0; i < g->n_plans && i < PLANS; i++) {
         struct plan *p = &g->plans[i];
         if (p->dtype == c->dtype && p->to == c->to && p->out == c->out && p->in == c->in &&
-            p->rows == c->rows && p->ldy == c->ldy) {
+            p->rows == c->rows && p->ldy == c->ldy && p->aligned == aligned_to(c)) {
             *out = p;
             return PL_OK;
         }
