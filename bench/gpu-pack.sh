@@ -38,15 +38,16 @@ if [ -n "$mpi" ]; then
   cp -rL "$lib"/pmix*/lib/pmix/*.so $out/openmpi/lib/pmix/ 2>/dev/null || true
   cp -rL /usr/share/openmpi $out/openmpi/share/
   [ -d /etc/openmpi ] && cp -rL /etc/openmpi $out/openmpi/etc/
-  # No fabric, CUDA or profiling modules: they want libraries of their own, and one machine needs shared memory and TCP alone.
-  find $out/openmpi/lib/openmpi -name '*.so' | grep -E 'ofi|ucx|psm|usnic|openib|portals|ucc|hcoll|gds|libompitrace|fbtl|fcoll|sharedfp|ompio|romio|lustre|hwloc_' | xargs -r rm -f
+  # No fabric, CUDA or profiling modules: they want libraries of their own, and one machine needs shared memory and TCP alone. Files are
+  # opened through ompio.
+  find $out/openmpi/lib/openmpi -name '*.so' | grep -E 'ofi|ucx|psm|usnic|openib|portals|ucc|hcoll|gds|libompitrace|romio|lustre|pvfs|gpfs|hwloc_' | xargs -r rm -f
   libraries $out/openmpi/bin/* $out/openmpi/lib/openmpi/*.so $out/openmpi/lib/pmix/*.so | xargs -r -I{} cp -L {} $out/lib/
   cat >$out/openmpi/bin/mpirun <<'MPIRUN'
 #!/bin/sh
-# Open MPI from this folder, wherever it lies.
+# Open MPI from this folder, wherever it lies, on this machine alone: no remote shell is asked for.
 here=$(cd "$(dirname "$0")/.." && pwd)
 export OPAL_PREFIX="$here" PMIX_INSTALL_PREFIX="$here" OMPI_MCA_mca_base_component_path="$here/lib/openmpi" PMIX_MCA_mca_base_component_path="$here/lib/pmix"
-export OMPI_MCA_mca_base_component_show_load_errors=0 PMIX_MCA_mca_base_component_show_load_errors=0 OMPI_MCA_btl=self,vader,tcp
+export OMPI_MCA_mca_base_component_show_load_errors=0 PMIX_MCA_mca_base_component_show_load_errors=0 OMPI_MCA_btl=self,vader,tcp OMPI_MCA_plm=isolated
 export LD_LIBRARY_PATH="$here/../lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" PATH="$here/bin:$PATH"
 exec "$here/bin/orterun" "$@"
 MPIRUN

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
-"""The parts of bench/gpu.sh, which says how to call it. Standard Python; numpy where it is there."""
+"""The parts of bench/gpu.sh, which says how to call it. Standard Python."""
 import argparse
-import glob
 import json
 import os
 import random
@@ -9,192 +8,23 @@ import re
 import shutil
 import signal
 import statistics
-import struct
-import subprocess
 import sys
-import tempfile
 import time
 
-TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:0] = [os.path.join(TOP, "tests", "runner"), os.path.join(TOP, "bench")]
-from lib import Runner, load  # noqa: E402
+sys.path[:0] = [os.path.dirname(os.path.abspath(__file__))]
+from gpu_kit import MISTRAL, SIZES, TOP, Bench, Failed, key, load, medians, ms, must_load, trial, write_tensors  # noqa: E402
 import gpu_report  # noqa: E402
 
-LLAMA = dict(architectures=["LlamaForCausalLM"], model_type="llama", hidden_act="silu", rms_norm_eps=1e-5, rope_theta=10000.0, bos_token_id=1,
-             eos_token_id=2, tie_word_embeddings=False, torch_dtype="bfloat16", max_position_embeddings=40960, vocab_size=32000)
-SIZES = {False: dict(LLAMA, hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=32),
-         True: dict(LLAMA, hidden_size=256, intermediate_size=512, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4, vocab_size=1000)}
-MISTRAL = {False: dict(SIZES[False], intermediate_size=14336, num_key_value_heads=8), True: dict(SIZES[True], num_key_value_heads=2)}
 # FACTS of the SDTP paper: FLOPs without / with ten stages of keep 0.9 on that shape, stages after blocks 4, 7 … 31, and the ratio it printed
 IDEAL = {4096: (1.507, 1.52), 8192: (1.532, 1.58), 16384: (1.576, 1.67), 32768: (1.645, 1.79)}
 
 
-class Failed(Exception):
-    pass
-
-
-class Bench:
-    def __init__(self, a, report):
-        self.report, self.small, self.device, self.out, self.notes = report, a.small, a.device, report.out, report.notes
-        self.tmp = tempfile.mkdtemp(prefix="paceline-gpu-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
-        self.children, self.ends = [], time.monotonic() + 10
-        unpacked = os.path.join(TOP, ".gpu", "unpacked")
-        self.bin = os.path.join(unpacked, "bin") if os.path.isdir(os.path.join(unpacked, "bin")) else None
-        self.env, self.cublaslt = dict(os.environ), cublaslt()
-        if self.bin:
-            self.env["OPAL_PREFIX"] = os.path.join(unpacked, "openmpi")
-        libs = [os.path.join(unpacked, "lib") if self.bin else "", os.environ.get("LD_LIBRARY_PATH", ""), os.path.dirname(self.cublaslt)]
-        self.env["LD_LIBRARY_PATH"] = ":".join(p for p in libs if p)
-        self.runner = os.environ.get("PACELINE_RUNNER") or self.program("paceline-runner", "cli/runner")
-        os.environ.update(self.env)
-
-    def program(self, name, folder):
-        """A built program: packed, or in the build tree; None."""
-        for at in ([os.path.join(self.bin, name)] if self.bin else []) + [os.path.join(TOP, "build/release", folder, name)]:
-            if os.access(at, os.X_OK):
-                return at
-        return None
-
-    def left(self):
-        return max(1.0, self.ends - time.monotonic())
-
-    def figure(self, name, value, unit, aim=None, note=""):
-        """aim: (">=" or "<=", number)."""
-        aim = None if self.small else aim
-        ok = None if aim is None or value is None else value >= aim[1] if aim[0] == ">=" else value <= aim[1]
-        self.report.figures.append(dict(part=self.part, name=name, value=value, unit=unit, aim="" if aim is None else f"{aim[0]} {aim[1]:g}", met=ok, note=note))
-        self.report.write()
-        print(f"  {name}: {value:.6g} {unit}" + ("" if ok is None else " (met)" if ok else f" (aim {aim[0]} {aim[1]:g})"), flush=True)
-
-    def sh(self, argv, limit=None, check=True):
-        limit = min(limit or self.left(), self.left())
-        p = subprocess.Popen(argv, cwd=TOP, env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, errors="replace", start_new_session=True)
-        try:
-            done = subprocess.CompletedProcess(argv, None, *p.communicate(timeout=limit))
-            done.returncode = p.returncode
-        except subprocess.TimeoutExpired as e:
-            raise Failed(f"{os.path.basename(argv[0])}: over its {limit:.0f} s") from e
-        finally:  # with all that it started, which would disturb the parts behind it
-            if p.poll() is None:
-                os.killpg(p.pid, signal.SIGKILL)
-                p.wait()
-        if check and done.returncode:
-            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            raise Failed(f"{os.path.basename(argv[0])}: exit code {done.returncode}: {said[-1] if said else 'no word'}")
-        return done
-
-    def model(self, name, config):
-        path = os.path.join(self.tmp, name)
-        os.makedirs(path, exist_ok=True)
-        with open(os.path.join(path, "config.json"), "w") as f:
-            json.dump(config, f)
-        return path
-
-    def bench(self, path, *argv, weights=("--weights", "random:1", "--dtype", "bf16"), env=()):
-        done = self.sh(["env", *env, self.runner, "bench", path, *weights, "--device", self.device, "--format", "json", *argv])
-        return json.loads(done.stdout)
-
-    def serve(self, *argv, most=3600):
-        return Child(self, *(argv or (self.runner, "serve")), most=most)
-
-    def stop_children(self):
-        """Those that a part which failed left behind."""
-        for r in self.children:
-            if r.p.poll() is None:
-                r.p.kill()
-                r.p.wait()
-        self.children = []
-
-
-class Child(Runner):
-    """A runner that is waited for as long as its part may run, or `most` seconds."""
-
-    def __init__(self, bench, *argv, most=3600):
-        self.bench, self.ends = bench, time.monotonic() + most
-        super().__init__(*argv)
-        bench.children.append(self)
-
-    def line(self, timeout=None):
-        return super().line(min(self.bench.left(), max(1.0, self.ends - time.monotonic())))
-
-
-def cublaslt():
-    """Where the wheels of torch keep it, for a machine without the toolkit's own."""
-    for pattern in ("/usr/local/cuda/lib64/libcublasLt.so.1[0-9]", "/opt/*/.venv/lib/python3*/site-packages/nvidia/*/lib/libcublasLt.so.1[0-9]",
-                    "/usr/lib/python3*/site-packages/nvidia/*/lib/libcublasLt.so.1[0-9]", os.path.join(sys.prefix, "lib/python3*/site-packages/nvidia/*/lib/libcublasLt.so.1[0-9]")):
-        for path in sorted(glob.glob(pattern)):
-            return path
-    return ""
-
-
-def key(i):
-    return {"kind": "synthetic", "index": i, "key": "%016x" % (0x5eed0000 + i)}
-
-
-def trial(r, arm, context, i, **more):
-    x = r.call("trial", arm=arm, context=context, sample=key(i), repeat=0, attempt=0, timed=True, **more)
-    if x["type"] != "result":
-        raise Failed(f"{arm} at {context}: {x.get('reason')}: {x.get('text')}")
-    return x
-
-
-def must_load(r, device, models, arms, **more):
-    x = r.call("load", **dict(load(models, arms, **more), device={"kind": "cuda" if device != "cpu" else "cpu"}))
-    if x["type"] != "loaded":
-        raise Failed(f"load: {x.get('text')}")
-    return x
-
-
-def medians(r, arms, contexts, repeats, what, **more):
-    """{(arm, context): median of what(result)}, arms interleaved in random order, one trial before to warm up."""
-    draw, out = random.Random(1), {}
-    for context in contexts:
-        got = {arm: [] for arm in arms}
-        for arm in arms:
-            trial(r, arm, context, 99, **more)
-        for i in range(repeats):
-            for arm in draw.sample(arms, len(arms)):
-                got[arm].append(what(trial(r, arm, context, i, **more)))
-        out.update({(arm, context): statistics.median(v) for arm, v in got.items()})
-    return out
-
-
-def ms(phase):
-    return lambda x: x["phases_ns"][phase] / 1e6
-
-
-def write_tensors(path, shapes, scale=0.02):
-    """A safetensors file of bf16 numbers drawn in ±scale; norms and scalars are 1."""
-    head, at = {}, 0
-    for name, shape in shapes.items():
-        n = 2
-        for s in shape:
-            n *= s
-        head[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + n]}
-        at += n
-    text = json.dumps(head).encode()
-    text += b" " * (-len(text) % 8)
-    draw = random.Random(3)
-    pool = b"".join(struct.pack("<f", draw.uniform(-scale, scale))[2:] for _ in range(1 << 16))
-    with open(path, "wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text)
-        for name, shape in shapes.items():
-            n = head[name]["data_offsets"][1] - head[name]["data_offsets"][0]
-            one = len(shape) == 1 and not name.endswith("bias")
-            source = b"\x80\x3f" * (1 << 16) if one else pool
-            while n:
-                f.write(source[:n])
-                n -= min(n, len(source))
-    return path
-
-
-# ---- the parts, the most worth first ----
-
 def inventory(b):
-    b.report.info = info = {"host": os.uname().nodename, "kernel": os.uname().release, "cores": os.cpu_count(), "runner": b.runner, "cublaslt": b.cublaslt}
+    b.report.info = info = {"host": os.uname().nodename, "kernel": os.uname().release, "cores": os.cpu_count(), "runner": b.runner, "libraries": b.libraries}
     try:
         fields = "name,uuid,driver_version,memory.total,clocks.sm,clocks.mem,temperature.gpu,clocks_throttle_reasons.active,power.draw"
-        info["gpus"] = b.sh(["nvidia-smi", f"--query-gpu={fields}", "--format=csv"], 20).stdout.strip().splitlines()
+        smi = shutil.which("nvidia-smi") or "/usr/local/nvidia/bin/nvidia-smi"
+        info["gpus"] = b.sh([smi, f"--query-gpu={fields}", "--format=csv"], 20).stdout.strip().splitlines()
     except (Failed, OSError) as e:
         info["gpus"] = [f"nvidia-smi: {e}"]
     info["build"] = json.loads(b.sh([b.runner, "inspect", "--build", "--json"], 30).stdout)
@@ -204,14 +34,16 @@ def inventory(b):
 
 def tests(b):
     """Every test of the backend, on the GPU: the tests that the CPU backend passes, held against it and against the goldens."""
-    programs = sorted(glob.glob(os.path.join(b.bin, "test_gpu_*") if b.bin else os.path.join(TOP, "build/release/tests/cuda_emu/test_gpu_*")))
+    programs = b.tests()
     if not programs:
         raise Failed("no test_gpu_* programs are built")
     broken = []
-    for p in programs:
-        name = os.path.basename(p)
+    # drafting twice: near ties may differ, and nothing with `deterministic`
+    runs = [[p] for p in programs] + [[p, "2", "bf16", "deterministic"] for p in programs if p.endswith("_lossless")]
+    for argv in runs:
+        name = " ".join([os.path.basename(argv[0]), *argv[1:]])
         try:
-            done = b.sh([p], 60, check=False)
+            done = b.sh(argv, 60, check=False)
         except Failed as e:
             broken.append(str(e))
             continue
@@ -223,7 +55,8 @@ def tests(b):
             b.notes.append(f"{name}: skipped: {done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ''}")
         elif done.returncode:
             broken.append(f"{name}: exit code {done.returncode}")
-        b.figure(f"{name} passed", passed, "tests")
+        if passed:
+            b.figure(f"{name} passed", passed, "tests")
     if broken:
         raise Failed("; ".join(broken))
 
@@ -231,33 +64,33 @@ def tests(b):
 def seven(b):
     """The 7B Llama shape in bf16: decode at depths, a batch of eight, prefill, verify."""
     path = b.model("7b", SIZES[b.small])
-    depths, prompt, long = (["64,128"], 64, 256) if b.small else (["512,1024", "2048,4096"], 4096, 16384)
+    depths, prompt, long, n, r = (["16,32"], 64, 128, "6", "1") if b.small else (["512,1024", "2048,4096"], 4096, 16384, "64", "3")
     for i, some in enumerate(depths):  # a run that is cut short leaves what came before
-        j = b.bench(path, "-p", "", "-n", "64", "-d", some, "-k", "22", "-r", "3")
+        j = b.bench(path, "-p", "", "-n", n, "-d", some, "-k", "22", "-r", r)
         limits = j.get("device_limits") or j["limits"]
         b.figure(f"read stream{' again' if i else ''}", limits["read_gb_per_s"], "GB/s")
         if "gflop_per_s" in limits:
             b.figure(f"bf16 product{' again' if i else ''}", limits["gflop_per_s"] / 1e3, "TFLOP/s", note=limits["kind"])
         steps = {r["depth"]: r for r in j["rows"] if r["kind"] == "generation"}
-        for r in j["rows"]:
-            if r["kind"] == "generation":
-                b.figure(f"decode at {r['depth']}: of the read stream", r["limit_pct"], "%", (">=", 85), f"{r['ms']:.3f} ms, {r['gb_per_s']:.0f} GB/s")
+        for row in j["rows"]:
+            if row["kind"] == "generation":
+                b.figure(f"decode at {row['depth']}: of the read stream", row["limit_pct"], "%", (">=", 85), f"{row['ms']:.3f} ms, {row['gb_per_s']:.0f} GB/s")
             else:
-                b.figure(f"verify 22 at {r['depth']} / decode", r["ms"] / steps[r["depth"]]["ms"], "×", ("<=", 1.15), f"{r['ms']:.3f} ms")
+                b.figure(f"verify 22 at {row['depth']} / decode", row["ms"] / steps[row["depth"]]["ms"], "×", ("<=", 1.15), f"{row['ms']:.3f} ms")
     for tokens in (prompt, long):
-        r = b.bench(path, "-p", str(tokens), "-n", "", "-r", "3")["rows"][0]
-        b.figure(f"prefill {tokens}: of the product's rate", r["limit_pct"], "%", (">=", 80 if tokens == prompt else 70),
-                 f"{r['ms']:.1f} ms, {r['gflop_per_s'] / 1e3:.0f} TFLOP/s")
-    j = b.bench(path, "-p", "", "-n", "32", "-b", "8", "-d", depths[0].split(",")[0], "-r", "3")
+        row = b.bench(path, "-p", str(tokens), "-n", "", "-r", r)["rows"][0]
+        b.figure(f"prefill {tokens}: of the product's rate", row["limit_pct"], "%", (">=", 80 if tokens == prompt else 70),
+                 f"{row['ms']:.2f} ms, {row['gflop_per_s'] / 1e3:.4g} TFLOP/s")
+    j = b.bench(path, "-p", "", "-n", "4" if b.small else "32", "-b", "8", "-d", depths[0].split(",")[0], "-r", r)
     b.figure("decode of 8 together: of the read stream", j["rows"][0]["limit_pct"], "%", (">=", 80), f"{j['rows'][0]['ms']:.3f} ms a step")
 
 
 def deterministic(b):
     """What deterministic: true costs: a decode step, a verification of 22 rows, both ways in turn."""
-    path, depth = b.model("7b", SIZES[b.small]), "64" if b.small else "1024"
+    path, depth, n, runs = b.model("7b", SIZES[b.small]), *(("16", "4", "1") if b.small else ("1024", "32", "3"))
     got = {}
     for name, more in (("plain", ()), ("deterministic", ("--deterministic",))):
-        j = b.bench(path, "-p", "", "-n", "32", "-d", depth, "-k", "22", "-r", "3", *more)
+        j = b.bench(path, "-p", "", "-n", n, "-d", depth, "-k", "22", "-r", runs, *more)
         got[name] = {r["kind"]: r["ms"] for r in j["rows"]}
     for kind in ("generation", "verify"):
         plain, exact = got["plain"][kind], got["deterministic"][kind]
@@ -266,9 +99,9 @@ def deterministic(b):
 
 def overlap(b):
     """What launches that begin early give (PACELINE_CUDA_OVERLAP): a decode step of the 7B shape, both ways in turn; of compute capability 9 and more."""
-    path, depth, got = b.model("7b", SIZES[b.small]), "64" if b.small else "1024", {"0": [], "1": []}
+    path, depth, n, got = b.model("7b", SIZES[b.small]), *(("16", "4") if b.small else ("1024", "64")), {"0": [], "1": []}
     for on in ("0", "1", "1", "0"):
-        j = b.bench(path, "-p", "", "-n", "64", "-d", depth, "-r", "2", env=[f"PACELINE_CUDA_OVERLAP={on}"])
+        j = b.bench(path, "-p", "", "-n", n, "-d", depth, "-r", "2", env=[f"PACELINE_CUDA_OVERLAP={on}"])
         got[on].append(j["rows"][0]["ms"])
     off, on = min(got["0"]), min(got["1"])
     b.figure("decode, launches overlapped / plain", on / off, "×", None, f"{on:.3f} / {off:.3f} ms")
@@ -295,9 +128,9 @@ def lanes(b):
     shares = () if b.device == "cpu" else (0.125, 0.25, 0.5)
     arms.update({f"split {s:g}": {"model": "v", "draft": {**draft, "sm_share": s}} for s in shares})
     context, r = 64 if b.small else 4096, b.serve()
-    said = must_load(r, b.device, {"v": entry("verifier", 2 if b.small else 8, 1), "d": entry("drafter", 1 if b.small else 2, 2)}, arms, tokens=32, max_context=context)
+    said = must_load(r, b.device, {"v": entry("verifier", 2 if b.small else 8, 1), "d": entry("drafter", 1 if b.small else 2, 2)}, arms, tokens=6 if b.small else 32, max_context=context)
     free = {}
-    got = medians(r, list(arms), [context], 5, lambda x: (x["ttft_ns"] / 1e6, x["counts"]["free_tokens"]))
+    got = medians(r, list(arms), [context], 1 if b.small else 5, lambda x: (x["ttft_ns"] / 1e6, x["counts"]["free_tokens"]))
     for arm in arms:
         ttft, free[arm] = got[arm, context]
         told = said.get("arms", {}).get(arm, {})
@@ -312,7 +145,7 @@ def lanes(b):
 def kernels(b):
     """The 7B shape's kernels by CUPTI: a decode step and a prompt, each beside its limit."""
     path = b.model("7b", SIZES[b.small])
-    j = b.bench(path, "-p", "64" if b.small else "4096", "-n", "4", "-d", "64" if b.small else "1024", "-r", "1", "--profile")
+    j = b.bench(path, "-p", "64" if b.small else "4096", "-n", "4", "-d", "16" if b.small else "1024", "-r", "1", "--profile")
     for p in j["profile"]:
         lines = ["| kernel | ms | % | calls | % of limit |", "|---|---:|---:|---:|---:|"]
         for o in sorted(p["ops"], key=lambda o: -o["ms"])[:16]:
@@ -329,9 +162,9 @@ def video(b):
         raise Failed("bench_ops is not built")
     eyes, model = video_shape(b)
     frames = 8
-    script = [os.environ.get("PACELINE_PEERS_PYTHON", "python3"), os.path.join(TOP, "bench/gpu_video.py"), eyes, b.device, str(frames), "2" if b.small else "5"]
+    script = [*b.python, os.path.join(TOP, "bench/gpu_video.py"), eyes, "cpu" if b.emulated else b.device, str(frames), "2" if b.small else "5"]
     theirs = json.loads(b.sh(script, 100).stdout.strip().splitlines()[-1])
-    done = b.sh([ops, b.device, "--model", model, "--vision", eyes], 60, check=False)
+    done = b.sh([ops, b.device, "--model", model, "--vision", eyes, *(["--runs", "2"] if b.emulated else [])], 60, check=False)
     tower = [json.loads(line) for line in done.stdout.splitlines() if '"tower"' in line]
     if not tower:
         raise Failed((done.stderr.strip().splitlines() or ["bench_ops measured no tower"])[-1])
@@ -346,7 +179,8 @@ def quantised(b):
     for kind in ("Q4_K", "Q8_0"):
         path = os.path.join(b.tmp, f"{kind}.gguf")
         b.sh([sys.executable, os.path.join(TOP, "bench", "gpu_gguf.py"), path, kind, "small" if b.small else "7b"], 60)
-        j = b.bench(path, "-p", "256" if b.small else "2048", "-n", "64", "-d", "64" if b.small else "512", "-k", "22", "-r", "3", weights=())
+        size = ("-p", "48", "-n", "4", "-d", "16", "-r", "1") if b.small else ("-p", "2048", "-n", "64", "-d", "512", "-r", "3")
+        j = b.bench(path, *size, "-k", "22", weights=())
         step = next(r["ms"] for r in j["rows"] if r["kind"] == "generation")
         for r in j["rows"]:
             if r["kind"] == "verify":
@@ -386,8 +220,8 @@ def outside(b):
           **norm("output_proj.0", h), **linear("output_proj.1", h, h), "alpha": [1]}
     eyes, _ = video_shape(b, 1)
     aims = {"select": ("<=", 0.06), "adapter": ("<=", 0.2), "tower": ("<=", 4.5)}
-    done = b.sh([ops, b.device, "--model", model, "--adapter", write_tensors(os.path.join(b.tmp, "l4.safetensors"), l4), "--vision", eyes,
-                 "--events", "132268"], 60, check=False)
+    more = ["--scores", "600", "--runs", "2"] if b.emulated else ["--events", "132268"]
+    done = b.sh([ops, b.device, "--model", model, "--adapter", write_tensors(os.path.join(b.tmp, "l4.safetensors"), l4), "--vision", eyes, *more], 60, check=False)
     for line in done.stdout.splitlines():
         o = json.loads(line)
         where, _, shape = o["shape"].partition(": ")  # of pixels: who made them
@@ -399,7 +233,7 @@ def outside(b):
 def sdtp(b):
     """keep 0.9 after ten blocks of the Mistral-7B shape, against the same prompts unpruned; and stages that drop one row each: their own cost."""
     c = MISTRAL[b.small]
-    h, stages = c["hidden_size"], [1, 2] if b.small else list(range(4, 32, 3))
+    h, stages = c["hidden_size"], [0, 1] if b.small else list(range(4, 32, 3))
     names = {}
     for s in stages:
         names.update({f"{s}.scorer.0.weight": [h // 4, h], f"{s}.scorer.0.bias": [h // 4], f"{s}.scorer.2.weight": [1, h // 4], f"{s}.scorer.2.bias": [1]})
@@ -407,11 +241,11 @@ def sdtp(b):
     prune = dict(method="sdtp", weights=weights, layers=stages, positions="original")
     path = b.model("mistral", c)
     arms = {"base": {"model": "m"}, "keep09": {"model": "m", "prune": dict(prune, keep=0.9)}, "all": {"model": "m", "prune": dict(prune, keep=0.99999)}}
-    contexts = [64, 128] if b.small else [4096, 8192, 16384, 32768]
+    contexts = [48, 64] if b.small else [4096, 8192, 16384, 32768]
     r = b.serve()
     must_load(r, b.device, {"m": {"path": path, "weights": "random:1", "dtype": "bf16", "device": b.device}}, arms, tokens=1, mode="prefill", max_context=contexts[-1])
     for context in contexts:
-        got = medians(r, list(arms), [context], 3, ms("prefill"))
+        got = medians(r, list(arms), [context], 1 if b.small else 3, ms("prefill"))
         base, kept = got["base", context], got["keep09", context]
         ideal, paper = IDEAL.get(context, (None, None))
         b.figure(f"keep09 prefill {context}: speedup", base / kept, "×", (">=", 0.9 * ideal) if ideal else None,
@@ -424,15 +258,16 @@ def sdtp(b):
 def transformers(b):
     """Ours against transformers on one random 7B shape, trials interleaved; eager with a dynamic cache, and the compiled step with a static one."""
     c = SIZES[b.small]
-    path, context, tokens = b.model("peer", c), 64 if b.small else 2048, 16 if b.small else 64
+    path, context, tokens = b.model("peer", c), 32 if b.small else 2048, 6 if b.small else 64
     entry = {"path": path, "weights": "random:1", "dtype": "bf16", "device": b.device}
-    hf = [os.environ.get("PACELINE_PEERS_PYTHON", "python3"), os.path.join(TOP, "tools/runners/hf_runner.py")]
+    hf = [*b.python, os.path.join(TOP, "tools/runners/hf_runner.py")]
     runners = {"ours": b.serve()}
     for name, more in (("eager", []), ("compiled", ["--compile", "decode"])):
         try:
             r = None
             r = b.serve(*hf, *more, most=b.left() * 0.6)  # what does not come up leaves time for the others
-            must_load(r, b.device, {"m": entry}, {"a": {"model": "m"}}, tokens=tokens, max_context=context)
+            on = "cpu" if b.emulated else b.device  # torch has no emulated GPU
+            must_load(r, on, {"m": {**entry, "device": on}}, {"a": {"model": "m"}}, tokens=tokens, max_context=context)
             trial(r, "a", context, 99)
             trial(r, "a", context, 98)
             runners[name] = r
@@ -462,7 +297,7 @@ def transformers(b):
 
 def life(b):
     """A thousand loads and unloads of a small model: the device's memory is as it was."""
-    r, peaks, cycles = b.serve(), [], 20 if b.small else 1000
+    r, peaks, cycles = b.serve(), [], 14 if b.small else 1000
     entry = {"path": os.path.join(TOP, "examples/models/tiny-llama"), "device": b.device}
     for i in range(cycles):
         must_load(r, b.device, {"m": entry}, {"a": {"model": "m"}}, tokens=2, max_context=8)
@@ -485,7 +320,9 @@ def sweep(b):
     out, more = os.path.join(b.tmp, "sweep.h5"), []
     for m in ("f32", "bf16", "kvf16", "tiny"):
         more += ["--set", f"models.{m}.device={b.device}"]
-    select = ["--samples", "4", "--contexts", "64,256"] if b.small else ["--samples", "20"]
+    select = ["--samples", "2", "--contexts", "64"] if b.small else ["--samples", "20"]
+    if b.emulated:
+        select = ["--samples", "1", "--contexts", "64", "--set", "grid.repeats=1", "--set", "generate.tokens=3", "--set", "measure.warmup=0"]
     b.sh([mpirun, "--allow-run-as-root", "--oversubscribe", "-n", "2", paceline, "run", "examples/sweeps/demo.yaml", "-o", out, *select, *more], 120)
     shutil.copy(out, b.out)
     done = b.sh([paceline, "verify", out], 30)
@@ -496,38 +333,110 @@ def sweep(b):
         b.notes.append("speedup of the demo's sweep\n\n" + f.read())
 
 
+def agreement(b):
+    """Greedy tokens of the examples' trained models on the device and on the CPU, in f32 and bf16; and the same bits when a trial is run again, here and by another runner."""
+    contexts, tokens, samples = (24, 6, 1) if b.small else (64, 64, 8)
+    r, again, arms = b.serve(), b.serve(), {"a": {"model": "m"}}
+    for dtype, least in (("f32", 100), ("bf16", 99)):
+        same = all_ = 0
+        for name in ("small-llama", "small-gpt2")[:1 if b.small else 2]:
+            entry, got = {"path": os.path.join(TOP, "examples/models", name), "dtype": dtype}, {}
+            for on, runner in (("cpu", r), (b.device, r), (b.device, again)):
+                must_load(runner, on, {"m": {**entry, "device": on}}, arms, tokens=tokens, max_context=contexts)
+                got[on, runner] = [trial(runner, "a", contexts, i) for i in [*range(samples), 0]]
+            ours, theirs, other = got[b.device, r], got["cpu", r], got[b.device, again]
+            if any(x["logits_hash"] != y["logits_hash"] for x, y in zip(ours, other)) or ours[0]["logits_hash"] != ours[-1]["logits_hash"]:
+                raise Failed(f"{name} in {dtype}: a trial run again has other logits")
+            for x, y in zip(ours[:-1], theirs[:-1]):  # up to where they part: what follows has another beginning
+                mine, its = x["tokens"][0], y["tokens"][0]
+                n = next((k for k in range(len(mine)) if mine[k] != its[k]), len(mine))
+                same, all_ = same + n, all_ + min(n + 1, len(mine))
+        b.figure(f"greedy tokens as on the CPU, {dtype}", 100 * same / all_, "%", (">=", least), f"{same} of {all_}; each trial run thrice, with the same bits")
+    r.end()
+    again.end()
+
+
+def faults(b):
+    """A model that the device has no room for, a wait that fails as on a lost GPU, a runner killed midway: told, and the next runner works."""
+    huge = dict(SIZES[b.small], num_hidden_layers=400)  # 160 GB
+    small = {"path": os.path.join(TOP, "examples/models/tiny-llama"), "device": b.device}
+    told = []
+
+    def works():
+        r = b.serve()
+        must_load(r, b.device, {"m": small}, {"a": {"model": "m"}}, tokens=2, max_context=8)
+        hash_ = trial(r, "a", 8, 0)["logits_hash"]
+        r.end()
+        return hash_
+
+    first = works()
+    r = b.serve("env", *(["PACELINE_CUDA_FAULT=alloc:5"] if b.emulated else []), b.runner, "serve")  # the emulation has all the host's memory
+    path = b.model("huge", huge)
+    x = r.call("load", **dict(load({"m": {"path": path, "weights": "random:1", "dtype": "bf16", "device": b.device}}, {"a": {"model": "m"}}), device={"kind": "cuda"}))
+    told.append(("out of memory", x.get("reason") == "oom", f"{x.get('reason')}: {x.get('text')}"))
+    b.stop_children()
+    r = b.serve("env", "PACELINE_CUDA_FAULT=sync:9", b.runner, "serve")
+    x = r.call("load", **dict(load({"m": small}, {"a": {"model": "m"}}, tokens=4), device={"kind": "cuda"}))
+    for _ in range(20):
+        if x["type"] == "error":
+            break
+        x = r.call("trial", arm="a", context=8, sample=key(0), repeat=0, attempt=0, timed=True)
+    told.append(("a failing wait", x["type"] == "error" and x["fatal"], str(x.get("text"))))
+    b.stop_children()
+    r = b.serve()
+    must_load(r, b.device, {"m": small}, {"a": {"model": "m"}}, tokens=64, max_context=8)
+    r.send("trial", arm="a", context=8, sample=key(0), repeat=0, attempt=0, timed=True)
+    b.stop_children()
+    told.append(("a killed runner", True, "midway in a trial"))
+    for what, ok, text in told:
+        b.notes.append(f"faults: {what}: {text}")
+    if works() != first:
+        raise Failed("the runner after them gives other logits")
+    wrong = [f"{what}: {text}" for what, ok, text in told if not ok]
+    b.figure("faults told, and a clean runner behind them", len(told) - len(wrong), "of 3")
+    if wrong:
+        raise Failed("; ".join(wrong))
+
+
+# What compute-sanitizer looks for, and the small cases it looks at: memory in all of them first, and then what takes more time.
+CASES = ("ops", "generate", "stage", "gguf", "goldens", "families", "pruning", "pixels")
+LOOKS = (("memcheck", ["--report-api-errors", "no"], CASES), ("racecheck", [], CASES[:4]), ("initcheck", [], CASES[:4]), ("synccheck", [], CASES[:4]))
+
+
 def sanitizer(b):
-    """compute-sanitizer over the small cases: memory, races, barriers."""
+    """compute-sanitizer over the small cases: memory, races, what was never written, barriers."""
     tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if not os.access(tool, os.X_OK):
         raise Failed("compute-sanitizer is not here")
-    programs = sorted(glob.glob(os.path.join(b.bin, "test_gpu_*") if b.bin else os.path.join(TOP, "build/release/tests/cuda_emu/test_gpu_*")))
-    order = [p for n in ("ops", "generate", "families", "stage", "gguf", "goldens") for p in programs if p.endswith("test_gpu_" + n)]
-    broken = []
-    for kind in ("memcheck", "racecheck", "synccheck"):
-        for p in order:
-            if b.left() < 10:
-                b.notes.append(f"sanitizer: no time for {kind} of {os.path.basename(p)}")
-                continue
-            try:
-                done = b.sh([tool, "--tool", kind, "--error-exitcode", "9", p], 60, check=False)
-            except Failed as e:
-                b.notes.append(f"sanitizer {kind}: {e}")
-                continue
-            last = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR SUMMARY" in line or "hazards" in line]
-            print(f"  {kind} {os.path.basename(p)}: {last[-1].strip('= ') if last else 'exit code %d' % done.returncode}", flush=True)
-            with open(os.path.join(b.out, "sanitizer.log"), "a") as f:
-                f.write(f"== {kind} {os.path.basename(p)}: {done.returncode}\n{done.stdout[-20000:]}{done.stderr[-5000:]}\n")
-            if done.returncode:
-                broken.append(f"{kind} {os.path.basename(p)}: exit code {done.returncode}")
+    broken, clean, looks = [], 0, [(kind, more, p) for kind, more, names in LOOKS for p in b.tests(names)]
+    for i, (kind, more, p) in enumerate(looks):
+        name = os.path.basename(p)
+        if b.left() < 8:
+            b.notes.append("sanitizer: no time for " + ", ".join(f"{k} of {os.path.basename(q)}" for k, _, q in looks[i:]))
+            break
+        try:
+            done = b.sh([tool, "--tool", kind, *more, "--print-limit", "20", "--error-exitcode", "9", p], 90, check=False)
+        except Failed as e:
+            broken.append(f"{kind} {name}: {e}")
+            continue
+        said = (done.stdout + done.stderr).splitlines()
+        last = [line.strip("= ") for line in said if "SUMMARY" in line]
+        print(f"  {kind} {name}: {last[-1] if last else 'no summary'}, exit code {done.returncode}", flush=True)
+        with open(os.path.join(b.out, "sanitizer.log"), "a") as f:
+            f.write(f"== {kind} {name}: {done.returncode}\n{done.stdout[-20000:]}{done.stderr[-5000:]}\n")
+        if done.returncode or not last:
+            broken.append(f"{kind} {name}: {last[-1] if last else (said or ['no word'])[-1]}, exit code {done.returncode}")
+        else:
+            clean += 1
+    b.figure("sanitizer: looks without a finding", clean, f"of {len(looks)}")
     if broken:
         raise Failed("; ".join(broken))
 
 
-# Name, share of the eight minutes, what it does. What one leaves over goes to the next.
-PARTS = [("inventory", 12, inventory), ("tests", 60, tests), ("7b", 80, seven), ("sdtp", 55, sdtp), ("transformers", 65, transformers), ("quantised", 30, quantised),
-         ("outside", 20, outside), ("video", 30, video), ("kernels", 20, kernels), ("deterministic", 15, deterministic), ("transport", 8, transport), ("overlap", 15, overlap),
-         ("lanes", 15, lanes), ("sweep", 20, sweep), ("life", 12, life), ("sanitizer", 30, sanitizer)]
+# Name, share of the eight minutes, what it does; the most worth first, so that a cut leaves the best. What one leaves over goes to the next.
+PARTS = [("inventory", 8, inventory), ("tests", 45, tests), ("7b", 50, seven), ("sdtp", 45, sdtp), ("quantised", 22, quantised), ("outside", 12, outside),
+         ("agreement", 12, agreement), ("transformers", 110, transformers), ("video", 38, video), ("kernels", 12, kernels), ("deterministic", 12, deterministic),
+         ("overlap", 14, overlap), ("lanes", 12, lanes), ("transport", 6, transport), ("sweep", 18, sweep), ("faults", 10, faults), ("life", 12, life), ("sanitizer", 30, sanitizer)]
 ENDING = 6  # seconds of the budget for what comes after the last part: children that are killed, the report
 
 
@@ -607,9 +516,11 @@ def main():
     p.add_argument("--only", default="")
     p.add_argument("--device", default="cuda")
     p.add_argument("--small", action="store_true")
+    p.add_argument("--emulated", metavar="BUILD", default="")
     p.add_argument("--list", action="store_true")
     p.add_argument("--dry-run", action="store_true")
     a = p.parse_args()
+    a.small = a.small or bool(a.emulated)
     if a.list:
         print(" ".join(name for name, _, _ in PARTS))
         return 0
@@ -622,7 +533,7 @@ def main():
     if a.dry_run:
         dry_run(chosen, a.budget, spent)
         return 0
-    report = gpu_report.Report(os.path.abspath(a.out), [(name, share) for name, share, _ in chosen], time.monotonic() - spent, device=a.device, small=a.small)
+    report = gpu_report.Report(os.path.abspath(a.out), [(name, share) for name, share, _ in chosen], time.monotonic() - spent, device=a.device, small=a.small, emulated=bool(a.emulated))
     b = Bench(a, report)
     try:
         missing = gpu_there(b)

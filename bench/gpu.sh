@@ -7,6 +7,8 @@
 #   --only A,B      these parts alone; --list prints them in their order, the most worth first
 #   --device D      cuda (default), cuda:N, or cpu with --small: the same parts at toy sizes, to try this script itself
 #   --small         toy sizes
+#   --emulated DIR  a rehearsal: toy sizes on the emulated GPU that the build folder DIR has (targets paceline-runner-emu, bench_ops-emu,
+#                   test_cuda_ops, test_cuda_stage, paceline), every part but the sanitizer's; what it writes says so
 #
 # Nothing is built that can be found built: the folder that bench/gpu-pack.sh makes (.gpu/), or build/release. Where there is neither but a
 # toolkit and libraries are, paceline-runner is built. Every part's failure is in the report, which is on disk after each figure; none stops the others. Exit code: 0 all parts
@@ -16,6 +18,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 cd "$here" || exit 6
 began=$SECONDS
 case " $* " in *" --list "* | *" --dry-run "*) exec python3 bench/gpu.py "$@" ;; esac
+case " $* " in *" --emulated "*) exec python3 bench/gpu.py "$@" ;; esac
 if [ -f .gpu/pack.tar.xz ] && [ ! .gpu/unpacked/stamp -nt .gpu/pack.tar.xz ]; then # xz may be missing: Python has its own
   rm -rf .gpu/unpacked && mkdir -p .gpu/unpacked &&
     { tar xJf .gpu/pack.tar.xz -C .gpu/unpacked 2>/dev/null ||

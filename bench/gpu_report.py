@@ -32,7 +32,8 @@ class Report:
         self.put("report.json", json.dumps(dict(info=self.info, **self.about, seconds=seconds, parts=self.parts, figures=self.figures, notes=self.notes), indent=1))
         text = [f"# bench/gpu.sh, {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC", ""]
         if self.about["small"] or self.about["device"] == "cpu":
-            text += [f"**Toy sizes on {self.about['device']}: a trial of the script; no figure below says anything of a GPU.**", ""]
+            where = "an emulated GPU" if self.about["emulated"] else self.about["device"]
+            text += [f"**Rehearsal: toy sizes on {where}, a trial of the script; no figure below says anything of a GPU.**", ""]
         text += self.info.get("gpus", [])
         text += ["", "| part | state | s | of |", "|---|---|---:|---:|"]
         for p in self.parts:

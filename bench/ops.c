@@ -1,5 +1,5 @@
 /* Times what stands outside a model's blocks: ops DEVICE [--model DIR] [--adapter L4.safetensors]
- * [--vision DIR] [--rows N] [--scores N] [--events N]
+ * [--vision DIR] [--rows N] [--scores N] [--events N] [--runs N]
  *
  * One JSON object a line: {"op", "ms" (median), "least_ms", "runs", "shape"}. Times are from call
  * to return on the host, results included, after three untimed runs: that is what a trial waits
@@ -21,12 +21,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RUNS 30
+#define RUNS 30 /* at most, and unless --runs says otherwise */
 #define WARM 3
 
 struct options {
     const char *device, *model, *adapter, *vision;
-    long rows, scores, events;
+    long rows, scores, events, runs;
 };
 
 struct op {
@@ -34,6 +34,7 @@ struct op {
     enum pl_status (*run)(void *, struct pl_err *);
     void *what;
     char shape[96];
+    int runs; /* ≤ RUNS */
 };
 
 static int by_size(const void *a, const void *b)
@@ -48,7 +49,7 @@ static enum pl_status time_op(const struct op *o, struct pl_err *err)
     double ms[RUNS];
     enum pl_status st = PL_OK;
 
-    for (int i = -WARM; i < RUNS && !st; i++) {
+    for (int i = -WARM; i < o->runs && !st; i++) {
         int64_t t0 = pl_now_ns();
         st = o->run(o->what, err);
         if (i >= 0)
@@ -56,9 +57,9 @@ static enum pl_status time_op(const struct op *o, struct pl_err *err)
     }
     if (st)
         return pl_err_prefix(err, st, "%s", o->name);
-    qsort(ms, RUNS, sizeof(ms[0]), by_size);
+    qsort(ms, (size_t)o->runs, sizeof(ms[0]), by_size);
     printf("{\"op\":\"%s\",\"ms\":%.6f,\"least_ms\":%.6f,\"runs\":%d,\"shape\":\"%s\"}\n", o->name,
-           ms[RUNS / 2], ms[0], RUNS, o->shape);
+           ms[o->runs / 2], ms[0], o->runs, o->shape);
     fflush(stdout);
     return PL_OK;
 }
@@ -112,7 +113,7 @@ static enum pl_status selection(const struct options *q, struct pl_model *m, str
     struct pl_device *d = pl_model_device(m);
     struct select s = {.k = pl_model_backend(m), .keep = n * 7 / 10};
     float *scores = noise(n), *row = noise(h);
-    struct op o = {.name = "select", .run = run_select, .what = &s};
+    struct op o = {.name = "select", .run = run_select, .what = &s, .runs = (int)q->runs};
     enum pl_status st;
 
     s.idx = calloc(n, sizeof(*s.idx));
@@ -171,7 +172,7 @@ static enum pl_status adapter(const struct options *q, struct pl_model *m, struc
     const struct pl_adapter_opts ao = {
         .path = q->adapter, .kind = "L4", .verifier = m, .drafter_width = h, .max_rows = n};
     struct drafting d = {.rows = n, .in = noise(n * h), .out = malloc(n * h * sizeof(float))};
-    struct op o = {.name = "adapter", .run = run_adapter, .what = &d};
+    struct op o = {.name = "adapter", .run = run_adapter, .what = &d, .runs = (int)q->runs};
     enum pl_status st;
 
     d.ids = calloc(n, sizeof(*d.ids));
@@ -206,7 +207,7 @@ static enum pl_status tower(const struct options *q, struct pl_err *err)
 {
     struct pl_model *m = NULL;
     struct looking l = {.v = NULL};
-    struct op o = {.name = "tower", .run = run_tower, .what = &l};
+    struct op o = {.name = "tower", .run = run_tower, .what = &l, .runs = (int)q->runs};
     enum pl_status st = load(q, q->vision, &m, err);
 
     if (!st) {
@@ -239,6 +240,7 @@ struct seeing {
     struct pl_frames from;
     float *host;
     struct pl_tensor *there;
+    int runs;
 };
 
 static enum pl_status run_pixels(void *arg, struct pl_err *err)
@@ -261,7 +263,7 @@ static enum pl_status run_pixels(void *arg, struct pl_err *err)
 static enum pl_status pixels_of(const char *name, struct seeing *s, const struct pl_backend *k,
                                 struct pl_err *err)
 {
-    struct op o = {.name = name, .run = run_pixels, .what = s};
+    struct op o = {.name = name, .run = run_pixels, .what = s, .runs = s->runs};
     const size_t each = 3 * (size_t)s->p.crop * (size_t)s->p.crop;
     enum pl_status st = PL_OK;
 
@@ -321,7 +323,7 @@ static enum pl_status pixels(const struct options *q, struct pl_err *err)
     struct pl_event_frame cut[5];
     struct pl_events e = {.n = 0};
     struct pl_images l = {.v = NULL};
-    struct seeing s = {.p = p, .from = {.events = &e, .cut = cut, .n = 5}};
+    struct seeing s = {.p = p, .from = {.events = &e, .cut = cut, .n = 5}, .runs = (int)q->runs};
     enum pl_status st = pl_backend_find(q->device, &k, &where.ordinal, err);
 
     if (!st)
@@ -358,26 +360,30 @@ static bool read_options(int argc, char **argv, struct options *q)
             q->rows = strtol(v, NULL, 10);
         else if (!strcmp(k, "--events"))
             q->events = strtol(v, NULL, 10);
+        else if (!strcmp(k, "--runs"))
+            q->runs = strtol(v, NULL, 10);
         else if (!strcmp(k, "--scores"))
             q->scores = strtol(v, NULL, 10);
         else
             return false;
     }
     return argc >= 2 && argc % 2 == 0 && q->rows > 0 && q->scores > 9 && q->scores < 1 << 24 &&
+           q->runs > 0 && q->runs <= RUNS &&
            (!q->events || (q->events > 4 && q->events < 1 << 24)) && (q->model || !q->adapter) &&
            (q->model || q->vision || q->events);
 }
 
 int main(int argc, char **argv)
 {
-    struct options q = {.device = argc > 1 ? argv[1] : "", .rows = 22, .scores = 32768};
+    struct options q = {
+        .device = argc > 1 ? argv[1] : "", .rows = 22, .scores = 32768, .runs = RUNS};
     struct pl_model *m = NULL;
     struct pl_err err = {""};
     enum pl_status st = PL_OK;
 
     if (!read_options(argc, argv, &q)) {
         fprintf(stderr, "usage: ops cpu|cuda[:N] [--model DIR [--adapter F]] [--vision DIR] "
-                        "[--rows N] [--scores N] [--events N]\n");
+                        "[--rows N] [--scores N] [--events N] [--runs N]\n");
         return 2;
     }
     if (q.model)

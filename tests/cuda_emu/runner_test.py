@@ -452,6 +452,38 @@ def hung(tmp):
     print("gpu.sh: what hangs is killed with all it started")
 
 
+def emulated(tmp):
+    """bench/gpu.sh --emulated, the cheap parts of it (the whole takes minutes): the paths that only a GPU takes; figures against the shapes they are of; a sanitizer
+    that finds something, one that says nothing."""
+    build, tools = os.path.dirname(os.path.dirname(os.path.dirname(EMULATED))), os.path.join(tmp, "tools")
+    os.makedirs(tools)
+    with open(tools + "/compute-sanitizer", "w") as f:  # of a race: what racecheck says; initcheck dies
+        f.write("#!/bin/sh\ncase $2 in memcheck) echo '========= ERROR SUMMARY: 0 errors' ;; initcheck) exit 3 ;;\n"
+                "racecheck) echo '========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)'; exit 9 ;; *) echo '========= ERROR SUMMARY: 0 errors' ;; esac\n")
+    os.chmod(tools + "/compute-sanitizer", 0o755)
+    env = {**os.environ, "PATH": tools + ":" + os.environ["PATH"]}
+    done = subprocess.run([os.path.join(SOURCE, "bench/gpu.sh"), "--emulated", build, "--out", tmp + "/emulated", "--only", "inventory,7b,faults,transport,sanitizer"],
+                          env=env, capture_output=True, text=True, timeout=150)
+    report, page = json.load(open(tmp + "/emulated/report.json")), open(tmp + "/emulated/report.md").read()
+    states = {p["part"]: (p["state"], p["why"]) for p in report["parts"]}
+    assert done.returncode == 1 and report["emulated"] and "toy sizes on an emulated GPU" in page, (done.returncode, done.stdout, done.stderr)
+    assert all(states[p] == ("ran", "") for p in ("inventory", "7b", "faults", "transport")), states
+    found = states["sanitizer"][1]
+    assert "racecheck" in found and "1 hazard" in found and "initcheck" in found and "memcheck" not in found and "synccheck" not in found, states
+    g = {(x["part"], x["name"]): x for x in report["figures"]}
+    read = g["7b", "read stream"]["value"]  # GB/s
+    # a step at depth 16 reads: three blocks of 4·64·64 + 3·64·128 weights and the head's 500·64, two bytes each; K and V of the rows before it
+    weights = 2 * (3 * (4 * 64 * 64 + 3 * 64 * 128) + 500 * 64)
+    d = g["7b", "decode at 16: of the read stream"]
+    took = float(d["note"].split(" ms")[0])
+    least, most = (100 * (weights + 3 * 2 * 64 * 2 * rows) / (took * 1e6 * read) for rows in (0, 64))
+    assert 0.99 * least < d["value"] < 1.01 * most, (least, d, most)
+    # a prompt of 64 rows: products of the blocks, the head's last row, scores and values of the keys before each row
+    flops = 64 * (weights - 2 * 500 * 64) + 2 * 500 * 64 + 3 * 2 * 64 * 64 * 65
+    took, told = (float(x.split()[0]) for x in g["7b", "prefill 64: of the product's rate"]["note"].split(", "))
+    assert abs(told * 1e12 * took * 1e-3 / flops - 1) < 0.02, (took, told, flops)
+
+
 def script(tmp):
     """bench/gpu.sh: no GPU, then all that toy sizes can try on the CPU."""
     run = lambda runner, *argv: subprocess.run([os.path.join(SOURCE, "bench/gpu.sh"), "--out", tmp, *argv], env={**os.environ, "PACELINE_RUNNER": runner},
@@ -471,7 +503,8 @@ def script(tmp):
     assert done.returncode == 0 and all(s == ("ran", "") for s in states.values()), (done.stdout, done.stderr)
     figures = {(g["part"], g["name"]): g for g in report["figures"]}
     assert len(figures) >= 16 and all(g["value"] is not None for g in figures.values()), figures
-    assert ("outside", "adapter") in figures and ("7b", "verify 22 at 64 / decode") in figures and "Toy sizes" in open(tmp + "/report.md").read()
+    assert ("outside", "adapter") in figures and ("7b", "verify 22 at 32 / decode") in figures and "Rehearsal: toy sizes" in open(tmp + "/report.md").read()
+    emulated(tmp)
     done = run(RUNNER, "--device", "cpu", "--small", "--only", "nonsense")
     assert done.returncode == 2 and "nonsense" in done.stderr
     print(f"gpu.sh: {len(figures)} toy figures")
