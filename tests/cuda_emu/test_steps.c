@@ -103,9 +103,9 @@ static void test_captured(void **state)
     (void)state;
     for (int i = 0; i < 2; i++) {
         setenv("PACELINE_EMULATED_GRAPHS", i ? "0" : "1", 1);
-        s[i] = begin(MODEL, "cuda", PL_DT_BF16, PL_DT_BF16, 128 - STEPS / 2, &m[i], logits[i]);
+        s[i] = begin(MODEL, "cuda", PL_DT_BF16, PL_DT_BF16, 128 - 2, &m[i], logits[i]);
         const long graphs = pl_emu_asked.graphs;
-        for (int step = 0; step < STEPS; step++) {
+        for (int step = 0; step < 4; step++) {
             const struct pl_emu_asked before = pl_emu_asked;
             float *to = logits[i] + (size_t)step * 1024;
             ok(pl_session_decode(s[i], 5 + step, to, &err));
@@ -114,7 +114,7 @@ static void test_captured(void **state)
         assert_int_equal(pl_emu_asked.graphs - graphs, i ? 0 : 2); /* of one part, of two */
     }
     unsetenv("PACELINE_EMULATED_GRAPHS");
-    assert_memory_equal(logits[0], logits[1], STEPS * 1024 * sizeof(float));
+    assert_memory_equal(logits[0], logits[1], 4 * 1024 * sizeof(float));
     for (int i = 0; i < 2; i++) {
         pl_session_free(s[i]);
         pl_model_free(m[i]);
