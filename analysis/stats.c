@@ -75,6 +75,8 @@ void pl_summarise(double *v, size_t n, struct pl_summary *out)
         squares += (v[i] - out->mean) * (v[i] - out->mean);
     if (n > 1)
         out->sd = sqrt(squares / (double)(n - 1));
+    if (out->sd < 1e-13 * fabs(out->mean)) /* what the sum was rounded by; the values are alike */
+        out->sd = 0;
     out->p50 = percentile(v, n, 0.50);
     out->p95 = percentile(v, n, 0.95);
     out->p99 = percentile(v, n, 0.99);

@@ -224,9 +224,11 @@ void pl_cli_plan_print(const struct pl_cli_prepared *p, uint32_t workers)
     const struct pl_sweep *s = p->sweep;
     const struct pl_plan *pl = p->plan;
     printf("%-10s %s\n", "sweep", pl_json_get_str(s->resolved, "name", ""));
-    printf("%-10s %" PRIu64 " = %" PRIu32 " arms × %" PRIu32 " contexts × %" PRIu32
-           " samples × %" PRIu32 " repeats\n",
-           "trials", trials(p), s->n_arms, s->n_contexts, s->samples, s->repeats);
+    printf("%-10s %" PRIu64 " = %" PRIu32 " arm%s × %" PRIu32 " context%s × %" PRIu32
+           " sample%s × %" PRIu32 " repeat%s\n",
+           "trials", trials(p), s->n_arms, s->n_arms == 1 ? "" : "s", s->n_contexts,
+           s->n_contexts == 1 ? "" : "s", s->samples, s->samples == 1 ? "" : "s", s->repeats,
+           s->repeats == 1 ? "" : "s");
     printf("%-10s %" PRIu64 " of %" PRIu32 " samples, in %" PRIu32 " comparison%s\n", "blocks",
            pl->n_blocks, pl->block_samples, pl->n_groups, pl->n_groups == 1 ? "" : "s");
     printf("%-10s %" PRIu64 " with %" PRIu32 " worker%s\n", "loads", pl->loads, workers,
