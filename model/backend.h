@@ -181,6 +181,7 @@ struct pl_generation {
     const double *draws; /* [n][sequences] struct pl_draw's u, above temperature 0 */
     const int32_t *ends; /* [n_ends] ids that may not come */
     size_t n_ends;       /* ≤ PL_MAX_EOS */
+    float *logits; /* [n][vocab] where those of the only sequence go, behind the last; or NULL */
 };
 
 enum pl_logit_rows { PL_LOGITS_NONE, PL_LOGITS_LAST, PL_LOGITS_ALL };

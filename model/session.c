@@ -414,13 +414,37 @@ enum pl_status pl_session_decode_pick(struct pl_session *s, int32_t id, const in
     return PL_OK;
 }
 
+static enum pl_status check_verify(const struct pl_session *s, size_t k, struct pl_err *err)
+{
+    if (k && k <= s->max_verify)
+        return PL_OK;
+    return pl_fail(err, PL_ERANGE, "a verify of %zu tokens: this session takes 1 to %zu", k,
+                   s->max_verify);
+}
+
 enum pl_status pl_session_verify(struct pl_session *s, const int32_t *ids, size_t k, float *logits,
                                  struct pl_err *err)
 {
-    if (!k || k > s->max_verify)
-        return pl_fail(err, PL_ERANGE, "a verify of %zu tokens: this session takes 1 to %zu", k,
-                       s->max_verify);
-    return append(s, ids, k, (struct pl_forward){.logits = logits}, err);
+    enum pl_status st = check_verify(s, k, err);
+
+    return st ? st : append(s, ids, k, (struct pl_forward){.logits = logits}, err);
+}
+
+bool pl_session_picks(const struct pl_session *s)
+{
+    return s->backend->picks;
+}
+
+enum pl_status pl_session_verify_pick(struct pl_session *s, const int32_t *ids, size_t k,
+                                      const int32_t *ends, size_t n_ends, struct pl_picked *out,
+                                      struct pl_err *err)
+{
+    const struct pl_forward f = {.picked = out, .ends = ends, .n_ends = n_ends};
+    enum pl_status st = check_verify(s, k, err);
+
+    if (!st && !s->backend->picks)
+        st = pl_fail(err, PL_EUNSUPPORTED, "%s does not pick", s->backend->name);
+    return st ? st : append(s, ids, k, f, err);
 }
 
 enum pl_status pl_session_rollback(struct pl_session *s, size_t n, struct pl_err *err)

@@ -176,6 +176,18 @@ void pl_generated_times(const struct pl_generated *out, size_t stride, size_t n,
 PL_MUST_CHECK
 enum pl_status pl_session_verify(struct pl_session *s, const int32_t *ids, size_t k, float *logits,
                                  struct pl_err *err);
+/* Whether choices are made where the logits are, which are then not copied. */
+bool pl_session_picks(const struct pl_session *s);
+/* As verify, and tree, of a session that does: of each row the greedy choice among what is not one
+ * of `ends` (≤ PL_MAX_EOS). */
+PL_MUST_CHECK
+enum pl_status pl_session_verify_pick(struct pl_session *s, const int32_t *ids, size_t k,
+                                      const int32_t *ends, size_t n_ends, struct pl_picked *out,
+                                      struct pl_err *err);
+PL_MUST_CHECK
+enum pl_status pl_session_tree_pick(struct pl_session *s, const struct pl_prompt *rows,
+                                    const int32_t *parents, const int32_t *ends, size_t n_ends,
+                                    struct pl_picked *out, struct pl_err *err);
 /* Forgets the last n tokens (decoded or verified since the last prefill; more is PL_ERANGE, and so
  * is, for a model with a sliding window, more than the last 256 or the longest verify). Later bits
  * are as if they had never been. */

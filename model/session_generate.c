@@ -21,6 +21,8 @@ static enum pl_status check_generation(struct pl_session *const *s, size_t n,
                        "%zu tokens, %zu ends: at least 1, at most %d; above "
                        "temperature 0 with a draw for each",
                        g->n, g->n_ends, PL_MAX_EOS);
+    if (g->logits && n > 1)
+        return pl_fail(err, PL_EUSAGE, "the logits of %zu sequences: of one alone", n);
     if (!g->n_ids || (n > 1 && g->n_ids != n) || g->n_ids > PL_STEP_ROWS)
         return pl_fail(err, PL_EUSAGE,
                        "%zu tokens go into %zu sequences: one into each, or up to %d into one",

@@ -22,20 +22,20 @@ static enum pl_status check_tree(const struct pl_session *s, const struct pl_pro
     return st || rows->embeds ? st : pl_model_check_ids(s->model, rows->ids, rows->n, err);
 }
 
-enum pl_status pl_session_tree(struct pl_session *s, const struct pl_prompt *rows,
-                               const int32_t *parents, float *logits, struct pl_err *err)
+/* f: what is wanted of the rows; the rest is filled in here. */
+static enum pl_status run_tree(struct pl_session *s, const struct pl_prompt *rows,
+                               const int32_t *parents, struct pl_forward f, struct pl_err *err)
 {
     const struct pl_token_tree tree = {.parents = s->parents, .depth = s->depth, .base = s->tree};
-    struct pl_forward f = {.ids = rows->embeds ? NULL : rows->ids,
-                           .embeds = rows->embeds,
-                           .tree = &tree,
-                           .end_layer = s->layers,
-                           .sums_layer = -1,
-                           .want = logits ? PL_LOGITS_ALL : PL_LOGITS_NONE,
-                           .logits = logits};
     size_t before = s->tree;
     enum pl_status st;
 
+    f.ids = rows->embeds ? NULL : rows->ids;
+    f.embeds = rows->embeds;
+    f.tree = &tree;
+    f.end_layer = s->layers;
+    f.sums_layer = -1;
+    f.want = f.logits || f.picked ? PL_LOGITS_ALL : PL_LOGITS_NONE;
     s->tree = 0; /* what it is checked for */
     st = pl_session_check_decoder(s, err);
     s->tree = before;
@@ -54,6 +54,23 @@ enum pl_status pl_session_tree(struct pl_session *s, const struct pl_prompt *row
     pl_session_note_taps(s, 0, s->layers, rows->n);
     s->tree += rows->n;
     return PL_OK;
+}
+
+enum pl_status pl_session_tree(struct pl_session *s, const struct pl_prompt *rows,
+                               const int32_t *parents, float *logits, struct pl_err *err)
+{
+    return run_tree(s, rows, parents, (struct pl_forward){.logits = logits}, err);
+}
+
+enum pl_status pl_session_tree_pick(struct pl_session *s, const struct pl_prompt *rows,
+                                    const int32_t *parents, const int32_t *ends, size_t n_ends,
+                                    struct pl_picked *out, struct pl_err *err)
+{
+    const struct pl_forward f = {.picked = out, .ends = ends, .n_ends = n_ends};
+
+    if (!s->backend->picks)
+        return pl_fail(err, PL_EUNSUPPORTED, "%s does not pick", s->backend->name);
+    return run_tree(s, rows, parents, f, err);
 }
 
 enum pl_status pl_session_keep_path(struct pl_session *s, const int32_t *path, size_t n,

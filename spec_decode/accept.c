@@ -1,6 +1,7 @@
 #include "spec_decode/accept.h"
 
 #include "base/rng.h"
+#include "model/backend.h"
 #include "model/session.h"
 
 #include <math.h>
@@ -126,12 +127,17 @@ enum pl_status pl_accept(const struct pl_accept_rule *rule, const struct pl_prop
     size_t n = 0;
 
     for (;;) {
-        float *row = logits + (size_t)(node + 1) * vocab;
+        const size_t at = (size_t)(node + 1);
+        float *row = logits ? logits + at * vocab : NULL;
         enum pl_status st = PL_OK;
         if (d->q && rule->temperature > 0 && n < d->k) {
             bool taken = false;
             st = try_drawn(rule, d, n, row, vocab, t + n, &taken, &id, err);
             node = taken ? (int32_t)n : -1;
+        } else if (d->chosen && rule->temperature <= 0) {
+            id = d->chosen[at].id;
+            st = id < 0 ? broken(err, t + n) : PL_OK;
+            node = st ? -1 : child(d, node, id);
         } else {
             st = pl_accept_one(rule, row, vocab, t + n, &id, err);
             node = st ? -1 : child(d, node, id);

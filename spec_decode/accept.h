@@ -17,6 +17,8 @@
 
 #define PL_ACCEPT_MAX_MASKED 8
 
+struct pl_picked; /* model/backend.h */
+
 struct pl_accept_rule {
     double temperature; /* 0: greedy */
     uint64_t key;       /* of the draws: draw i of position t is a function of (key, t, i) alone */
@@ -31,6 +33,7 @@ struct pl_proposal {
     const int32_t *ids;     /* [k] */
     const int32_t *parents; /* [k] or NULL */
     const float *q;         /* [k][vocab] what ids[i] was drawn from (chains only), or NULL */
+    const struct pl_picked *chosen; /* [k + 1] the greedy choice of each row of logits, or NULL */
     size_t k;
 };
 
@@ -48,9 +51,9 @@ int32_t pl_accept_draw(const float *p, size_t vocab, double draw);
 PL_MUST_CHECK
 enum pl_status pl_accept_one(const struct pl_accept_rule *rule, float *logits, size_t vocab,
                              uint64_t t, int32_t *id, struct pl_err *err);
-/* logits [k + 1][vocab]: row 0 after the root, row i + 1 after node i; they are as before
- * afterwards. path [k]: the nodes that were taken, from the root on; *next: the token after them,
- * at position t + *accepted. */
+/* logits [k + 1][vocab] (NULL: `chosen` stands for them): row 0 after the root, row i + 1 after
+ * node i; they are as before afterwards. path [k]: the nodes that were taken, from the root on;
+ * *next: the token after them, at position t + *accepted. */
 PL_MUST_CHECK
 enum pl_status pl_accept(const struct pl_accept_rule *rule, const struct pl_proposal *d,
                          float *logits, size_t vocab, uint64_t t, int32_t *path, size_t *accepted,

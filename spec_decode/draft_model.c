@@ -24,6 +24,9 @@ struct drafter {
     bool lead;
     int32_t eos[PL_ACCEPT_MAX_MASKED];
     size_t n_eos;
+    /* of a device that makes tokens by itself, [PL_DRAFT_MAX] each; else NULL */
+    struct pl_generated *made;
+    double *draws;
 };
 
 static void model_free(void *state)
@@ -35,6 +38,8 @@ static void model_free(void *state)
     free(d->fed);
     free(d->logits);
     free(d->row);
+    free(d->made);
+    free(d->draws);
     if (d->rows)
         d->backend->tensor_free(d->rows);
     free((void *)d->rule.masked);
@@ -75,8 +80,13 @@ enum pl_status pl_draft_model_new(const struct pl_draft_model_opts *o, void **ou
         d->rule.p = calloc(2 * d->vocab, sizeof(*d->rule.p));
     if (o->tap >= 0 && !o->on_device)
         d->row = calloc((o->max_text + 1) * d->hidden, sizeof(*d->row));
-    if (!d->fed || !d->logits || (o->temperature > 0 && !d->rule.p) ||
-        (o->tap >= 0 && !o->on_device && !d->row)) {
+    const bool ahead = pl_session_generates(o->session);
+    if (ahead) {
+        d->made = calloc(PL_DRAFT_MAX, sizeof(*d->made));
+        d->draws = calloc(PL_DRAFT_MAX, sizeof(*d->draws));
+    }
+    if ((ahead && (!d->made || !d->draws)) || !d->fed || !d->logits ||
+        (o->temperature > 0 && !d->rule.p) || (o->tap >= 0 && !o->on_device && !d->row)) {
         model_free(d);
         return pl_fail(err, PL_ENOMEM, "no memory for a drafter");
     }
@@ -154,6 +164,30 @@ static bool has_room(const struct drafter *d, size_t n)
     return d->n_fed + n <= d->max_text && d->prompt + d->n_fed + n <= d->capacity;
 }
 
+/* What token number t is drawn by. */
+static double draw_of(const struct drafter *d, size_t t)
+{
+    struct pl_rng r;
+
+    pl_rng_init(&r, pl_keyv(d->rule.key, t, 3));
+    return pl_rng_double(&r);
+}
+
+/* n ids of out's, number t of the text on, are there: with the states that travel. */
+static enum pl_status add(struct drafter *d, size_t t, size_t n, struct pl_draft *out,
+                          struct pl_err *err)
+{
+    const size_t from = d->lead && t ? t - 1 : t, at = out->n;
+
+    out->n += n;
+    if (d->row && out->states)
+        memcpy(out->states + at * d->hidden, d->row + from * d->hidden,
+               n * d->hidden * sizeof(*d->row));
+    if (d->rows && out->rows)
+        return d->backend->copy(out->rows, at, d->rows, from, n, err);
+    return PL_OK;
+}
+
 /* The next token of its own, number t of the text, into out. */
 static enum pl_status propose(struct drafter *d, size_t t, struct pl_draft *out, struct pl_err *err)
 {
@@ -163,11 +197,9 @@ static enum pl_status propose(struct drafter *d, size_t t, struct pl_draft *out,
 
     if (d->rule.temperature > 0 && out->q) {
         float *q = out->q + out->n * d->vocab;
-        struct pl_rng r;
         st = pl_accept_probs(&d->rule, logits, d->vocab, q, err);
-        pl_rng_init(&r, pl_keyv(d->rule.key, t, 3));
         if (!st)
-            *id = pl_accept_draw(q, d->vocab, pl_rng_double(&r));
+            *id = pl_accept_draw(q, d->vocab, draw_of(d, t));
         out->has_q = true;
     } else {
         st = pl_accept_one(
@@ -176,14 +208,52 @@ static enum pl_status propose(struct drafter *d, size_t t, struct pl_draft *out,
     }
     if (st)
         return st;
-    const size_t from = d->lead && t ? t - 1 : t;
-    if (d->row && out->states)
-        memcpy(out->states + out->n * d->hidden, d->row + from * d->hidden,
-               d->hidden * sizeof(*d->row));
-    if (d->rows && out->rows)
-        st = d->backend->copy(out->rows, out->n, d->rows, from, 1, err);
-    out->n++;
-    return st;
+    return add(d, t, 1, out, err);
+}
+
+/* ids [k] go in, and `want` tokens behind them, number t of the text on, come out without a stop
+ * between them; no more than up to an end. */
+static enum pl_status go_on(struct drafter *d, const int32_t *ids, size_t k, size_t t, size_t want,
+                            struct pl_draft *out, struct pl_err *err)
+{
+    const bool draws = d->rule.temperature > 0 && out->q;
+    const struct pl_generation g = {.ids = ids,
+                                    .n_ids = k,
+                                    .n = want,
+                                    .temperature = draws ? d->rule.temperature : 0,
+                                    .draws = d->draws,
+                                    .ends = d->rule.masked,
+                                    .n_ends = d->rule.n_masked,
+                                    .logits = draws ? out->q + out->n * d->vocab : NULL};
+    const size_t at = out->n;
+    enum pl_status st;
+
+    for (size_t i = 0; i < want && draws; i++)
+        d->draws[i] = draw_of(d, t + i);
+    st = pl_session_generate(d->s, &g, d->made, err);
+    if (!st)
+        st = take_rows(d, 0, k + want - 1, d->n_fed + 1, err);
+    if (st)
+        return st;
+    memcpy(d->fed + d->n_fed, ids, k * sizeof(*ids));
+    d->n_fed += k;
+    for (size_t i = 0; i + 1 < want; i++)
+        d->fed[d->n_fed++] = d->made[i].token.id;
+    out->has_q |= draws;
+    for (size_t n = 0; n < want && !st; n++) {
+        const int32_t id = d->made[n].token.id;
+        float *q = draws ? out->q + (at + n) * d->vocab : NULL;
+        if (id < 0)
+            return pl_fail(err, PL_EFORMAT, "the logits of token %zu are NaN or infinite", t + n);
+        out->ids[out->n++] = id;
+        if (q)
+            st = pl_accept_probs(&d->rule, q, d->vocab, q, err);
+        if (ended(d, out))
+            break;
+    }
+    const size_t n = out->n - at;
+    out->n = at;
+    return st ? st : add(d, t, n, out, err);
 }
 
 static enum pl_status model_run_ahead(void *state, bool (*stop)(void *arg), void *arg, size_t most,
@@ -196,6 +266,10 @@ static enum pl_status model_run_ahead(void *state, bool (*stop)(void *arg), void
     out->tree = out->has_q = false;
     st = propose(d, 0, out, err);
     while (!st && out->n < most && !ended(d, out) && has_room(d, 1) && !stop(arg)) {
+        if (d->made) { /* the id is read before anything is written over it */
+            st = go_on(d, &out->ids[out->n - 1], 1, out->n, 1, out, err);
+            continue;
+        }
         st = feed(d, &out->ids[out->n - 1], 1, err);
         if (!st)
             st = propose(d, out->n, out, err);
@@ -222,6 +296,14 @@ static enum pl_status model_draft(void *state, const struct pl_verified *text, s
     }
     if (st || !has_room(d, text->n - same))
         return st;
+    if (d->made) {
+        const size_t new = text->n - same, last = (new - 1) % FEED + 1;
+        want = want < PL_DRAFT_MAX ? want : PL_DRAFT_MAX;
+        while (want > 1 && !has_room(d, new + want - 1))
+            want--;
+        st = feed(d, ids + same, new - last, err);
+        return st ? st : go_on(d, ids + text->n - last, last, text->n, want, out, err);
+    }
     st = feed(d, ids + same, text->n - same, err);
     while (!st && out->n < want) {
         st = propose(d, text->n + out->n, out, err);

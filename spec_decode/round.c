@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/rng.h"
+#include "model/backend.h"
 
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -18,6 +19,7 @@ struct pl_spec {
     int32_t *parents;            /* [most + 1] of a tree's verify */
     int32_t *path;               /* [most + 1] */
     float *logits;               /* [most + 1][vocab] */
+    struct pl_picked *picks;     /* [most + 1] instead, of a greedy verifier that picks; or NULL */
     float *first, *last;         /* [vocab] */
     float *states;               /* [state_rows][hidden], with a tap */
     size_t n_states, state_rows;
@@ -59,7 +61,9 @@ static enum pl_status allocate(struct pl_spec *s, struct pl_err *err)
     s->rows = calloc(rows, sizeof(*s->rows));
     s->parents = calloc(rows, sizeof(*s->parents));
     s->path = calloc(rows, sizeof(*s->path));
-    s->logits = calloc(rows * s->vocab, sizeof(*s->logits));
+    if (s->o.rule.temperature <= 0 && pl_session_picks(s->o.verifier))
+        s->picks = calloc(rows, sizeof(*s->picks));
+    s->logits = calloc((s->picks ? 1 : rows) * s->vocab, sizeof(*s->logits));
     s->first = calloc(s->vocab, sizeof(*s->first));
     s->token_ns = calloc(tokens, sizeof(*s->token_ns));
     s->rounds = calloc(tokens, sizeof(*s->rounds));
@@ -120,6 +124,7 @@ void pl_spec_free(struct pl_spec *s)
     free(s->parents);
     free(s->path);
     free(s->logits);
+    free(s->picks);
     free(s->first);
     free(s->states);
     free(s->token_ns);
@@ -357,15 +362,19 @@ static enum pl_status begin_in_turn(struct pl_spec *s, struct pl_err *err)
 static enum pl_status plain_step(struct pl_spec *s, bool *done, struct pl_err *err)
 {
     int32_t id = s->text[s->q->n_prompt + s->r.n - 1];
-    enum pl_status st = pl_session_decode(s->o.verifier, id, s->logits, err);
+    size_t none = 0;
+    enum pl_status st = s->picks ? pl_session_verify_pick(s->o.verifier, &id, 1, s->masked,
+                                                          s->o.rule.n_masked, s->picks, err)
+                                 : pl_session_decode(s->o.verifier, id, s->logits, err);
 
     if (!st)
-        st = pl_accept_one(&s->o.rule, s->logits, s->vocab, s->r.n, &id, err);
+        st = pl_accept(&s->o.rule, &(struct pl_proposal){.chosen = s->picks}, s->logits, s->vocab,
+                       s->r.n, s->path, &none, &id, err);
     if (st)
         return st;
     lap(s, PL_SPEC_DECODE);
     s->r.plain++;
-    s->r.last_logits = s->logits;
+    s->r.last_logits = s->picks ? NULL : s->logits;
     *done = emit(s, id, s->mark);
     return take_states(s, 1, err);
 }
@@ -381,8 +390,19 @@ static enum pl_status run_tree(struct pl_spec *s, struct pl_err *err)
     s->parents[0] = -1;
     for (size_t i = 0; i < d->n; i++)
         s->parents[i + 1] = d->parents[i] + 1;
-    return pl_session_tree(s->o.verifier, &(struct pl_prompt){.ids = s->rows, .n = d->n + 1},
-                           s->parents, s->logits, err);
+    const struct pl_prompt rows = {.ids = s->rows, .n = d->n + 1};
+    return s->picks ? pl_session_tree_pick(s->o.verifier, &rows, s->parents, s->masked,
+                                           s->o.rule.n_masked, s->picks, err)
+                    : pl_session_tree(s->o.verifier, &rows, s->parents, s->logits, err);
+}
+
+static enum pl_status run_chain(struct pl_spec *s, struct pl_err *err)
+{
+    const size_t n = s->draft.n + 1;
+
+    return s->picks ? pl_session_verify_pick(s->o.verifier, s->rows, n, s->masked,
+                                             s->o.rule.n_masked, s->picks, err)
+                    : pl_session_verify(s->o.verifier, s->rows, n, s->logits, err);
 }
 
 /* What the verifier keeps of the draft's rows: the last token's and, of the draft's, the path of
@@ -414,17 +434,18 @@ static enum pl_status verify(struct pl_spec *s, size_t *a, int32_t *next, struct
 
     s->rows[0] = s->text[s->q->n_prompt + s->r.n - 1];
     memcpy(s->rows + 1, d->ids, d->n * sizeof(*s->rows));
-    st = d->tree ? run_tree(s, err)
-                 : pl_session_verify(s->o.verifier, s->rows, d->n + 1, s->logits, err);
+    st = d->tree ? run_tree(s, err) : run_chain(s, err);
     struct pl_proposal p = {.ids = d->ids,
                             .parents = d->tree ? d->parents : NULL,
                             .q = d->has_q ? d->q : NULL,
+                            .chosen = s->picks,
                             .k = d->n};
     if (!st)
         st = pl_accept(&s->o.rule, &p, s->logits, s->vocab, s->r.n, s->path, a, next, err);
     if (st)
         return st;
     s->r.last_logits = s->logits + (*a ? (size_t)s->path[*a - 1] + 1 : 0) * s->vocab;
+    s->r.last_logits = s->picks ? NULL : s->r.last_logits;
     return keep(s, *a, err);
 }
 

@@ -116,7 +116,7 @@ struct pl_spec_result {
     int64_t phase_ns[PL_SPEC_PHASES];
     int64_t ready_ns;                        /* the prefills' begin, since the start */
     int64_t first_ns, last_ns;               /* first and last token, since the start */
-    const float *first_logits, *last_logits; /* [vocab] */
+    const float *first_logits, *last_logits; /* [vocab]; last: NULL where a device chose */
     const struct pl_spec_span *spans;        /* [n_spans] the first PL_SPEC_MAX_SPANS */
     size_t n_spans;
 };

@@ -30,6 +30,21 @@ enum pl_status pl_cuda_burst_create(struct pl_network *n, struct pl_err *err)
     return st ? st : pl_cuda_alloc_host(&n->burst_host, sizeof(struct burst_room), "tokens", err);
 }
 
+/* Room for the logits of so many steps, of the most that was ever asked for. */
+static enum pl_status make_room(struct pl_network *n, size_t steps, struct pl_err *err)
+{
+    const size_t bytes = steps * (size_t)n->arch.vocab * sizeof(float);
+
+    if (n->kept_bytes >= bytes)
+        return PL_OK;
+    cudaFree(n->kept);
+    n->kept = NULL;
+    n->kept_bytes = 0;
+    enum pl_status st = pl_cuda_alloc(&n->kept, bytes, "the logits of tokens", err);
+    n->kept_bytes = st ? 0 : bytes;
+    return st;
+}
+
 /* Sends the first step, and the draws of those behind it. */
 static enum pl_status begin(struct burst *b)
 {
@@ -63,6 +78,9 @@ static enum pl_status finish(struct burst *b, struct pl_generated *out)
                                       cudaMemcpyDeviceToHost, r->n->device->stream),
                       "tokens", r->err);
 
+    if (!st && b->g->logits)
+        st = pl_cuda_run_copy(r, b->g->logits + b->first * (size_t)r->n->arch.vocab, r->n->kept,
+                              n * (size_t)r->n->arch.vocab, cudaMemcpyDeviceToHost);
     if (!st)
         st = pl_cuda_sync(r->n->device, "tokens", r->err);
     for (size_t i = 0; i < n && !st; i++) {
@@ -74,12 +92,16 @@ static enum pl_status finish(struct burst *b, struct pl_generated *out)
 
 /* One step behind those before it: launched, and counted for each of its sequences; products take
  * the same for each. */
-static enum pl_status step(struct burst *b, struct pl_generated *out)
+static enum pl_status step(struct burst *b, size_t i, struct pl_generated *out)
 {
     struct pl_cuda_run *r = &b->run;
+    const size_t vocab = (size_t)r->n->arch.vocab;
     const struct pl_device_work *work = &r->n->device->work, before = *work;
 
     pl_cuda_run_few(r);
+    if (!r->st && b->g->logits)
+        r->st = pl_cuda_run_copy(r, (float *)r->n->kept + i * vocab, r->n->work.logits, vocab,
+                                 cudaMemcpyDeviceToDevice);
     if (r->st)
         return r->st;
     const struct pl_device_work products = {work->flops - before.flops, work->bytes - before.bytes};
@@ -120,7 +142,7 @@ static enum pl_status burst(struct burst *b, struct pl_network *n, const int32_t
         }
         st = i ? PL_OK : begin(b);
         if (!st)
-            st = step(b, out + i * b->n);
+            st = step(b, i, out + i * b->n);
         if (st)
             return st;
         *in_caches += b->spans[0].rows;
@@ -163,7 +185,9 @@ enum pl_status pl_cuda_generate(struct pl_network *n, struct pl_cache *const *ca
     for (; b.first < g->n && !st; b.first += b.steps) {
         struct pl_generated *to = out + b.first * n_caches;
         b.steps = g->n - b.first < most ? g->n - b.first : most;
-        st = burst(&b, n, b.first ? ids : g->ids, to, &rows, err);
+        st = g->logits ? make_room(n, b.steps, err) : PL_OK;
+        if (!st)
+            st = burst(&b, n, b.first ? ids : g->ids, to, &rows, err);
         for (size_t s = 0; s < n_caches && !st; s++) {
             const int32_t id = to[(b.steps - 1) * n_caches + s].token.id;
             ids[s] = id < 0 ? 0 : id;

@@ -119,6 +119,8 @@ struct pl_network {
     struct pl_cuda_work work;
     void *paths, *paths_host; /* path.c's: likewise, from the first tree on */
     void *burst, *burst_host; /* burst.c's: on the device, and pinned; decoders' alone */
+    void *kept;               /* its logits of all steps, where they were asked for */
+    size_t kept_bytes;
     struct pl_cuda_graph graphs[PL_CUDA_GRAPHS];
     int n_graphs;   /* made so far: of more than there is room for, the oldest went */
     bool no_graphs; /* capturing failed once: launches go out one by one */

@@ -368,6 +368,7 @@ void pl_cuda_network_free(struct pl_network *n)
     cudaFree(n->paths);
     cudaFreeHost(n->paths_host);
     cudaFree(n->burst);
+    cudaFree(n->kept);
     cudaFreeHost(n->burst_host);
     free(n->layers);
     free(n);

@@ -3,6 +3,9 @@
 #include "fixture.h"
 
 #include "spec_decode/accept.h"
+#include "spec_decode/draft.h"
+
+#include <math.h>
 
 #ifdef PL_EMULATED
 #include <cuda_runtime_api.h>
@@ -319,6 +322,134 @@ static void several_first(void **state)
     pl_model_free(m);
 }
 
+#define GAMMA 5
+
+/* Two drafts of a model, behind one new token and behind two; where: where they end. waits: of the second one. */
+static void draft_twice(struct pl_model *m, double temperature, bool tapped, struct pl_draft *out, long *waits, long *copies)
+{
+    const struct pl_arch *a = &pl_model_info(m)->arch;
+    const struct pl_session_opts so = {.max_tokens = PROMPT + 40, .max_verify = 32, .taps = (int[]){PL_TAP_FINAL}, .n_taps = tapped};
+    struct pl_draft_model_opts o = {.max_text = 30, .temperature = temperature, .key = 3, .tap = tapped ? 0 : -1, .lead = true};
+    int32_t ids[PROMPT + 8] = {0};
+    struct pl_verified text = {.ids = ids, .n_prompt = PROMPT, .n = 1};
+    void *d = NULL;
+
+    for (size_t i = 0; i < PROMPT; i++)
+        ids[i] = (int32_t)((i * 7 + 3) % (size_t)a->vocab);
+    ids[PROMPT] = 9;
+    ok(pl_session_create(m, &so, &o.session, &err));
+    ok(pl_draft_model_new(&o, &d, &err));
+    ok(pl_draft_init(out, GAMMA, tapped ? (size_t)a->hidden : 0, temperature > 0 ? (size_t)a->vocab : 0, &err));
+    ok(pl_draft_model.begin(d, &(struct pl_prompt){.ids = ids, .n = PROMPT}, 1, &err));
+    ok(pl_draft_model.draft(d, &text, GAMMA, out, &err));
+    assert_int_equal(out->n, GAMMA);
+    ids[PROMPT + 1] = out->ids[0]; /* the first two are taken, then another one than the third; the draft's last was never fed */
+    ids[PROMPT + 2] = out->ids[1];
+    ids[PROMPT + 3] = (out->ids[2] + 1) % a->vocab;
+    text.n = 4;
+#ifdef PL_EMULATED
+    const struct pl_emu_asked before = pl_emu_asked;
+#endif
+    ok(pl_draft_model.draft(d, &text, GAMMA, out, &err));
+#ifdef PL_EMULATED
+    *waits = pl_emu_asked.waits - before.waits;
+    *copies = pl_emu_asked.to_host - before.to_host;
+#else
+    *waits = *copies = 0;
+#endif
+    assert_int_equal(out->n, GAMMA);
+    pl_draft_model.free(d);
+    pl_session_free(o.session);
+}
+
+static void near(const float *a, const float *b, size_t n, float far)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!(fabsf(a[i] - b[i]) <= far))
+            fail_msg("number %zu is %g, expected %g", i, (double)a[i], (double)b[i]);
+}
+
+/* A round's draft is what the CPU drafts step by step, its probabilities and states, too, with one wait (one more for states that the host wants). */
+static void drafts(void **state)
+{
+    struct pl_model *m[2] = {load("plain", "cuda", false), load("plain", "cpu", false)};
+    const size_t vocab = (size_t)pl_model_info(m[0])->arch.vocab, hidden = (size_t)pl_model_info(m[0])->arch.hidden;
+
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        const double temperature = i / 2 ? 0.9 : 0;
+        struct pl_draft got = {0}, want = {0};
+        long waits, copies, none;
+        draft_twice(m[0], temperature, i % 2, &got, &waits, &copies);
+        draft_twice(m[1], temperature, i % 2, &want, &none, &none);
+        for (size_t k = 0; k < GAMMA; k++)
+            assert_int_equal(got.ids[k], want.ids[k]);
+        assert_int_equal(got.has_q, i / 2);
+        if (i / 2)
+            near(got.q, want.q, GAMMA * vocab, 1e-4f);
+        if (i % 2)
+            near(got.states, want.states, GAMMA * hidden, 1e-3f);
+#ifdef PL_EMULATED
+        assert_int_equal(waits, 1 + i % 2);
+        assert_int_equal(copies, 1 + i % 2 + i / 2);
+#endif
+        pl_draft_release(&got);
+        pl_draft_release(&want);
+    }
+    pl_model_free(m[0]);
+    pl_model_free(m[1]);
+}
+
+/* Verifications and trees of which only the choices come back. */
+static void choices(void **state)
+{
+    struct pl_model *m = load("plain", "cuda", true);
+    const size_t vocab = (size_t)pl_model_info(m)->arch.vocab;
+    const struct pl_session_opts o = {.max_tokens = PROMPT + 80, .max_verify = 70};
+    static const size_t rows[] = {1, 8, 70};
+    const int32_t ends[2] = {5, 17};
+    struct pl_session *s = start(m, &o);
+    float *logits = calloc(70 * vocab, sizeof(*logits));
+    struct pl_picked got[70];
+    int32_t ids[70], parents[70];
+
+    (void)state;
+    for (int i = 0; i < 70; i++) {
+        ids[i] = (i * 11 + 2) % (int32_t)vocab;
+        parents[i] = (i - 1) / 2 - (i == 0);
+    }
+    for (int tree = 0; tree < 2; tree++)
+        for (size_t i = 0; i < 3; i++) {
+            const struct pl_prompt p = {.ids = ids, .n = rows[i]};
+            if (tree) {
+                ok(pl_session_tree(s, &p, parents, logits, &err));
+                ok(pl_session_keep_path(s, NULL, 0, &err));
+            } else {
+                ok(pl_session_verify(s, ids, rows[i], logits, &err));
+                ok(pl_session_rollback(s, rows[i], &err));
+            }
+#ifdef PL_EMULATED
+            const struct pl_emu_asked before = pl_emu_asked;
+#endif
+            ok(tree ? pl_session_tree_pick(s, &p, parents, ends, 2, got, &err) : pl_session_verify_pick(s, ids, rows[i], ends, 2, got, &err));
+#ifdef PL_EMULATED
+            assert_int_equal(pl_emu_asked.waits - before.waits, 1);
+            assert_int_equal(pl_emu_asked.bytes_to_host - before.bytes_to_host, rows[i] * sizeof(*got));
+#endif
+            if (tree)
+                ok(pl_session_keep_path(s, NULL, 0, &err));
+            else
+                ok(pl_session_rollback(s, rows[i], &err));
+            for (size_t r = 0; r < rows[i]; r++) {
+                assert_int_equal(got[r].all, pl_logits_argmax(logits + r * vocab, vocab));
+                assert_int_equal(got[r].id, pl_pick(logits + r * vocab, vocab, ends, 2));
+            }
+        }
+    free(logits);
+    pl_session_free(s);
+    pl_model_free(m);
+}
+
 static void times(void **state)
 {
     const struct pl_generated made[4] = {{.ns = 1000}, {.ns = 1500}, {.ns = 1400}, {.ns = 2500}};
@@ -444,6 +575,8 @@ int main(void)
         cmocka_unit_test(up_to_an_end),
         cmocka_unit_test(several_together),
         cmocka_unit_test(several_first),
+        cmocka_unit_test(drafts),
+        cmocka_unit_test(choices),
         cmocka_unit_test(times),
 #ifdef PL_EMULATED
         cmocka_unit_test(nothing_is_waited_for),

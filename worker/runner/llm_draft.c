@@ -343,8 +343,9 @@ enum pl_status llm_draft_trial(struct llm_state *s, struct llm_arm *a, int64_t t
     for (int32_t l = 0; l < pl_model_info(m->model)->arch.layers; l++)
         m->kv_len[l] = pl_drafting_kv_len(a->drafting)[l];
     memcpy(m->first, r.first_logits, (size_t)pl_model_info(m->model)->arch.vocab * sizeof(float));
-    m->step_there = true;
-    memcpy(m->step, r.last_logits, (size_t)pl_model_info(m->model)->arch.vocab * sizeof(float));
+    m->step_there = r.last_logits != NULL;
+    if (m->step_there)
+        memcpy(m->step, r.last_logits, (size_t)pl_model_info(m->model)->arch.vocab * sizeof(float));
     out->kv_len = m->kv_len;
     out->layers = (uint32_t)pl_model_info(m->model)->arch.layers;
     if (a->drafter) {
