@@ -105,7 +105,7 @@ enum pl_status pl_cuda_cache_create(struct pl_network *n, const struct pl_cache_
     if (!st && n->encoder) /* the source's rows pass through this workspace for K and V */
         st = pl_cuda_work_reserve(n, o->max_source, err);
     if (!st)
-        st = pl_cuda_check(cudaDeviceSynchronize(), "a session", err);
+        st = pl_cuda_loaded(n->device, "a session", err);
     if (st) {
         pl_cuda_cache_free(c);
         return st;

@@ -37,6 +37,8 @@ struct pl_device {
     bool exact;              /* sums of few rows do not depend on how many (pl_cuda_few) */
     int32_t exact_keys;      /* then: keys that one part of an attention takes, at least */
     int64_t partials; /* vectors · splits of one launch: PL_CUDA_PARTIALS, tests take less */
+    int graphs;       /* that a model keeps: PL_CUDA_GRAPHS, tests take less */
+    bool uncaptured;  /* a capture failed: that model's launches go out one by one */
     char name[64];
     cudaStream_t stream; /* what work is given to: the whole GPU's, or a part's (split.c) */
     cudaStream_t whole;
@@ -179,6 +181,11 @@ enum pl_status pl_cuda_enter(const struct pl_device *d, const char *what, struct
 /* Waits for the stream; what went wrong in it since the last time. */
 PL_MUST_CHECK
 enum pl_status pl_cuda_sync(struct pl_device *d, const char *what, struct pl_err *err);
+/* The same, and for what the runtime's calls that name no stream have begun (clearing, copies of
+ * pageable memory), which the stream does not wait for by itself. Unlike a wait for the whole
+ * device, it ends no other lane's capture. */
+PL_MUST_CHECK
+enum pl_status pl_cuda_loaded(struct pl_device *d, const char *what, struct pl_err *err);
 PL_MUST_CHECK
 enum pl_status pl_cuda_alloc(void **out, size_t bytes, const char *what, struct pl_err *err);
 /* The host's, that a device copies from and to without a stop (cudaFreeHost). */

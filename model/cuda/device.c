@@ -42,6 +42,13 @@ enum pl_status pl_cuda_sync(struct pl_device *d, const char *what, struct pl_err
     return pl_cuda_check(launched != cudaSuccess ? launched : e, what, err);
 }
 
+enum pl_status pl_cuda_loaded(struct pl_device *d, const char *what, struct pl_err *err)
+{
+    enum pl_status st = pl_cuda_check(cudaStreamSynchronize(NULL), what, err);
+
+    return st ? st : pl_cuda_sync(d, what, err);
+}
+
 static enum pl_status allocate(cudaError_t (*give)(void **, size_t), const char *kind, void **out,
                                size_t bytes, const char *what, struct pl_err *err)
 {
@@ -133,6 +140,7 @@ static enum pl_status device_open(const struct pl_device_opts *o, struct pl_devi
     d->exact = o && o->deterministic;
     d->exact_keys = PL_CUDA_EXACT_KEYS;
     d->partials = PL_CUDA_PARTIALS;
+    d->graphs = PL_CUDA_GRAPHS;
     d->plain = o && o->isa && !strcmp(o->isa, "portable");
     if (o && o->isa && !d->plain && strcmp(o->isa, "auto"))
         st = pl_fail(err, PL_EUNSUPPORTED,
@@ -166,8 +174,9 @@ static enum pl_status device_open(const struct pl_device_opts *o, struct pl_devi
 
 static void device_describe(const struct pl_device *d, char *out, size_t size)
 {
-    snprintf(out, size, "%s%s%s%s", d->name, d->plain ? ", f32" : "",
-             d->exact ? ", deterministic" : "", d->overlap ? ", launches overlapped" : "");
+    snprintf(out, size, "%s%s%s%s%s", d->name, d->plain ? ", f32" : "",
+             d->exact ? ", deterministic" : "", d->overlap ? ", launches overlapped" : "",
+             d->uncaptured ? ", launches not captured" : "");
 }
 
 static struct pl_device_work device_work(const struct pl_device *d)

@@ -232,7 +232,7 @@ static void free_work(struct pl_cuda_work *w)
 
 static void drop_graphs(struct pl_network *n)
 {
-    for (int i = 0; i < n->n_graphs && i < PL_CUDA_GRAPHS; i++)
+    for (int i = 0; i < n->n_graphs && i < n->device->graphs; i++)
         cudaGraphExecDestroy(n->graphs[i].exec);
     n->n_graphs = 0;
 }
@@ -319,7 +319,7 @@ enum pl_status pl_cuda_network_create(struct pl_device *d, const struct pl_arch 
     if (!st && a->causal && n->head.data)
         st = pl_cuda_burst_create(n, err);
     if (!st)
-        st = pl_cuda_check(cudaDeviceSynchronize(), "loading", err);
+        st = pl_cuda_loaded(d, "loading", err);
     if (st) {
         pl_cuda_network_free(n);
         return st;
