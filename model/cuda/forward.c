@@ -1,5 +1,7 @@
 #include "model/cuda/run.h"
 
+#include "base/log.h"
+
 #include <string.h>
 
 /* A step as it is laid out, on the host or the device. */
@@ -260,6 +262,18 @@ static bool same_key(const struct pl_cuda_graph *a, const struct pl_cuda_graph *
            a->kv_dtype == b->kv_dtype && a->part_id == b->part_id;
 }
 
+/* A capture failed, whatever of it: nothing has run. What was wrong comes again where launches go
+ * out one by one, or not. */
+static void without_graphs(struct pl_cuda_run *r)
+{
+    const cudaError_t e = cudaGetLastError(); /* not the next call's */
+
+    r->n->no_graphs = r->n->device->uncaptured = true;
+    r->st = PL_OK;
+    pl_log(PL_LOG_WARN, "steps are launched one by one, none could be captured: CUDA: %s",
+           cudaGetErrorString(e));
+}
+
 /* The graph for this kind of step, captured when it is first asked for; NULL: there can be none. */
 static const struct pl_cuda_graph *find_graph(struct pl_cuda_run *r)
 {
@@ -268,13 +282,13 @@ static const struct pl_cuda_graph *find_graph(struct pl_cuda_run *r)
     cudaStream_t s = n->device->stream;
     cudaGraph_t graph = NULL;
     const struct pl_device_work before = n->device->work;
+    const int most = n->device->graphs;
 
-    for (int i = 0; i < n->n_graphs && i < PL_CUDA_GRAPHS; i++)
+    for (int i = 0; i < n->n_graphs && i < most; i++)
         if (same_key(&n->graphs[i], &key))
             return &n->graphs[i];
     if (cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal)) {
-        n->no_graphs = true;
-        cudaGetLastError();
+        without_graphs(r);
         return NULL;
     }
     few_rows(r);
@@ -282,17 +296,15 @@ static const struct pl_cuda_graph *find_graph(struct pl_cuda_run *r)
                                        n->device->work.bytes - before.bytes};
     n->device->work = before; /* nothing ran yet */
     if (cudaStreamEndCapture(s, &graph) || r->st || cudaGraphInstantiate(&key.exec, graph, 0)) {
-        n->no_graphs = true;
         key.exec = NULL;
-        cudaGetLastError();
-        r->st = PL_OK; /* what was wrong comes again where launches go out one by one, or not */
+        without_graphs(r);
     }
     if (graph)
         cudaGraphDestroy(graph);
     if (!key.exec)
         return NULL;
-    struct pl_cuda_graph *slot = &n->graphs[n->n_graphs % PL_CUDA_GRAPHS];
-    if (n->n_graphs++ >= PL_CUDA_GRAPHS) { /* it may still be running */
+    struct pl_cuda_graph *slot = &n->graphs[n->n_graphs % most];
+    if (n->n_graphs++ >= most) { /* it may still be running */
         r->st = pl_cuda_sync(n->device, "forward", r->err);
         cudaGraphExecDestroy(slot->exec);
     }
