@@ -186,6 +186,13 @@ struct pl_draft_base pl_drafts_base(const struct pl_dataset *d, uint32_t arm, ui
     return pl_drafts_step(d, d->baseline[arm], context);
 }
 
+double pl_drafts_verify_ms(const struct pl_dataset *d, const struct pl_cell *cell,
+                           const struct pl_draft_cell *c)
+{
+    const double phase = pl_cell_part(d, cell, PL_METRIC_VERIFY);
+    return phase > 0 ? phase : c->verify_us / 1e3 / (double)cell->n;
+}
+
 static struct pl_verify_cost cost_of(uint64_t n, double sum, double squares)
 {
     const double mean = sum / (double)n, above = squares - (double)n * mean * mean;

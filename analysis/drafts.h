@@ -29,6 +29,7 @@ struct pl_draft_cell {
     double overlap_ms; /* Σ: both lanes at work while the verifier was in its prefill */
 };
 
+struct pl_cell;
 struct pl_dataset;
 
 /* Adds a done row. PL_ENOMEM. */
@@ -47,6 +48,10 @@ void pl_drafts_acceptance_ci(const struct pl_dataset *d, const struct pl_draft_c
 /* Mean over trials with spans of how long the drafter worked beside the verifier's prefill; NaN:
  * none has any. */
 double pl_drafts_hidden_ms(const struct pl_draft_cell *c);
+/* Verifications of a mean trial: the phase, as draft, adapter and wait are (/rounds has whole
+ * microseconds); of an engine that tells no phases, its rounds. */
+double pl_drafts_verify_ms(const struct pl_dataset *d, const struct pl_cell *cell,
+                           const struct pl_draft_cell *c);
 
 /* How long both lanes of a trial worked while the verifier was in its prefill, from its spans; NaN:
  * it has none. */

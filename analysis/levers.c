@@ -45,7 +45,7 @@ static void fill(const struct pl_dataset *d, const struct pl_draft_cell *c, stru
     l->step = b.step;
     l->base_e2e = b.e2e;
     l->e2e = pl_cell_mean(d, cell, PL_METRIC_E2E);
-    l->verify = c->verify_us / 1e3 / n;
+    l->verify = pl_drafts_verify_ms(d, cell, c);
     l->beyond = l->verify - l->rounds * b.step;
     l->draft = pl_cell_part(d, cell, PL_METRIC_DRAFT);
     l->adapter = pl_cell_part(d, cell, PL_METRIC_ADAPTER);

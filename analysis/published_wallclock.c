@@ -36,6 +36,13 @@ static bool take(void *ctx, const struct pl_row_view *v)
     return true;
 }
 
+/* A sum whose parts may be unknown; NaN while all were. */
+static void add_known(double *sum, double v)
+{
+    if (!isnan(v))
+        *sum = (isnan(*sum) ? 0 : *sum) + v;
+}
+
 static double zero_if_nan(double v)
 {
     return isnan(v) ? 0 : v;
@@ -62,7 +69,7 @@ struct means {
 
 static struct means means_of(const struct wallclock *w, uint32_t arm)
 {
-    struct means m = {.n = 0};
+    struct means m = {.vision = NAN, .d_vision = NAN, .d_prefill = NAN, .d_decode = NAN};
     for (size_t i = 0; i < w->slots; i++) {
         const struct trial *t = trial_of(w, arm, i), *b = trial_of(w, w->base, i);
         double ms = NAN;
@@ -72,10 +79,10 @@ static struct means means_of(const struct wallclock *w, uint32_t arm)
         m.prefill += t->t.ttft_ms;
         m.decode += t->t.total_ms - t->t.ttft_ms;
         m.total += t->t.total_ms;
-        m.vision += zero_if_nan(t->t.vision_ms);
-        m.d_vision += zero_if_nan(t->t.d_vision_ms);
-        m.d_prefill += zero_if_nan(t->t.d_prefill_ms);
-        m.d_decode += zero_if_nan(t->t.d_decode_ms);
+        add_known(&m.vision, t->t.vision_ms);
+        add_known(&m.d_vision, t->t.d_vision_ms);
+        add_known(&m.d_prefill, t->t.d_prefill_ms);
+        add_known(&m.d_decode, t->t.d_decode_ms);
         m.drafted += t->t.drafted;
         m.accepted += t->t.accepted;
         m.free += t->t.free_tokens;
@@ -96,8 +103,9 @@ static json_t *config_json(const struct pl_dataset *d)
     const char *dir = pl_json_get_str(data, "dir", pl_json_get_str(data, "path", NULL));
     int64_t gamma = 0;
     for (uint32_t a = 0; a < d->shape.arms; a++) {
-        const json_t *draft = json_object_get(pl_reader_arm_json(d->reader, a), "draft");
-        const int64_t g = pl_json_get_i64(draft, "gamma", 0);
+        const json_t *arm = pl_reader_arm_json(d->reader, a),
+                     *draft = json_object_get(arm, "draft");
+        const int64_t g = pl_json_get_i64(json_is_object(draft) ? draft : arm, "gamma", 0);
         gamma = g > gamma ? g : gamma;
     }
     return json_pack(
@@ -115,22 +123,25 @@ static json_t *config_json(const struct pl_dataset *d)
 static json_t *stages_json(const struct wallclock *w)
 {
     const struct means b = means_of(w, w->base);
-    struct means d = {.n = 0};
-    for (uint32_t a = 0; a < w->d->shape.arms && d.d_prefill == 0; a++)
+    struct means d = {.d_prefill = NAN};
+    double drafter = NAN;
+    for (uint32_t a = 0; a < w->d->shape.arms && !(d.d_prefill > 0); a++)
         d = means_of(w, a);
-    json_t *drafter =
-        json_pack("{s:o,s:o,s:o,s:o,s:o,s:o}", "vision_ms", number(d.d_vision / d.n), "prefill_ms",
-                  number(d.d_prefill / d.n), "decode_ms", number(d.d_decode / d.n), "total_ms",
-                  number((d.d_vision + d.d_prefill + d.d_decode) / d.n), "per_token_ms",
-                  number(d.drafted > 0 ? d.d_decode / d.drafted : NAN), "avg_tokens",
-                  number(d.n > 0 ? d.drafted / d.n : NAN));
+    add_known(&drafter, d.d_vision);
+    add_known(&drafter, d.d_prefill);
+    add_known(&drafter, d.d_decode);
+    json_t *drafts = json_pack("{s:o,s:o,s:o,s:o,s:o,s:o}", "vision_ms", number(d.d_vision / d.n),
+                               "prefill_ms", number(d.d_prefill / d.n), "decode_ms",
+                               number(d.d_decode / d.n), "total_ms", number(drafter / d.n),
+                               "per_token_ms", number(d.drafted > 0 ? d.d_decode / d.drafted : NAN),
+                               "avg_tokens", number(d.n > 0 ? d.drafted / d.n : NAN));
     json_t *verifier =
         json_pack("{s:o,s:o,s:o,s:o,s:o,s:o}", "vision_ms", number(b.vision / b.n), "prefill_ms",
-                  number((b.prefill - b.vision) / b.n), "decode_ms", number(b.decode / b.n),
-                  "total_ms", number(b.total / b.n), "per_token_ms",
+                  number((b.prefill - zero_if_nan(b.vision)) / b.n), "decode_ms",
+                  number(b.decode / b.n), "total_ms", number(b.total / b.n), "per_token_ms",
                   number(b.tokens > b.n ? b.decode / (b.tokens - b.n) : NAN), "avg_tokens",
                   number(b.tokens / b.n));
-    return json_pack("{s:o,s:o}", "eventgpt", drafter, "videollava", verifier);
+    return json_pack("{s:o,s:o}", "eventgpt", drafts, "videollava", verifier);
 }
 
 static json_t *aggregate_json(const struct wallclock *w)
@@ -229,6 +240,8 @@ static void write_md(const struct wallclock *w, const json_t *config, const json
 {
     static const char *const keys[] = {"eventgpt", "videollava"};
     static const char *const names[] = {"EventGPT", "Video-LLaVA"};
+    static const char *const cells[] = {"vision_ms", "prefill_ms", "decode_ms", "total_ms",
+                                        "per_token_ms"};
     const struct pl_dataset *d = w->d;
     char text[160];
     stamp(d, "%Y-%m-%dT%H:%M:%S", text, sizeof text);
@@ -259,10 +272,15 @@ static void write_md(const struct wallclock *w, const json_t *config, const json
         const json_t *s = json_object_get(stages, keys[i]);
         if (!json_is_real(json_object_get(s, "total_ms")))
             continue;
-        pl_out_f(o, "| %s | %.1f | %.1f | %.1f | %.1f | %.1f |\n", names[i],
-                 pl_json_get_f64(s, "vision_ms", 0), pl_json_get_f64(s, "prefill_ms", 0),
-                 pl_json_get_f64(s, "decode_ms", 0), pl_json_get_f64(s, "total_ms", 0),
-                 pl_json_get_f64(s, "per_token_ms", 0));
+        pl_out_f(o, "| %s |", names[i]);
+        for (size_t k = 0; k < sizeof cells / sizeof cells[0]; k++) {
+            const double v = pl_json_get_f64(s, cells[k], NAN);
+            if (isnan(v))
+                pl_out_text(o, " --- |");
+            else
+                pl_out_f(o, " %.1f |", v);
+        }
+        pl_out_text(o, "\n");
     }
 }
 

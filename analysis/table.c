@@ -80,6 +80,25 @@ void pl_table_real(struct pl_table *t, double v)
     put(t, (struct pl_cell_value){.null = !isfinite(v), .real = v});
 }
 
+void pl_table_list(struct pl_table *t, const double *v, size_t n)
+{
+    struct pl_out o;
+    struct pl_cell_value c = {.null = true};
+    pl_out_init(&o, 1u << 20);
+    for (size_t i = 0; i < n; i++) {
+        if (!isfinite(v[i]))
+            continue;
+        pl_out_text(&o, o.buf.len ? " " : "");
+        pl_out_num(&o, v[i]);
+    }
+    if (o.buf.len) {
+        c = (struct pl_cell_value){.text = pl_arena_strdup(&t->arena, o.buf.data)};
+        t->failed |= o.st != PL_OK || !c.text;
+    }
+    pl_out_release(&o);
+    put(t, c);
+}
+
 void pl_table_context(struct pl_table *t, int64_t tokens)
 {
     if (tokens)
@@ -158,6 +177,7 @@ const char *pl_cell_text(const struct pl_col *col, const struct pl_cell_value *v
         return v->text ? v->text : "";
     switch (col->kind) {
     case PL_COL_TEXT:
+    case PL_COL_LIST:
         return v->text ? v->text : "";
     case PL_COL_BOOL:
         return v->integer ? "yes" : "no";

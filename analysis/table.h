@@ -22,7 +22,8 @@ enum pl_col_kind {
     PL_COL_TIME,  /* four significant digits */
     PL_COL_RATIO, /* four decimals */
     PL_COL_SHARE, /* percent, from a fraction */
-    PL_COL_BYTES  /* KiB, MiB, GiB */
+    PL_COL_BYTES, /* KiB, MiB, GiB */
+    PL_COL_LIST   /* numbers: an array in JSON, blanks between them elsewhere */
 };
 
 enum pl_col_flags {
@@ -70,6 +71,8 @@ void pl_table_row(struct pl_table *t);
 void pl_table_text(struct pl_table *t, const char *s);
 void pl_table_int(struct pl_table *t, int64_t v);
 void pl_table_real(struct pl_table *t, double v);
+/* Of a PL_COL_LIST; those that are not finite are left out, none is null. */
+void pl_table_list(struct pl_table *t, const double *v, size_t n);
 /* A context length; 0 ([auto]: each prompt's own) is null and reads "auto". */
 void pl_table_context(struct pl_table *t, int64_t tokens);
 /* The same in words: "context 512", "own prompts". */

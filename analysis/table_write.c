@@ -18,7 +18,7 @@ static const char *head(const struct pl_col *c)
 
 static bool is_number(const struct pl_col *c)
 {
-    return c->kind != PL_COL_TEXT && c->kind != PL_COL_BOOL;
+    return c->kind != PL_COL_TEXT && c->kind != PL_COL_BOOL && c->kind != PL_COL_LIST;
 }
 
 const char *pl_format_ext(enum pl_format f)
@@ -29,12 +29,30 @@ const char *pl_format_ext(enum pl_format f)
 
 /* ---- for programs ---- */
 
+static void write_list(const char *numbers, enum pl_escape esc, struct pl_out *o)
+{
+    if (esc != PL_ESC_JSON) {
+        pl_out_text(o, numbers);
+        return;
+    }
+    pl_out_text(o, "[");
+    for (const char *at = numbers; *at;) {
+        const size_t n = strcspn(at, " ");
+        pl_out_f(o, "%.*s%s", (int)n, at, at[n] ? ", " : "");
+        at += n + (at[n] == ' ');
+    }
+    pl_out_text(o, "]");
+}
+
 static void exact(const struct pl_col *c, const struct pl_cell_value *v, enum pl_escape esc,
                   struct pl_out *o)
 {
     switch (c->kind) {
     case PL_COL_TEXT:
         pl_out_esc(o, esc, v->text ? v->text : "");
+        break;
+    case PL_COL_LIST:
+        write_list(v->text, esc, o);
         break;
     case PL_COL_INT:
         pl_out_f(o, "%lld", (long long)v->integer);
@@ -88,10 +106,25 @@ static void write_csv(const struct pl_table *t, struct pl_out *o)
 
 /* ---- for people ---- */
 
+/* A cell in full, wide ones too; of a list each number to four digits. */
+static void shown(const struct pl_col *c, const struct pl_cell_value *v, enum pl_escape esc,
+                  struct pl_out *o)
+{
+    char text[CELL_TEXT], *end;
+    if (v->null || c->kind != PL_COL_LIST) {
+        pl_out_esc(o, esc, pl_cell_text(c, v, text, sizeof text));
+        return;
+    }
+    for (const char *at = v->text; *at; at = end + (*end == ' ')) {
+        pl_format_sig(strtod(at, &end), text, sizeof text);
+        pl_out_f(o, "%s%s", at == v->text ? "" : " ", text);
+        if (end == at)
+            break;
+    }
+}
+
 static void write_md(const struct pl_table *t, struct pl_out *o)
 {
-    char text[CELL_TEXT];
-
     pl_out_f(o, "## %s\n\n|", t->title);
     for (size_t c = 0; c < t->n_cols; c++)
         pl_out_f(o, " %s |", t->cols[c].name);
@@ -103,7 +136,7 @@ static void write_md(const struct pl_table *t, struct pl_out *o)
         pl_out_text(o, "|");
         for (size_t c = 0; c < t->n_cols; c++) {
             pl_out_text(o, " ");
-            pl_out_esc(o, PL_ESC_MD, pl_cell_text(&t->cols[c], cell(t, r, c), text, sizeof text));
+            shown(&t->cols[c], cell(t, r, c), PL_ESC_MD, o);
             pl_out_text(o, " |");
         }
         pl_out_text(o, "\n");
@@ -117,8 +150,6 @@ static void write_md(const struct pl_table *t, struct pl_out *o)
 
 static void write_tex(const struct pl_table *t, struct pl_out *o)
 {
-    char text[CELL_TEXT];
-
     pl_out_text(o, "% ");
     pl_out_esc(o, PL_ESC_TEX, t->title);
     pl_out_text(o, "\n\\begin{tabular}{");
@@ -133,7 +164,7 @@ static void write_tex(const struct pl_table *t, struct pl_out *o)
     for (size_t r = 0; r < t->n_rows; r++) {
         for (size_t c = 0; c < t->n_cols; c++) {
             pl_out_text(o, c ? " & " : "");
-            pl_out_esc(o, PL_ESC_TEX, pl_cell_text(&t->cols[c], cell(t, r, c), text, sizeof text));
+            shown(&t->cols[c], cell(t, r, c), PL_ESC_TEX, o);
         }
         pl_out_text(o, " \\\\\n");
     }

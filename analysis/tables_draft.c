@@ -8,38 +8,31 @@
 #include <string.h>
 
 #define N(cols) (sizeof(cols) / sizeof(cols)[0])
-#define POSITIONS_SHOWN 32
 
 static double over(double a, double b)
 {
     return b > 0 ? a / b : NAN;
 }
 
-static void shares(const uint64_t *part, const uint64_t *of, double whole, char *out, size_t size)
+static void shares(const struct pl_draft_cell *c, struct pl_table *t)
 {
-    size_t at = 0;
-    out[0] = '\0';
-    for (size_t i = 0; i < POSITIONS_SHOWN && at < size; i++) {
-        if (!of[i])
-            break;
-        const int w =
-            snprintf(out + at, size - at, "%s%.4f", i ? " " : "", (double)part[i] / whole);
-        at += w > 0 ? (size_t)w : 0;
-    }
+    double v[PL_DRAFT_POSITIONS];
+    size_t n = 0;
+    for (; n < PL_DRAFT_POSITIONS && c->drafted_at[n]; n++)
+        v[n] = (double)c->accepted_at[n] / (double)c->rounds;
+    pl_table_list(t, v, n);
 }
 
-static void histogram(const struct pl_draft_cell *c, char *out, size_t size)
+static void histogram(const struct pl_draft_cell *c, struct pl_table *t)
 {
-    size_t at = 0, last = 0;
-    out[0] = '\0';
-    for (size_t i = 0; i < POSITIONS_SHOWN; i++)
+    double v[PL_DRAFT_POSITIONS];
+    size_t n = 0;
+    for (size_t i = 0; i < PL_DRAFT_POSITIONS; i++) {
+        v[i] = (double)c->accepted_n[i];
         if (c->accepted_n[i])
-            last = i;
-    for (size_t i = 0; i <= last && at < size; i++) {
-        const int w = snprintf(out + at, size - at, "%s%llu", i ? " " : "",
-                               (unsigned long long)c->accepted_n[i]);
-        at += w > 0 ? (size_t)w : 0;
+            n = i + 1;
     }
+    pl_table_list(t, v, n);
 }
 
 /* ---- acceptance ---- */
@@ -52,14 +45,14 @@ static const struct pl_col acceptance_cols[] = {
     {"accepted", PL_COL_INT, NULL, 0},
     {"acceptance_rate", PL_COL_SHARE, "accepted %", 0},
     {"mean_length", PL_COL_RATIO, "mean length", 0},
-    {"per_position", PL_COL_TEXT, "by position", PL_COL_WIDE},
+    {"per_position", PL_COL_LIST, "by position", PL_COL_WIDE},
     {"free_tokens", PL_COL_INT, "free tokens", 0},
     {"hidden_prefill_ms", PL_COL_TIME, "hidden ms", 0},
     {"verify_ratio", PL_COL_RATIO, "verify / step", 0},
     {"divergent", PL_COL_INT, NULL, 0},
     {"rate_low", PL_COL_SHARE, "accepted % from", 0},
     {"rate_high", PL_COL_SHARE, "to", 0},
-    {"histogram", PL_COL_TEXT, NULL, PL_COL_WIDE},
+    {"histogram", PL_COL_LIST, NULL, PL_COL_WIDE},
     {"drafted_tps", PL_COL_TIME, "drafted/s", PL_COL_WIDE},
     {"accepted_tps", PL_COL_TIME, "accepted/s", PL_COL_WIDE},
     {"n", PL_COL_INT, "trials", 0},
@@ -74,7 +67,6 @@ static void acceptance_row(const struct pl_dataset *d, uint32_t arm, uint32_t co
     const double rounds = (double)c->rounds, verify = over(c->verify_us / 1e3, rounds);
     const double seconds = pl_cell_mean(d, cell, PL_METRIC_E2E) * (double)cell->n / 1e3;
     double low, high;
-    char text[POSITIONS_SHOWN * 24];
     pl_table_row(t);
     pl_table_text(t, d->arms[arm]);
     pl_table_context(t, pl_reader_context(d->reader, context));
@@ -83,8 +75,7 @@ static void acceptance_row(const struct pl_dataset *d, uint32_t arm, uint32_t co
     pl_table_int(t, (int64_t)c->accepted);
     pl_table_real(t, over((double)c->accepted, (double)c->drafted));
     pl_table_real(t, 1 + over((double)c->accepted, rounds));
-    shares(c->accepted_at, c->drafted_at, rounds, text, sizeof text);
-    pl_table_text(t, text);
+    shares(c, t);
     pl_table_int(t, (int64_t)c->free_tokens);
     pl_table_real(t, pl_drafts_hidden_ms(c));
     pl_table_real(t, over(verify, b.step));
@@ -95,8 +86,7 @@ static void acceptance_row(const struct pl_dataset *d, uint32_t arm, uint32_t co
     pl_drafts_acceptance_ci(d, c, &low, &high);
     pl_table_real(t, low);
     pl_table_real(t, high);
-    histogram(c, text, sizeof text);
-    pl_table_text(t, text);
+    histogram(c, t);
     pl_table_real(t, over((double)c->drafted, seconds));
     pl_table_real(t, over((double)c->accepted, seconds));
     pl_table_int(t, (int64_t)c->trials);
@@ -263,7 +253,7 @@ static void curve_of(const struct pl_dataset *d, uint32_t arm, uint32_t context,
     const double n = (double)cell->n;
     const struct curve c = {.P = b.ttft,
                             .t = b.step,
-                            .V = dc->verify_us / 1e3 / n,
+                            .V = pl_drafts_verify_ms(d, cell, dc),
                             .n = b.tokens - 1,
                             .drafted = (double)dc->drafted / n,
                             .rounds = (double)dc->rounds / n,

@@ -78,27 +78,22 @@ static const struct pl_col kv_cols[] = {
     {"longest", PL_COL_INT, NULL, 0},
     {"reduction", PL_COL_SHARE, NULL, 0},
     {"bytes", PL_COL_BYTES, "KV at the end", 0},
-    {"lengths", PL_COL_TEXT, "by layer", PL_COL_WIDE},
+    {"lengths", PL_COL_LIST, "by layer", PL_COL_WIDE},
     {"synthetic", PL_COL_BOOL, NULL, 0},
 };
 
-/* Mean rows of each layer, first to last; NULL where they are not known. */
-static const char *layer_lengths(const struct pl_dataset *d, const struct pl_cell *c, char *out,
-                                 size_t size)
+/* Mean rows of each layer, first to last; null where they are not known. */
+static void layer_lengths(const struct pl_dataset *d, const struct pl_cell *c, struct pl_table *t)
 {
-    size_t at = 0;
-    out[0] = '\0';
-    for (uint32_t l = 0; l < d->shape.layers && at + 1 < size; l++)
-        if (!isnan(pl_cell_layer_rows(d, c, l)))
-            at += (size_t)snprintf(out + at, size - at, "%s%.10g", at ? " " : "",
-                                   pl_cell_layer_rows(d, c, l));
-    return at ? out : NULL;
+    double *v = pl_arena_alloc(&t->arena, d->shape.layers * sizeof *v);
+    for (uint32_t l = 0; v && l < d->shape.layers; l++)
+        v[l] = pl_cell_layer_rows(d, c, l);
+    t->failed |= !v;
+    pl_table_list(t, v, v ? d->shape.layers : 0);
 }
 
 void pl_table_kv(const struct pl_dataset *d, struct pl_table *t)
 {
-    char text[4096];
-
     pl_table_init(t, pl_table_id_name(PL_TABLE_KV), "KV cache after prefill", kv_cols, N(kv_cols));
     for (uint32_t c = 0; c < d->shape.contexts; c++)
         for (uint32_t a = 0; a < d->shape.arms; a++)
@@ -119,7 +114,10 @@ void pl_table_kv(const struct pl_dataset *d, struct pl_table *t)
                 /* the drafter's prompt is its own: nothing to compare with */
                 pl_table_real(t, m ? NAN : 1 - v->kv[m].lengths / v->kv[m].full);
                 pl_table_real(t, m || !(v->kv_bytes > 0) ? NAN : v->kv_bytes / (double)v->n);
-                pl_table_text(t, m ? NULL : layer_lengths(d, v, text, sizeof text));
+                if (m)
+                    pl_table_null(t, NULL);
+                else
+                    layer_lengths(d, v, t);
                 pl_table_bool(t, v->synthetic > 0);
             }
     pl_table_note(t, "reduction = 1 − Σ lengths / (layers · prompt tokens)");

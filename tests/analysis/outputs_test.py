@@ -77,6 +77,8 @@ def read_tables(folder):
             for text, value in zip(line, row.values()):
                 if value is None:
                     assert text == "", (name, row)
+                elif isinstance(value, list):
+                    assert value and [float(x) for x in text.split(" ")] == value, (name, text, value)
                 elif isinstance(value, bool):
                     assert text == str(value).lower()
                 elif isinstance(value, str):
