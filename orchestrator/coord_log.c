@@ -48,6 +48,11 @@ void pl_coord_log_session(struct pl_coord *c, bool end, int exit_code)
     json_object_del(start, "data");
     json_object_del(start, "work");
     char *text = start ? json_dumps(start, JSON_COMPACT) : NULL;
+    if (text && strlen(text) >= sizeof s.provenance) { /* a job of many variables */
+        free(text);
+        json_object_del(start, "slurm");
+        text = json_dumps(start, JSON_COMPACT);
+    }
     if (text && strlen(text) < sizeof s.provenance)
         memcpy(s.provenance, text, strlen(text));
     free(text);

@@ -273,8 +273,7 @@ static enum pl_status begin(struct run *r, struct pl_err *err)
 {
     const struct pl_run_opts *o = r->o;
     char mpi[256] = "";
-    if (o->comm)
-        pl_comm_mpi_version(mpi, sizeof mpi);
+    pl_comm_mpi_version(mpi, sizeof mpi); /* of the library, which one process has, too */
     const unsigned ranks = o->comm ? (unsigned)o->comm->size : 1;
     enum pl_status st = pl_provenance(r->sweep, mpi, ranks, &r->provenance, err);
     if (st == PL_OK && !o->comm)

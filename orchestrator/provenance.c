@@ -32,18 +32,30 @@ static void cpu_model(char *out, size_t size)
         fclose(f);
 }
 
-/* The scheduler's variables that say where and how a job ran; not the ones that may hold secrets or
- * paths of others. */
+/* Whether a variable may stand in a file that is passed on: a token may not. */
+static bool may_tell(const char *name)
+{
+    static const char *const secret[] = {"JWT", "TOKEN", "KEY", "PASSWORD", "SECRET"};
+    for (size_t i = 0; i < sizeof secret / sizeof secret[0]; i++)
+        if (strstr(name, secret[i]))
+            return false;
+    return true;
+}
+
+/* The scheduler's variables: SLURM_*, less what may be a secret. */
 static json_t *slurm(void)
 {
-    static const char *const names[] = {
-        "SLURM_JOB_ID",       "SLURM_JOB_NAME",      "SLURM_JOB_NODELIST", "SLURM_JOB_NUM_NODES",
-        "SLURM_NTASKS",       "SLURM_CPUS_PER_TASK", "SLURM_GPUS_ON_NODE", "SLURM_JOB_PARTITION",
-        "SLURM_CLUSTER_NAME", "SLURM_RESTART_COUNT", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID"};
     json_t *o = json_object();
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (getenv(names[i]))
-            json_object_set_new(o, names[i], json_string(getenv(names[i])));
+    char name[128];
+    for (char **e = environ; o && e && *e; e++) {
+        const size_t n = strcspn(*e, "=");
+        if (strncmp(*e, "SLURM_", 6) != 0 || n >= sizeof name || !(*e)[n])
+            continue;
+        memcpy(name, *e, n);
+        name[n] = '\0';
+        if (may_tell(name)) /* what is no UTF-8 jansson refuses: left out */
+            json_object_set_new(o, name, json_string(*e + n + 1));
+    }
     return o;
 }
 
@@ -113,13 +125,44 @@ static enum pl_status hash_path(const char *path, char hex[PL_SHA256_HEX], struc
     return st;
 }
 
+/* The hashes of files that an arm brings beside its models: scorers, adapters, heads. */
+static enum pl_status add_arm_files(const json_t *arms, json_t *weights, json_t *seen,
+                                    struct pl_err *err)
+{
+    static const char *const parts[] = {"prune", "draft"};
+    char hex[PL_SHA256_HEX], *key;
+    size_t i;
+    json_t *arm;
+    json_array_foreach (arms, i, arm)
+        for (size_t k = 0; k < sizeof parts / sizeof parts[0]; k++) {
+            const char *path = pl_json_get_str(json_object_get(arm, parts[k]), "weights", NULL);
+            const char *known = path ? pl_json_get_str(seen, path, NULL) : NULL;
+            enum pl_status st = path && !known ? hash_path(path, hex, err) : PL_OK;
+            if (st != PL_OK)
+                return st;
+            if (!path)
+                continue;
+            if (asprintf(&key, "%s.%s", pl_json_get_str(arm, "name", ""), parts[k]) < 0)
+                return pl_fail(err, PL_ENOMEM, "provenance");
+            json_t *hash = json_string(known ? known : hex);
+            const int bad =
+                json_object_set(weights, key, hash) || json_object_set(seen, path, hash);
+            json_decref(hash);
+            free(key);
+            if (bad)
+                return pl_fail(err, PL_ENOMEM, "provenance");
+        }
+    return PL_OK;
+}
+
 enum pl_status pl_provenance(const struct pl_sweep *s, const char *mpi, unsigned ranks,
                              json_t **out, struct pl_err *err)
 {
     json_t *o = of_start(mpi, ranks), *weights = json_object(), *model;
+    json_t *seen = json_object();
     char hex[PL_SHA256_HEX];
     const char *name, *path;
-    enum pl_status st = o && weights ? PL_OK : pl_fail(err, PL_ENOMEM, "provenance");
+    enum pl_status st = o && weights && seen ? PL_OK : pl_fail(err, PL_ENOMEM, "provenance");
     json_object_foreach (json_object_get(s->resolved, "models"), name, model) {
         path = pl_json_get_str(model, "path", NULL);
         if (st != PL_OK || !path)
@@ -128,6 +171,8 @@ enum pl_status pl_provenance(const struct pl_sweep *s, const char *mpi, unsigned
         if (st == PL_OK && json_object_set_new(weights, name, json_string(hex)) != 0)
             st = pl_fail(err, PL_ENOMEM, "provenance");
     }
+    if (st == PL_OK)
+        st = add_arm_files(json_object_get(s->resolved, "arms"), weights, seen, err);
     path = pl_json_get_str(json_object_get(s->resolved, "data"), "path", NULL);
     const struct pl_scenes *scenes = s->list ? pl_samples_scenes(s->list) : NULL;
     if (st == PL_OK && (path || scenes)) {
@@ -138,6 +183,7 @@ enum pl_status pl_provenance(const struct pl_sweep *s, const char *mpi, unsigned
     if (st == PL_OK && json_object_set(o, "weights", weights) != 0)
         st = pl_fail(err, PL_ENOMEM, "provenance");
     json_decref(weights);
+    json_decref(seen);
     if (st == PL_OK && s->work && json_object_set(o, "work", s->work) != 0)
         st = pl_fail(err, PL_ENOMEM, "provenance");
     if (st == PL_OK)

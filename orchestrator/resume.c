@@ -159,7 +159,7 @@ static enum pl_status same_inputs(const char *path, const json_t *old, const jso
         return pl_fail(err, PL_ESWEEP, "the data has changed since %s was begun", path);
     json_object_foreach (weights, model, hash)
         if (!json_equal(hash, json_object_get(json_object_get(now, "weights"), model)))
-            return pl_fail(err, PL_ESWEEP, "the files of model %s have changed since %s was begun",
+            return pl_fail(err, PL_ESWEEP, "the weights of %s have changed since %s was begun",
                            model, path);
     return PL_OK;
 }
