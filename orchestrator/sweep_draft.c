@@ -70,6 +70,19 @@ static void check_together(struct pl_tree *t, const json_t *j, const struct pl_y
                         "%s.draft.temperature is more than 0, but adapters draft greedily", label);
 }
 
+/* The defaults that hang on other keys: an adapter without gamma only hides the prefill. */
+static void resolve_rounds(struct pl_tree *t, json_t *j)
+{
+    const bool hides = is(pl_json_get_str(j, "method", NULL), "adapter", NULL) &&
+                       !is(pl_json_get_str(j, "adapter", NULL), "B1", NULL) &&
+                       is(pl_json_get_str(j, "overlap", NULL), "prefill", NULL) &&
+                       !json_is_integer(json_object_get(j, "gamma"));
+    if (!pl_json_get_str(j, "after_prefill", NULL))
+        pl_tree_put(t, j, "after_prefill", json_string(hides ? "none" : "gamma"));
+    if (!json_is_integer(json_object_get(j, "gamma")))
+        pl_tree_put(t, j, "gamma", json_integer(1));
+}
+
 json_t *pl_tree_draft(struct pl_tree *t, const struct pl_yaml *v, const char *label,
                       const char *adapter_dir)
 {
@@ -96,6 +109,7 @@ json_t *pl_tree_draft(struct pl_tree *t, const struct pl_yaml *v, const char *la
             return j;
     }
     check_together(t, j, v, label, adapter_dir);
+    resolve_rounds(t, j);
     return j;
 }
 

@@ -84,6 +84,25 @@ static enum pl_status read_method(const json_t *draft, struct pl_draft_opts *o, 
     return pl_fail(err, PL_ESWEEP, "draft.method is missing, expected a method or a model");
 }
 
+static enum pl_status check_keys(const json_t *draft, struct pl_err *err)
+{
+    static const char *const keys[] = {"model",       "method",   "adapter",       "weights",
+                                       "gamma",       "overlap",  "after_prefill", "transport",
+                                       "temperature", "sm_share", "adaptive",      "min_ngram",
+                                       "max_ngram",   "tree",     "tree_top",      "tree_tokens"};
+    const char *name;
+    json_t *v;
+
+    json_object_foreach ((json_t *)draft, name, v) {
+        bool known = false;
+        for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+            known |= strcmp(keys[i], name) == 0;
+        if (!known)
+            return pl_fail(err, PL_ESWEEP, "draft: unknown key \"%s\"", name);
+    }
+    return PL_OK;
+}
+
 static enum pl_status read_share(const json_t *draft, struct pl_draft_opts *o, struct pl_err *err)
 {
     const json_t *v = json_object_get(draft, "sm_share");
@@ -195,7 +214,9 @@ enum pl_status pl_draft_opts_read(const json_t *draft, struct pl_draft_opts *out
 
     if (!json_is_object(draft))
         return pl_fail(err, PL_ESWEEP, "draft: expected a map with a method or a model");
-    st = read_text(draft, "model", &o.model, err);
+    st = check_keys(draft, err);
+    if (!st)
+        st = read_text(draft, "model", &o.model, err);
     if (!st)
         st = read_text(draft, "adapter", &o.adapter, err);
     if (!st)

@@ -201,7 +201,7 @@ def command(tmp):
             t = json.load(f)
         assert len(ids) == 1 + sum(v["accepted"] + 1 for v in t["rounds"]) + t["plain"] - t["cut"], t
         assert all(v["accepted"] <= v["drafted"] <= max(4, t["free_tokens"]) for v in t["rounds"]) and len(set(t["kv_len"])) == 1, t
-    for draft, part in (('{"method": "x"}', "expected prompt_lookup"), ("{bad", "as JSON"), ('{"method": "prompt_lookup", "gamma": 0}', "1 to 255"),
+    for draft, part in (('{"method": "x"}', "expected prompt_lookup"), ("{bad", "as JSON"), ('{"method": "prompt_lookup", "gamma": 0}', "1 to 255"), ('{"method": "prompt_lookup", "gama": 2}', 'unknown key "gama"'),
                         (json.dumps({"model": os.path.join(MODELS, "small-gpt2")}), "vocabulary"), ('{"model": "/no/where"}', "/no/where")):
         code, _, stderr = generate("--draft", draft)
         assert code != 0 and part in stderr and stderr.count("\n") == 1, (draft, code, stderr)
