@@ -118,6 +118,7 @@ struct pl_emu_asked {
     long early; /* of the launches: those that may begin before the one before them has ended */
     long narrow; /* of the launches: on a part of the multiprocessors */
     long graphs, replays; /* made; launched, of whose launches and copies each counts above */
+    long graphs_gone;     /* of those made: destroyed */
 };
 extern struct pl_emu_asked pl_emu_asked;
 
@@ -126,6 +127,8 @@ extern unsigned pl_emu_order;
 /* The launch so many from now (1: the next) ends behind half of its blocks, with an error that the next call to
  * cudaGetLastError gives; 0: none does. */
 extern long pl_emu_stop_launch;
+/* 1: no capture can begin; 2: each is broken by what it is given; 3: no graph can be made of one. 0: all goes well. */
+extern int pl_emu_refuse_capture;
 
 /* For what stands in for a library beside the runtime: run(a copy of arg's n bytes) in the stream's turn. And when both streams are
  * there, which go on behind it. */

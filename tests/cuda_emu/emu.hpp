@@ -23,6 +23,7 @@ struct pl_emu_stamp {
 struct pl_emu_work {
     std::function<void()> run;
     std::shared_ptr<pl_emu_stamp> behind;
+    std::vector<std::pair<const char *, size_t>> of = {}; /* memory that a copy has still to read and write */
 };
 struct pl_emu_stream {
     int gpu;
@@ -52,6 +53,8 @@ void pl_emu_hide_others(int gpu, bool hidden);
 cudaError_t pl_emu_queue(cudaStream_t s, std::function<void()> run);
 /* cudaSuccess unless the thread captures, which such a call ends. */
 cudaError_t pl_emu_unsafe();
+/* Whether a copy that has not run reads or writes [p, p + n). */
+bool pl_emu_in_use(const void *p, size_t n);
 /* All work that was given to this GPU. */
 void pl_emu_finish(int gpu);
 /* What goes wrong while work of a GPU runs: the next call that waits tells it. */

@@ -166,6 +166,7 @@ cudaError_t cudaMalloc(void **p, size_t n)
 static cudaError_t release(void *p, bool pinned)
 {
     cudaError_t e = pl_emu_unsafe();
+    size_t bytes;
     int gpu;
 
     if (e != cudaSuccess || !p)
@@ -176,9 +177,14 @@ static cudaError_t release(void *p, bool pinned)
         if (b == blocks.end() || b->second.pinned != pinned)
             return pl_emu_give(cudaErrorInvalidValue);
         gpu = b->second.gpu;
+        bytes = b->second.bytes;
     }
     if (!pinned)
         pl_emu_finish(gpu);
+    if (pl_emu_in_use(p, bytes)) {
+        fprintf(stderr, "cuda emulation: memory is freed that a copy has still to read or write\n");
+        abort();
+    }
     std::lock_guard<std::mutex> hold(memory);
     auto b = blocks.find(p);
     in_use[gpu] -= pinned ? 0 : b->second.bytes;
@@ -197,7 +203,7 @@ cudaError_t cudaMallocHost(void **p, size_t n)
     return allocate(p, n, true);
 }
 
-/* Nothing promises that this waits: what is still being copied from or to p is the caller's fault. */
+/* Nothing promises that this waits: what is still to be copied from or to p is the caller's fault, and told. */
 cudaError_t cudaFreeHost(void *p)
 {
     return release(p, true);

@@ -1,5 +1,6 @@
 /* Streams, events, copies and graphs: work waits in its stream until somebody asks for it, as late as CUDA allows. What the host changes too
- * soon, reads too soon or forgets to order shows then. The rules are those of "CUDA Runtime API: API synchronization behavior" and
+ * soon, reads too soon or forgets to order shows then; what another stream does too soon, where PACELINE_EMULATED_ORDER says that streams
+ * nobody waits for go first (1) or that each piece is drawn from those that could be next (any other number but 0). The rules are those of "CUDA Runtime API: API synchronization behavior" and
  * "Stream Management" (cudaStreamBeginCapture), and of the programming guide's "CUDA Graphs". */
 #include "emu.hpp"
 
@@ -7,9 +8,10 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include <set>
+#include <algorithm>
 
 std::recursive_mutex pl_emu_device;
+int pl_emu_refuse_capture;
 
 using lock = std::lock_guard<std::recursive_mutex>;
 using stamp = std::shared_ptr<pl_emu_stamp>;
@@ -26,7 +28,8 @@ struct pl_emu_graph_exec {
     std::shared_ptr<std::vector<pl_emu_work>> work; /* alive until its last launch has run */
 };
 
-static std::set<pl_emu_stream *> &streams = *new std::set<pl_emu_stream *>;
+static const unsigned order = (unsigned)pl_emu_number("PACELINE_EMULATED_ORDER", 0);
+static std::vector<pl_emu_stream *> &streams = *new std::vector<pl_emu_stream *>; /* the default ones too */
 static pl_emu_stream *legacy[PL_EMU_MOST_GPUS]; /* the default streams: those here are no "blocking" ones, and do not wait for them */
 static cudaError_t wrong[PL_EMU_MOST_GPUS];
 static thread_local pl_emu_stream *captures; /* what this thread captures */
@@ -41,8 +44,10 @@ static pl_emu_stream *real(cudaStream_t s)
 {
     pl_emu_stream *&l = legacy[pl_emu_gpu()];
 
-    if (!s && !l)
+    if (!s && !l) {
         l = new pl_emu_stream{pl_emu_gpu(), 0, {}, false, false, false, {}, {}};
+        streams.push_back(l);
+    }
     return s ? s : l;
 }
 
@@ -64,14 +69,40 @@ static void step(pl_emu_stream *s)
     s->queue.pop_front();
 }
 
+/* A piece of some stream, for one who waits for s. */
+static void go_on(pl_emu_stream *s)
+{
+    static uint64_t drawn;
+    std::vector<pl_emu_stream *> can;
+
+    for (pl_emu_stream *t : streams)
+        if (order && (order > 1 || t != s) && !t->running && !t->queue.empty() && (!t->queue.front().behind || t->queue.front().behind->there))
+            can.push_back(t);
+    drawn = drawn * 6364136223846793005u + 1442695040888963407u + order;
+    step(can.empty() ? s : order == 1 ? can[0] : can[(drawn >> 33) % can.size()]);
+}
+
 static void run_until(pl_emu_stream *s, const pl_emu_stamp *there)
 {
     while (!(there && there->there) && !s->queue.empty())
-        step(s);
+        go_on(s);
+}
+
+bool pl_emu_in_use(const void *p, size_t n)
+{
+    lock hold(pl_emu_device);
+
+    for (const pl_emu_stream *s : streams)
+        for (const pl_emu_work &w : s->queue)
+            for (const auto &r : w.of)
+                if (r.first < (const char *)p + n && (const char *)p < r.first + r.second)
+                    return true;
+    return false;
 }
 
 static void add(pl_emu_stream *s, pl_emu_work w)
 {
+    s->spoilt = s->spoilt || pl_emu_refuse_capture == 2;
     if (s->capturing)
         s->captured.push_back(std::move(w));
     else
@@ -101,8 +132,6 @@ void pl_emu_finish(int gpu)
     for (pl_emu_stream *s : streams)
         if (s->gpu == gpu)
             run_until(s, NULL);
-    if (legacy[gpu])
-        run_until(legacy[gpu], NULL);
 }
 
 void pl_emu_went_wrong(int gpu, cudaError_t e)
@@ -159,7 +188,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags)
     if (flags != cudaStreamNonBlocking) /* others would have to wait for the default one */
         die("a blocking stream, which is not emulated");
     *s = new pl_emu_stream{pl_emu_gpu(), 0, {}, false, false, false, {}, {}};
-    streams.insert(*s);
+    streams.push_back(*s);
     return cudaSuccess;
 }
 
@@ -168,7 +197,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
     lock hold(pl_emu_device);
 
     run_until(s, NULL); /* later, on a GPU: nobody can tell */
-    streams.erase(s);
+    streams.erase(std::find(streams.begin(), streams.end(), s));
     delete s;
     return cudaSuccess;
 }
@@ -198,14 +227,22 @@ cudaError_t cudaStreamQuery(cudaStream_t given)
         return pl_emu_give(cudaErrorStreamCaptureUnsupported);
     }
     if (!s->queue.empty())
-        step(s);
+        go_on(s);
     return s->queue.empty() ? told(s->gpu) : pl_emu_give(cudaErrorNotReady);
 }
 
+/* No thread may wait for a GPU while any captures a stream of it, which ends the capture: the programming guide's "Prohibited and Unhandled
+ * Operations". */
 cudaError_t cudaDeviceSynchronize(void)
 {
+    lock hold(pl_emu_device);
     cudaError_t e = pl_emu_unsafe();
 
+    for (pl_emu_stream *s : streams)
+        if (s->gpu == pl_emu_gpu() && s->capturing) {
+            s->spoilt = true;
+            e = pl_emu_give(cudaErrorStreamCaptureUnsupported);
+        }
     if (e != cudaSuccess)
         return e;
     pl_emu_finish(pl_emu_gpu());
@@ -330,7 +367,7 @@ static cudaError_t copy_later(void *to, const void *from, const shape &c, enum c
         auto staged = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + c.reach(c.pitch_from));
         return pl_emu_queue(s, [=] { copy_now(to, staged->data(), c, kind); });
     }
-    pl_emu_queue(s, [=] { copy_now(to, from, c, kind); });
+    add(s, {[=] { copy_now(to, from, c, kind); }, nullptr, {{(const char *)to, c.reach(c.pitch_to)}, {(const char *)from, c.reach(c.pitch_from)}}});
     if (pageable)
         run_until(s, NULL);
     return cudaSuccess;
@@ -387,7 +424,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode mo
 {
     lock hold(pl_emu_device);
 
-    if (!s || s->capturing || captures || mode != cudaStreamCaptureModeThreadLocal || !pl_emu_number("PACELINE_EMULATED_GRAPHS", 1))
+    if (!s || s->capturing || captures || mode != cudaStreamCaptureModeThreadLocal || pl_emu_refuse_capture == 1 || !pl_emu_number("PACELINE_EMULATED_GRAPHS", 1))
         return pl_emu_give(cudaErrorInvalidValue);
     s->capturing = true;
     s->spoilt = false;
@@ -417,6 +454,8 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g)
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *e, cudaGraph_t g, unsigned long long)
 {
+    if (pl_emu_refuse_capture == 3)
+        return pl_emu_give(cudaErrorMemoryAllocation);
     *e = new pl_emu_graph_exec{std::make_shared<std::vector<pl_emu_work>>(g->work)};
     pl_emu_asked.graphs++;
     return cudaSuccess;
@@ -439,6 +478,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s)
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e)
 {
+    pl_emu_asked.graphs_gone++;
     delete e;
     return cudaSuccess;
 }

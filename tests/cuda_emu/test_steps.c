@@ -4,6 +4,7 @@
 #include "fixture.h"
 
 #include "model/backend.h"
+#include "model/cuda/cuda.h"
 #include "spec_decode/accept.h"
 
 #include <cuda_runtime_api.h>
@@ -160,6 +161,67 @@ static void test_verified(void **state)
     free(one);
 }
 
+/* Logits of decodes, a verification behind the second and another length of keys behind the third;
+ * refuse, keep: what becomes of captures, and how many graphs there is room for. */
+static struct pl_emu_asked decodes(int refuse, int keep, float *logits)
+{
+    struct pl_model *m = NULL;
+    struct pl_session *s = begin(MODEL, "cuda", PL_DT_BF16, PL_DT_BF16, 125, &m, logits);
+    struct pl_device *d = pl_model_device(m);
+    const int32_t two[] = {8, 9};
+    char text[256];
+
+    d->graphs = keep;
+    pl_emu_refuse_capture = refuse;
+    const struct pl_emu_asked before = pl_emu_asked;
+    for (int step = 0; step < FEW_STEPS + 2; step++) {
+        if (step == 2) {
+            ok(pl_session_verify(s, two, 2, logits + (FEW_STEPS + 2) * 1024, &err));
+            ok(pl_session_rollback(s, 2, &err));
+        }
+        ok(pl_session_decode(s, 5 + step, logits + step * 1024, &err));
+    }
+    const struct pl_emu_asked after = pl_emu_asked;
+    pl_model_backend(m)->describe(d, text, sizeof(text));
+    assert_int_equal(strstr(text, "not captured") != NULL, refuse != 0);
+    pl_emu_refuse_capture = 0;
+    pl_session_free(s);
+    pl_model_free(m);
+    assert_int_equal(pl_emu_asked.graphs, pl_emu_asked.graphs_gone);
+    return (struct pl_emu_asked){.graphs = after.graphs - before.graphs,
+                                 .graphs_gone = after.graphs_gone - before.graphs_gone,
+                                 .replays = after.replays - before.replays,
+                                 .launches = after.launches - before.launches};
+}
+
+/* Graphs that there is no room for go, and are made again; and where a capture breaks, or makes
+ * no graph, launches go out one by one, which the device says: the same bits each time. */
+static void test_graphs_go(void **state)
+{
+    const size_t n = 1 << 16, bytes = (FEW_STEPS + 4) * 1024 * sizeof(float);
+    float *first = calloc(n, sizeof(float)), *logits = calloc(n, sizeof(float));
+    const struct pl_emu_asked all = decodes(0, PL_CUDA_GRAPHS, first);
+
+    (void)state;
+    assert_int_equal(all.graphs, 3); /* a decode, a verification, more parts */
+    assert_int_equal(all.graphs_gone, 0);
+    assert_int_equal(all.replays, FEW_STEPS + 3);
+    for (int refuse = 2; refuse <= 3; refuse++) {
+        const struct pl_emu_asked none = decodes(refuse, PL_CUDA_GRAPHS, logits);
+        assert_int_equal(none.graphs, 0);
+        assert_int_equal(none.replays, 0);
+        assert_int_equal(none.launches, all.launches);
+        assert_memory_equal(first, logits, bytes);
+    }
+    const struct pl_emu_asked one = decodes(0, 1, logits);
+    assert_int_equal(one.graphs, 4); /* the decode's again */
+    assert_int_equal(one.graphs_gone, 3);
+    assert_int_equal(one.replays, all.replays);
+    assert_memory_equal(first, logits, bytes);
+    free(first);
+    free(logits);
+}
+
 /* Parts are merged in their order, whichever block ends last; and a launch that ended midway, each
  * of a step in turn, leaves nothing behind that a later one takes for its own. */
 static void test_stopped(void **state)
@@ -267,8 +329,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_asked),      cmocka_unit_test(test_captured),
-        cmocka_unit_test(test_verified),   cmocka_unit_test(test_stopped),
-        cmocka_unit_test(test_overlapped), cmocka_unit_test(test_drawn)};
+        cmocka_unit_test(test_graphs_go),  cmocka_unit_test(test_verified),
+        cmocka_unit_test(test_stopped),    cmocka_unit_test(test_overlapped),
+        cmocka_unit_test(test_drawn)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
