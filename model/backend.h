@@ -316,6 +316,8 @@ struct pl_backend {
     void (*describe)(const struct pl_device *d, char *out, size_t size);
     /* The devices that there are, at most `max`; how many. NULL, or 0: none but the processor. */
     size_t (*list)(struct pl_device_info *out, size_t max);
+    /* Of the library that drives the devices, "13.0". NULL: there is none. */
+    const char *(*version)(void);
     /* Less than a second. NULL: the caller measures the processor itself. */
     enum pl_status (*ceilings)(struct pl_device *d, struct pl_device_ceilings *out,
                                struct pl_err *err);

@@ -47,6 +47,7 @@ void pl_coord_log_session(struct pl_coord *c, bool end, int exit_code)
     json_object_del(start, "weights");
     json_object_del(start, "data");
     json_object_del(start, "work");
+    json_object_del(start, "engines");
     char *text = start ? json_dumps(start, JSON_COMPACT) : NULL;
     if (text && strlen(text) >= sizeof s.provenance) { /* a job of many variables */
         free(text);

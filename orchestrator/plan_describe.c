@@ -297,6 +297,25 @@ static enum pl_status describe_arm(struct describer *d, uint32_t i, const char *
     return st;
 }
 
+/* Who answered, in what version and on which devices. */
+static json_t *engines_of(const struct describer *d)
+{
+    static const char *const told[] = {"version", "software", "devices"};
+    json_t *all = json_object();
+    for (size_t i = 0; i < d->n && all; i++) {
+        const struct pl_runner *r = d->children[i].runner;
+        const json_t *hello = r ? pl_runner_hello(r) : NULL;
+        const char *name = pl_json_get_str(hello, "runner", NULL);
+        json_t *e = name && !json_object_get(all, name) ? json_object() : NULL;
+        for (size_t k = 0; k < sizeof told / sizeof told[0] && e; k++)
+            if (json_object_get(hello, told[k]))
+                json_object_set(e, told[k], json_object_get(hello, told[k]));
+        if (e)
+            json_object_set_new(all, name, e);
+    }
+    return all;
+}
+
 enum pl_status pl_plan_describe(struct pl_sweep *s, const char *runner_program, bool allow_exec,
                                 struct pl_arm_info *arms, uint64_t *device_bytes,
                                 struct pl_problems *problems, struct pl_problems *warnings,
@@ -320,6 +339,7 @@ enum pl_status pl_plan_describe(struct pl_sweep *s, const char *runner_program, 
                    : pl_fail(err, PL_ENOMEM, "no memory to describe an arm");
         free(place);
     }
+    json_t *engines = engines_of(&d);
     for (size_t i = 0; i < d.n; i++)
         if (d.children[i].runner && !pl_runner_free(d.children[i].runner))
             pl_problems_add(warnings, "a runner that was asked about the sweep could not be ended");
@@ -328,8 +348,11 @@ enum pl_status pl_plan_describe(struct pl_sweep *s, const char *runner_program, 
         *device_bytes = d.device_bytes;
         json_decref(s->work);
         s->work = json_incref(d.work);
+        json_decref(s->engines);
+        s->engines = json_incref(engines);
     }
     json_decref(d.work);
+    json_decref(engines);
     free(d.children);
     free(infos);
     return st;

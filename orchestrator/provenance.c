@@ -155,6 +155,30 @@ static enum pl_status add_arm_files(const json_t *arms, json_t *weights, json_t 
     return PL_OK;
 }
 
+/* Those who described the sweep; and what drives the GPUs that our own runner saw there. */
+static enum pl_status add_engines(json_t *engines, json_t *o, struct pl_err *err)
+{
+    const json_t *own = json_object_get(engines, "paceline-runner");
+    json_t *devices = json_object_get(own, "devices"), *d;
+    json_t *software = json_object_get(own, "software");
+    struct pl_buf gpus;
+    size_t i;
+    enum pl_status st = PL_OK;
+    pl_buf_init(&gpus, 1u << 16);
+    json_array_foreach (devices, i, d)
+        if (st == PL_OK && strcmp(pl_json_get_str(d, "kind", "cpu"), "cpu") != 0)
+            st = pl_buf_addf(&gpus, err, "%s%s", gpus.len ? "," : "",
+                             pl_json_get_str(d, "uuid", "?"));
+    if (st == PL_OK && gpus.len && json_object_set_new(o, "gpus", json_string(gpus.data)) != 0)
+        st = pl_fail(err, PL_ENOMEM, "provenance");
+    if (st == PL_OK && software && json_object_update_missing(o, software) != 0)
+        st = pl_fail(err, PL_ENOMEM, "provenance");
+    if (st == PL_OK && engines && json_object_set(o, "engines", engines) != 0)
+        st = pl_fail(err, PL_ENOMEM, "provenance");
+    pl_buf_release(&gpus);
+    return st;
+}
+
 enum pl_status pl_provenance(const struct pl_sweep *s, const char *mpi, unsigned ranks,
                              json_t **out, struct pl_err *err)
 {
@@ -186,6 +210,8 @@ enum pl_status pl_provenance(const struct pl_sweep *s, const char *mpi, unsigned
     json_decref(seen);
     if (st == PL_OK && s->work && json_object_set(o, "work", s->work) != 0)
         st = pl_fail(err, PL_ENOMEM, "provenance");
+    if (st == PL_OK)
+        st = add_engines(s->engines, o, err);
     if (st == PL_OK)
         *out = o;
     else

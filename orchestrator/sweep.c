@@ -13,6 +13,7 @@ void pl_sweep_free(struct pl_sweep *s)
     pl_samples_free(s->list);
     json_decref(s->resolved);
     json_decref(s->work);
+    json_decref(s->engines);
     free(s->resolved_text);
     free(s->contexts);
     free(s->tokens_at);

@@ -54,6 +54,8 @@ struct pl_sweep {
     int (*places)[2];    /* [n_arms] line and column of each arm in the file; NULL: not from one */
     json_t *work; /* arm → [{prefill_flop, decode_bytes} for each context], as runners described it;
                    * NULL: none did */
+    json_t
+        *engines; /* runner's name → {version, software, devices}, as it said hello; NULL: none */
     struct pl_samples *list; /* opened by pl_sweep_open_samples */
 };
 

@@ -170,10 +170,32 @@ static enum pl_status warm_up(struct pl_nccl *n, struct pl_err *err)
     return st;
 }
 
+static void *open_library(const char *asked)
+{
+    const char *library = asked ? asked : getenv("PACELINE_NCCL"); /* for tests */
+
+    /* stays: threads of its own may still run when communicators are gone */
+    return dlopen(library ? library : "libnccl.so.2", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+}
+
+void pl_nccl_version(char *out, size_t size)
+{
+    void *so = open_library(NULL);
+    int (*version)(int *) = NULL;
+    int v = 0;
+
+    *out = '\0';
+    if (so)
+        *(void **)&version = dlsym(so, "ncclGetVersion");
+    if (version && version(&v) == PL_NCCL_SUCCESS)
+        snprintf(out, size, "%d.%d.%d", v / 10000, v % 10000 / 100, v % 100); /* 2.9 on */
+    if (so)
+        dlclose(so);
+}
+
 enum pl_status pl_nccl_open(const struct pl_transport_opts *o, struct pl_nccl **out,
                             struct pl_err *err)
 {
-    const char *library = o->library ? o->library : getenv("PACELINE_NCCL"); /* for tests */
     struct pl_nccl *n = calloc(1, sizeof(*n));
     enum pl_status st;
 
@@ -182,8 +204,7 @@ enum pl_status pl_nccl_open(const struct pl_transport_opts *o, struct pl_nccl **
     n->ends[0] = o->from;
     n->ends[1] = o->to;
     n->deadline_ns = o->deadline_ns ? o->deadline_ns : DEADLINE_NS;
-    /* stays: threads of its own may still run when communicators are gone */
-    n->so = dlopen(library ? library : "libnccl.so.2", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    n->so = open_library(o->library);
     st = n->so ? resolve(n, err) : pl_fail(err, PL_EUNSUPPORTED, "NCCL: %s", dlerror());
     if (!st)
         st = make_comms(n, err);

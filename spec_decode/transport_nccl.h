@@ -15,6 +15,8 @@ PL_MUST_CHECK
 enum pl_status pl_nccl_open(const struct pl_transport_opts *o, struct pl_nccl **out,
                             struct pl_err *err);
 void pl_nccl_close(struct pl_nccl *n); /* accepts NULL */
+/* "2.29.7", of the library that pl_nccl_open would open; "" without one. */
+void pl_nccl_version(char *out, size_t size);
 /* PL_EDEVICE: NCCL's text; PL_ETIMEOUT: the deadline. n is of no use afterwards. */
 PL_MUST_CHECK
 enum pl_status pl_nccl_carry(struct pl_nccl *n, const float *from, float *to, size_t floats,

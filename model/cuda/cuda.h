@@ -247,6 +247,7 @@ enum pl_status pl_cuda_burst_create(struct pl_network *n, struct pl_err *err);
 
 /* measure.c: entries of the vtable. */
 size_t pl_cuda_list(struct pl_device_info *out, size_t max);
+const char *pl_cuda_version(void);
 enum pl_status pl_cuda_ceilings(struct pl_device *d, struct pl_device_ceilings *out,
                                 struct pl_err *err);
 void pl_cuda_memory(struct pl_device *d, bool reset, struct pl_device_memory *out);

@@ -210,6 +210,7 @@ const struct pl_backend pl_cuda_backend = {
     .work = device_work,
     .describe = device_describe,
     .list = pl_cuda_list,
+    .version = pl_cuda_version,
     .ceilings = pl_cuda_ceilings,
     .memory = pl_cuda_memory,
     .mark = pl_cuda_mark,

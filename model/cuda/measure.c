@@ -94,6 +94,17 @@ size_t pl_cuda_list(struct pl_device_info *out, size_t max)
     return there;
 }
 
+const char *pl_cuda_version(void)
+{
+    static char text[16]; /* the same each time */
+    int v = 0;
+
+    if (cudaRuntimeGetVersion(&v) != cudaSuccess)
+        cudaGetLastError();
+    snprintf(text, sizeof(text), "%d.%d", v / 1000, v % 1000 / 10);
+    return text;
+}
+
 void pl_cuda_mark(struct pl_device *d, int i)
 {
     cudaSetDevice(d->ordinal);

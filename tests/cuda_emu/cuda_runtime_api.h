@@ -62,6 +62,7 @@ struct cudaDeviceProp {
 #define cudaStreamNonBlocking 1
 #define cudaEventDisableTiming 2
 
+cudaError_t cudaRuntimeGetVersion(int *v);
 cudaError_t cudaGetDeviceCount(int *n);
 cudaError_t cudaGetDevice(int *ordinal);
 cudaError_t cudaSetDevice(int ordinal);

@@ -96,6 +96,12 @@ bool pl_emu_pinned(const void *p)
     return b != blocks.end() && b->second.pinned;
 }
 
+cudaError_t cudaRuntimeGetVersion(int *v)
+{
+    *v = CUDART_VERSION;
+    return cudaSuccess;
+}
+
 cudaError_t cudaGetDeviceCount(int *n)
 {
     *n = pl_emu_gpus();

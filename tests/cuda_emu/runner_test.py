@@ -28,7 +28,10 @@ def sweep_file(tmp, name, models, arms, grid, tokens, measure, baseline="a"):
 
 
 def devices():
+    os.environ["PACELINE_NCCL"] = os.path.join(os.path.dirname(EMULATED), "libfake_nccl.so")
     r = Runner(EMULATED, "serve")
+    del os.environ["PACELINE_NCCL"]
+    assert {k: r.hello["software"][k] for k in ("cuda", "nccl")} == {"cuda": "13.0", "nccl": "2.29.7"}, r.hello
     cpu, gpu = r.hello["devices"]
     assert cpu["kind"] == "cpu" and gpu["kind"] == "cuda" and gpu["uuid"].startswith("GPU-e0") and gpu["bytes"] == 96 << 20, r.hello
     here = {"kind": "cuda", "uuid": gpu["uuid"]}
@@ -347,7 +350,9 @@ def lanes(tmp):
         assert done.returncode == 0 and "6 trials done, 0 failed" in done.stderr, (done.returncode, done.stderr)
         with h5py.File(tmp + "/lanes.h5") as f:
             loads = [x["transports"].decode() for x in f["loads"][:] if x["used"] == 1]
+            said, told = dict(f["sweep"].attrs), json.loads(f["sweep/provenance"][()])
         assert "parts, shared device, 2 of 4 multiprocessors" in loads, loads
+        assert said["cuda"] == b"13.0" and said["gpus"].startswith(b"GPU-e0") and told["engines"]["paceline-runner"]["software"]["cuda"] == "13.0", (said, told)
     print("lanes: each on multiprocessors of its own, and told so")
 
 

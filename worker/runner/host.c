@@ -91,6 +91,17 @@ bool pl_host_reset_peak(void)
     return ok;
 }
 
+void pl_host_gpu_driver(char *out, size_t size)
+{
+    FILE *f = fopen("/sys/module/nvidia/version", "re");
+
+    if (!f || !fgets(out, (int)size, f))
+        *out = '\0';
+    out[strcspn(out, "\n")] = '\0';
+    if (f)
+        fclose(f);
+}
+
 size_t pl_host_gpus(struct pl_device_info out[PL_HOST_GPUS])
 {
     const struct pl_backend *b = pl_backend_by_name("cuda");

@@ -26,6 +26,8 @@ bool pl_host_reset_peak(void);
 
 #define PL_HOST_GPUS 16 /* most that are told of */
 /* The GPUs that this build can run on; how many. */
+/* NVIDIA's kernel module, "580.65.06"; "" without one. */
+void pl_host_gpu_driver(char *out, size_t size);
 size_t pl_host_gpus(struct pl_device_info out[PL_HOST_GPUS]);
 /* The number of the GPU of that UUID; −1: it is not there. */
 int pl_host_gpu_number(const char *uuid);

@@ -2,6 +2,7 @@
 
 #include "base/cgroup.h"
 #include "base/clock.h"
+#include "spec_decode/transport_nccl.h"
 #include "worker/runner/engine.h"
 #include "worker/runner/host.h"
 #include "worker/runner/limits.h"
@@ -50,6 +51,17 @@ static enum pl_status need_object(const json_t *request, const char *key, json_t
 
 /* ---- hello ---- */
 
+/* What drives the GPUs that are here. */
+static json_t *gpu_software(void)
+{
+    char driver[64], nccl[16];
+
+    pl_host_gpu_driver(driver, sizeof(driver));
+    pl_nccl_version(nccl, sizeof(nccl));
+    return json_pack("{s:s,s:s*,s:s*}", "cuda", pl_backend_by_name("cuda")->version(), "driver",
+                     *driver ? driver : NULL, "nccl", *nccl ? nccl : NULL);
+}
+
 static enum pl_status say_hello(struct server *s, struct pl_err *err)
 {
     struct pl_device_info gpus[PL_HOST_GPUS];
@@ -65,11 +77,14 @@ static enum pl_status say_hello(struct server *s, struct pl_err *err)
                   "bytes", (json_int_t)h.memory_bytes);
     if (!j)
         return pl_fail(err, PL_ENOMEM, "hello: no memory");
-    for (size_t i = 0, n = pl_host_gpus(gpus); i < n; i++)
+    const size_t n = pl_host_gpus(gpus);
+    for (size_t i = 0; i < n; i++)
         json_array_append_new(json_object_get(j, "devices"),
                               json_pack("{s:s,s:s,s:s,s:I}", "kind", gpus[i].kind, "uuid",
                                         gpus[i].uuid, "name", gpus[i].name, "bytes",
                                         (json_int_t)gpus[i].bytes));
+    if (n)
+        json_object_set_new(j, "software", gpu_software());
     st = pl_protocol_send_json(&s->protocol, j, err);
     json_decref(j);
     return st;
