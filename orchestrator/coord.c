@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "orchestrator/job.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,6 +112,9 @@ static void write_status(struct pl_coord *c, bool ended, int64_t now)
     struct pl_err err;
     pl_sched_count(c->o.sched, &n);
     const int code = pl_coord_exit_code(c);
+    if (ended && !*c->reason && n.failed)
+        snprintf(c->reason, sizeof c->reason, "%" PRIu64 " of %" PRIu64 " trials failed",
+                 (uint64_t)n.failed, (uint64_t)(n.done + n.failed + n.left));
     struct pl_run_status s = {.state = "running",
                               .exit_code = ended ? code : -1,
                               .done = n.done,

@@ -130,7 +130,7 @@ def faults(program):
         assert {names[x["reason"]] for x in f} == {reason}, (kind, [names[x["reason"]] for x in f])
         n_failed = sum(r[0] == 2 for r in got.values())
         assert 0 < n_failed < 40, (kind, n_failed)
-        assert p.status()["state"] == "done" and p.status()["exit"] == 3
+        assert p.status()["state"] == "done" and p.status()["exit"] == 3 and p.status()["reason"] == f"{n_failed} of 80 trials failed", p.status()
         # every draw is keyed by the attempt: tried again, most come out well; the done ones are not touched
         rc, text = p.run("--resume", "--rerun-failed", "--retries", "5")
         assert rc == 0, (kind, rc, text)
